@@ -1,0 +1,52 @@
+"""The `medfmc` command: finds the command's module, runs it, and turns errors into messages.
+
+Each command is a module of `medfmc_hf/commands/` with two functions: `add_arguments(parser)` and `run(args) -> int | None`,
+which returns the exit status. A module is imported only when its command is called, so that `medfmc --help` is instant.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from . import __version__
+from .errors import MedfmcError
+from .progress import set_quiet
+
+# name: what `medfmc --help` says of it. The module is commands/<name>.py with "-" as "_".
+COMMANDS = {
+    "quickstart": "the whole line in a minute, on an invented MedFMC: no download, no GPU, no network",
+    "build": "make ./medfmc, a dataset folder for load_dataset, from a MedFMC download",
+    "check": "audit a build: counts, repeats, and overlap of train, validation and test",
+    "install-metric": 'make evaluate.load("medfm_score") work by its bare name',
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `medfmc ARGV...` and return the exit status: 0 done, 1 a check failed, 2 a user's mistake, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="medfmc", description="MedFMC in the Hugging Face ecosystem.")
+    parser.add_argument("--version", action="version", version=f"medfmc_hf {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:
+            module = import_module(f"medfmc_hf.commands.{name.replace('-', '_')}")
+            command.description = module.__doc__
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
+            module.add_arguments(command)
+            command.add_argument("--quiet", action="store_true", help="no progress bars and no messages")
+    args = parser.parse_args(argv)
+    set_quiet(args.quiet)
+    try:
+        return module.run(args) or 0
+    except MedfmcError as error:
+        print(f"medfmc {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"medfmc {args.command}: interrupted; what was finished is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0

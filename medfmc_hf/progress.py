@@ -1,0 +1,25 @@
+"""Progress on standard error: bars for what takes longer than a blink, one-line messages for the rest, both off with `--quiet`."""
+
+import sys
+from collections.abc import Iterable
+
+from tqdm import tqdm
+
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Turn bars and messages off (True) or on (False) for the whole process."""
+    global _quiet
+    _quiet = quiet
+
+
+def bar(iterable: Iterable | None = None, **options) -> tqdm:
+    """A tqdm bar on standard error that obeys `--quiet` and leaves no line behind."""
+    return tqdm(iterable, **{"leave": False, "dynamic_ncols": True, "disable": _quiet, "file": sys.stderr, **options})
+
+
+def say(message: str) -> None:
+    """Print one line of progress to standard error, above any bar."""
+    if not _quiet:
+        tqdm.write(message, file=sys.stderr)

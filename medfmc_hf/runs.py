@@ -1,0 +1,313 @@
+"""The run: what determines it, its identity, and the folder of files it leaves.
+
+A run is one adaptation of one backbone to one dataset config. Its folder holds `run.json` (the record), `predictions.parquet`
+(every scored row) and `adapter/` (weights and model card). `run.json` is written last, so a folder with a finished record is whole.
+Everything that reports, compares or publishes reads these files and nothing else.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors import MedfmcError
+from .files import atomic_path, write_json
+from .subsets import ConfigName, Subset, subset_of
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that a person chooses about a run. A YAML recipe holds these names; unset ones keep these defaults.
+
+    Attributes:
+        subset: subset key.
+        shots: 1, 5 or 10 patients per class; None for the whole pool.
+        seed: which draw of the support set (0..4); it also seeds initialisation, order and augmentation.
+        protocol: which lists: `clean`, `official` (the challenge's lists as they are) or `transfer` (train_20 / val_20).
+        model: Hub id or local folder of the backbone.
+        revision: branch, tag or commit of the backbone on the Hub.
+        method: adaptation method by name, as `medfmc_hf.adapt.METHODS` lists them.
+        method_options: options of the method, such as `{"r": 8}`.
+        image_size: side of the square the backbone sees, in pixels; None for the backbone's own.
+        epochs: passes over the support set.
+        batch_size: pictures per optimiser step, over all processes.
+        learning_rate: peak learning rate.
+        weight_decay: decoupled weight decay of AdamW, or L2 of SGD.
+        optimizer: `adamw` or `sgd`.
+        schedule: `cosine` (to zero), `linear` (to zero) or `constant`, after the warm-up.
+        warmup_epochs: epochs of linear warm-up; fractions are allowed.
+        gradient_clip: largest gradient norm; 0 for no clipping.
+        augmentation: `crop-flip` (random resized crop and horizontal flip) or `none`.
+        loss: `auto` (cross-entropy, or binary cross-entropy for multi-label) or one of `medfmc_hf.training.LOSSES`.
+        sampling: `uniform`, or `balanced` to draw rows inversely to how frequent their rarest class is.
+        select: `last` (fixed epochs) or `best` (the epoch with the best validation score).
+        dtype: `float32`, `bfloat16` (autocast) or `auto` (the faster of the two on this device, by a probe).
+        predict_challenge: also predict the pictures of the subset's `-challenge` config, for a submission.
+    """
+
+    subset: str
+    shots: int | None = 5
+    seed: int = 0
+    protocol: Literal["clean", "official", "transfer"] = "clean"
+    model: str = "google/vit-base-patch16-224-in21k"
+    revision: str | None = None
+    method: str = "lora"
+    method_options: Mapping[str, Any] = field(default_factory=dict)
+    image_size: int | None = None
+    epochs: int = 20
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup_epochs: float = 1.0
+    gradient_clip: float = 1.0
+    augmentation: Literal["crop-flip", "none"] = "crop-flip"
+    loss: str = "auto"
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    select: Literal["last", "best"] = "last"
+    dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    predict_challenge: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.dataset_config  # says what is wrong with subset, shots, seed and protocol
+        choices = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "linear", "constant"), "augmentation": ("crop-flip", "none"),
+                   "sampling": ("uniform", "balanced"), "select": ("last", "best"), "dtype": ("float32", "bfloat16", "auto")}  # fmt: skip
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise MedfmcError(f"{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
+        for name, least in {"epochs": 0, "batch_size": 1, "learning_rate": 0, "weight_decay": 0, "warmup_epochs": 0, "gradient_clip": 0}.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
+                raise MedfmcError(f"{name} is a number of at least {least}; got {value!r}.")
+        for name in ("epochs", "batch_size"):
+            if not isinstance(getattr(self, name), int):
+                raise MedfmcError(f"{name} is a whole number; got {getattr(self, name)!r}.")
+
+    @property
+    def dataset_config(self) -> ConfigName:
+        """The dataset config the run trains and tests on."""
+        if self.protocol == "transfer":
+            return ConfigName(self.subset, variant="transfer")
+        return ConfigName(self.subset, self.shots, None if self.shots is None else self.seed, self.protocol)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunConfig":
+        """A config from the keys of a YAML file or a record.
+
+        Raises:
+            MedfmcError: a key is unknown; the message lists the known ones.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise MedfmcError(f"unknown option {', '.join(unknown)}; a run knows {', '.join(known)}.")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON values."""
+        return dataclasses.asdict(self) | {"method_options": dict(self.method_options)}
+
+
+def identity(config: RunConfig, data_fingerprint: str, backbone_fingerprint: str) -> str:
+    """What makes two runs the same: 16 hex digits of a SHA-256 over everything that determines the result.
+
+    Args:
+        config: the run's config. The name under which the backbone was found does not count, its content does.
+        data_fingerprint: hash of the rows of the dataset config.
+        backbone_fingerprint: hash of the backbone's config and weights, or its commit on the Hub.
+    """
+    determines = config.to_dict() | {"schema": SCHEMA, "data": data_fingerprint, "backbone": backbone_fingerprint}
+    del determines["model"], determines["revision"]
+    return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass
+class RunRecord:
+    """What a run was and what came of it: the content of `run.json`.
+
+    Attributes:
+        id: see `identity`.
+        status: `finished` or `failed`.
+        config: the `RunConfig`, as JSON values.
+        data: `config` (name), `fingerprint`, `protocol` in words, `rows` and `patients` per split.
+        backbone: `name`, `fingerprint`, `revision`, `architecture`, `image_size`.
+        scores: per split (`test`, and `validation` where it was scored), the dict that `medfm_score` returns; all fractions.
+        history: one dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
+        cost: `trainable_parameters`, `total_parameters`, `adapter_bytes`, `peak_memory_bytes`, `device`, `processes` and `seconds`
+            (`start`, `data`, `train`, `validation`, `test`, `total`).
+        versions: of the libraries that took part.
+        error: what went wrong, where status is `failed`.
+        finished_at: UTC, ISO 8601.
+        schema: version of this layout.
+    """
+
+    id: str
+    status: Literal["finished", "failed"]
+    config: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    cost: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    finished_at: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def run_config(self) -> RunConfig:
+        return RunConfig.from_dict(self.config)
+
+    @property
+    def subset(self) -> Subset:
+        return subset_of(self.config["subset"])
+
+    def folder(self, root: str | os.PathLike) -> Path:
+        """Where the run's files lie below `root`."""
+        return run_folder(root, self.run_config, self.id)
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Write `run.json` into the run's folder, atomically. Returns its path."""
+        path = Path(folder) / "run.json"
+        write_json(path, _finite(dataclasses.asdict(self)))
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "RunRecord":
+        """Read a record from `run.json` or from the folder that holds it.
+
+        Raises:
+            MedfmcError: there is none, or it is not a record of a layout this version knows.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / "run.json"
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise MedfmcError(f"{path.parent} is not a finished run: it has no run.json.") from None
+        except json.JSONDecodeError as error:
+            raise MedfmcError(f"{path} is not JSON ({error}); it was not written by medfmc_hf.") from None
+        if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+            found = values.get("schema") if isinstance(values, dict) else type(values).__name__
+            raise MedfmcError(f"{path} has record schema {found!r}; this version reads {SCHEMA}.")
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise MedfmcError(f"{path} is not a run record: {error}.") from None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: an undefined number becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def run_folder(root: str | os.PathLike, config: RunConfig, run_id: str) -> Path:
+    """`ROOT/<dataset config>/<method>-<backbone>-<id>`: readable, and different for every run."""
+    backbone = Path(config.model).name or "backbone"
+    return Path(root) / str(config.dataset_config) / f"{config.method}-{backbone}-seed{config.seed}-{run_id}"
+
+
+def find_runs(roots: str | os.PathLike | list) -> Iterator[tuple[Path, RunRecord]]:
+    """Every run below the given folders, as (folder, record), in a stable order.
+
+    Raises:
+        MedfmcError: a path does not exist.
+    """
+    for root in [roots] if isinstance(roots, (str, os.PathLike)) else roots:
+        root = Path(root)
+        if not root.exists():
+            raise MedfmcError(f"{root} does not exist; expected a run folder or a folder of runs.")
+        for path in [root] if root.is_file() else sorted(root.rglob("run.json")):
+            yield path.parent, RunRecord.load(path)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The scored rows of one split.
+
+    Attributes:
+        image_ids: n names.
+        patient_ids: n ids; rows with the same id are not independent.
+        targets: integers, (n,) class indices or (n, classes) multi-hot; -1 where the label is not public.
+        logits: float32, (n, classes). Probabilities are their softmax (single-label) or sigmoid (multi-label).
+    """
+
+    image_ids: np.ndarray
+    patient_ids: np.ndarray
+    targets: np.ndarray
+    logits: np.ndarray
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float64, (n, classes), in [0, 1]."""
+        logits = self.logits.astype(np.float64)
+        if self.targets.ndim == 2:
+            return 0.5 * (1 + np.tanh(0.5 * logits))
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def save_predictions(folder: str | os.PathLike, splits: Mapping[str, Predictions]) -> Path:
+    """Write `predictions.parquet`: one row a picture, columns split, image_id, patient_id, target, logits."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = [
+        pa.table(
+            {
+                "split": pa.array([split] * len(p.image_ids), pa.string()),
+                "image_id": pa.array(list(map(str, p.image_ids)), pa.string()),
+                "patient_id": pa.array(list(map(str, p.patient_ids)), pa.string()),
+                "target": pa.array(np.asarray(p.targets).reshape(len(p.image_ids), -1).tolist(), pa.list_(pa.int8())),
+                "logits": pa.array(list(np.asarray(p.logits, np.float32)), pa.list_(pa.float32())),
+            }
+        )
+        for split, p in splits.items()
+    ]
+    path = Path(folder) / "predictions.parquet"
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.concat_tables(parts), temporary, compression="zstd")
+    return path
+
+
+def load_predictions(folder: str | os.PathLike, split: str = "test") -> Predictions:
+    """Read the rows of one split of a run.
+
+    Raises:
+        MedfmcError: the run has no predictions, or none of that split.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    path = Path(folder) / "predictions.parquet"
+    if not path.is_file():
+        raise MedfmcError(f"{folder} has no predictions.parquet; run the adaptation again to make it.")
+    table = pq.read_table(path)
+    rows = table.filter(pc.equal(table["split"], split))
+    if rows.num_rows == 0:
+        known = ", ".join(sorted(set(table["split"].to_pylist())))
+        raise MedfmcError(f"{path} has no rows of split {split!r}; it has {known}.")
+    targets = np.array(rows["target"].to_pylist(), dtype=np.int64)
+    return Predictions(
+        image_ids=np.array(rows["image_id"].to_pylist()),
+        patient_ids=np.array(rows["patient_id"].to_pylist()),
+        targets=targets[:, 0] if RunRecord.load(folder).subset.task == "single-label" else targets,
+        logits=np.array(rows["logits"].to_pylist(), dtype=np.float32),
+    )

@@ -1,0 +1,1 @@
+"""PEFT tuners for vision models that PEFT lacks."""
