@@ -1,0 +1,36 @@
+"""What every test shares: no network but loopback, no user's cache touched, and the annotation files where they are at hand."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before any Hugging Face library is imported: they read these once.
+_HOME = tempfile.TemporaryDirectory(prefix="medfmc-tests-")
+os.environ.update(HF_HOME=_HOME.name, HF_HUB_OFFLINE="1", HF_UPDATE_DOWNLOAD_COUNTS="0", MPLBACKEND="Agg", TOKENIZERS_PARALLELISM="false")
+for _name in ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_TOKEN"):
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    """A test that reaches beyond this machine fails at once."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of MedFMC's real annotation files, which is no part of the project; tests that need it are skipped without it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "medfmc"
+    if not folder.is_dir():
+        pytest.skip("the annotation files of MedFMC are not at hand (../shared/medfmc)")
+    return folder
