@@ -1,0 +1,166 @@
+"""Loads a config of a build by stock `load_dataset`, and reads labels, names and picture sources out of it without decoding a picture."""
+
+import hashlib
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import MedfmcError
+from ..subsets import ConfigName, Subset
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+MANIFEST = "medfmc_build.json"  # what tells a build of ours from any other folder
+SCHEMA = 1  # version of the build's layout
+
+
+def read_manifest(folder: str | os.PathLike) -> dict:
+    """The manifest of a build.
+
+    Raises:
+        MedfmcError: the folder is absent, or no build of ours.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise MedfmcError(f"there is no folder {folder}; make it with `medfmc build SOURCE --out {folder}`.")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise MedfmcError(
+            f"{folder} is not a build: it has no {MANIFEST}. If it is a download, build it: `medfmc build {folder} --out medfmc`."
+        ) from None
+    except ValueError as error:
+        raise MedfmcError(f"{folder / MANIFEST} is not JSON ({error}); build the folder again.") from None
+    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA or not isinstance(manifest.get("configs"), dict):
+        raise MedfmcError(f"{folder / MANIFEST} is not of the layout this version reads (schema {SCHEMA}); build the folder again.")
+    return manifest
+
+
+def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.DatasetDict":
+    """Load one config: `train`, `validation` and `test`, as far as the config has them.
+
+    This is `datasets.load_dataset(data, str(config))` with errors that say what to do. No picture is opened; that the
+    files of a linked build are there is checked by listing their folders.
+
+    Args:
+        data: a folder made by `medfmc build`, or the id of a dataset repository on the Hub made from one.
+        config: such as `"endo-5shot-seed0"`.
+
+    Raises:
+        MedfmcError: `data` is absent, no build, or lacks the config; or the pictures it links to have moved.
+    """
+    import datasets
+
+    name = str(ConfigName.parse(config) if isinstance(config, str) else config)
+    local = Path(data).exists() or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(data))
+    if local:
+        configs = read_manifest(data)["configs"]
+        if name not in configs:
+            raise MedfmcError(f"{data} has no config {name}; it has {_short(list(configs))}.")
+    try:
+        # An absolute path, so that a folder of the same name elsewhere is not meant.
+        splits = datasets.load_dataset(str(Path(data).resolve()) if local else str(data), name)
+    except Exception as error:
+        if local:
+            raise MedfmcError(
+                f"{data} cannot be loaded ({_first_line(error)}); `medfmc check {data}` says more, or build it again."
+            ) from error
+        raise MedfmcError(
+            f"{data} is neither a folder here nor a dataset that could be loaded from the Hub: {_first_line(error)}\n"
+            "For a folder, make it with `medfmc build`; for the Hub, check the name, your login and the network."
+        ) from error
+    lost = missing_pictures(path for split in splits.values() for path in linked_paths(_column(split, "image")))
+    if lost:
+        raise MedfmcError(
+            f"{len(lost)} of the pictures that {name} links to are not there any more, such as {lost[0]}.\n"
+            f"If they have moved, run `medfmc build NEW_PLACE --out {data}` again: it takes a minute and keeps every split."
+        )
+    return splits
+
+
+def _short(names: list[str]) -> str:
+    """The names of configs, the many few-shot ones by their number and an example."""
+    few_shot = [name for name in names if "shot" in name]
+    rest = [name for name in names if "shot" not in name]
+    return ", ".join(rest + [f"{len(few_shot)} few-shot configs such as {few_shot[0]}"] * bool(few_shot))
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"
+
+
+def linked_paths(images: "pa.ChunkedArray") -> list[str]:
+    """The distinct paths of an image column whose pictures are linked, not embedded."""
+    import pyarrow.compute as pc
+
+    embedded = pc.is_valid(pc.struct_field(images, "bytes"))
+    return pc.unique(pc.struct_field(images, "path").filter(pc.invert(embedded))).to_pylist()
+
+
+def missing_pictures(paths: Iterable[str]) -> list[str]:
+    """Those of the paths that do not exist, sorted. Each folder is listed once instead of asking for every file."""
+    wanted = defaultdict(set)
+    for path in paths:
+        folder, name = os.path.split(path)
+        wanted[folder].add(name)
+    lost = []
+    for folder, names in wanted.items():
+        try:
+            lost += [str(Path(folder, name)) for name in names.difference(os.listdir(folder))]
+        except OSError:
+            lost += [str(Path(folder, name)) for name in names]
+    return sorted(lost)
+
+
+def _column(dataset: "datasets.Dataset", name: str) -> "pa.ChunkedArray":
+    """A column as Arrow, in row order, whether or not the dataset was selected from or shuffled."""
+    return dataset.select_columns([name]).with_format("arrow")[:][name]
+
+
+def targets_of(dataset: "datasets.Dataset", subset: Subset) -> np.ndarray:
+    """The labels of all rows, int64: class indices of shape (n,), or multi-hot of shape (n, classes); -1 where unlabelled."""
+    column = _column(dataset, subset.label_column).combine_chunks()
+    return targets_of_column(column, subset)
+
+
+def targets_of_column(column: "pa.Array", subset: Subset) -> np.ndarray:
+    """What `targets_of` returns, from the label column as an Arrow array."""
+    import pyarrow.compute as pc
+
+    if not subset.multilabel:
+        return pc.fill_null(column, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    targets = np.zeros((len(column), len(subset.classes)), np.int64)
+    rows, classes = pc.list_parent_indices(column), pc.list_flatten(column)
+    targets[rows.to_numpy(zero_copy_only=False), classes.to_numpy(zero_copy_only=False)] = 1
+    targets[pc.is_null(column).to_numpy(zero_copy_only=False)] = -1
+    return targets
+
+
+def fingerprint(splits: "datasets.DatasetDict", subset: Subset) -> str:
+    """SHA-256 (hex) of what determines a result: for each split its name, and image_id and label of every row in order.
+
+    Neither paths nor pixels count: the same config linked, embedded, moved or published has the same fingerprint.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(splits):
+        image_ids = _column(splits[name], "image_id").to_pylist()
+        targets = np.ascontiguousarray(targets_of(splits[name], subset), "<i8")
+        digest.update(json.dumps([name, subset.key, targets.shape, image_ids]).encode())
+        digest.update(targets.tobytes())
+    return digest.hexdigest()
+
+
+def picture_sources(dataset: "datasets.Dataset") -> list[dict]:
+    """Where each picture is, in row order, undecoded: `{"bytes": None, "path": "/..."}` linked, `{"bytes": b"...", "path": "name"}` embedded.
+
+    The bytes of embedded pictures come into memory: of a large dataset ask a slice at a time.
+    """
+    return _column(dataset, "image").to_pylist()
