@@ -6,7 +6,7 @@ which returns the exit status. A module is imported only when its command is cal
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from . import __version__
@@ -39,13 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.add_argument("--quiet", action="store_true", help="no progress bars and no messages")
     args = parser.parse_args(argv)
     set_quiet(args.quiet)
+    return guarded(f"medfmc {args.command}", lambda: module.run(args))
+
+
+def guarded(name: str, function: Callable[[], int | None]) -> int:
+    """Call `function` and return an exit status; a user's mistake or Ctrl-C becomes one message on standard error."""
     try:
-        return module.run(args) or 0
+        return function() or 0
     except MedfmcError as error:
-        print(f"medfmc {args.command}: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"medfmc {args.command}: interrupted; what was finished is kept.", file=sys.stderr)
+        print(f"{name}: interrupted; what was finished is kept.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()

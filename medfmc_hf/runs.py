@@ -43,8 +43,9 @@ class RunConfig:
         learning_rate: peak learning rate.
         weight_decay: decoupled weight decay of AdamW, or L2 of SGD.
         optimizer: `adamw` or `sgd`.
-        schedule: `cosine` (to zero), `linear` (to zero) or `constant`, after the warm-up.
-        warmup_epochs: epochs of linear warm-up; fractions are allowed.
+        schedule: `cosine`, `linear` or `constant` over the whole run, times the warm-up.
+        final_lr_fraction: learning rate at the end of `cosine` and `linear`, as a fraction of the peak.
+        warmup_epochs: epochs over which a linear ramp multiplies the schedule, as mmcv does; fractions are allowed.
         gradient_clip: largest gradient norm; 0 for no clipping.
         augmentation: `crop-flip` (random resized crop and horizontal flip) or `none`.
         loss: `auto` (cross-entropy, or binary cross-entropy for multi-label) or one of `medfmc_hf.training.LOSSES`.
@@ -69,6 +70,7 @@ class RunConfig:
     weight_decay: float = 0.01
     optimizer: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final_lr_fraction: float = 0.0
     warmup_epochs: float = 1.0
     gradient_clip: float = 1.0
     augmentation: Literal["crop-flip", "none"] = "crop-flip"
@@ -85,7 +87,8 @@ class RunConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise MedfmcError(f"{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
-        for name, least in {"epochs": 0, "batch_size": 1, "learning_rate": 0, "weight_decay": 0, "warmup_epochs": 0, "gradient_clip": 0}.items():
+        lowest = {"epochs": 0, "batch_size": 1, "learning_rate": 0, "weight_decay": 0, "final_lr_fraction": 0, "warmup_epochs": 0, "gradient_clip": 0}
+        for name, least in lowest.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
                 raise MedfmcError(f"{name} is a number of at least {least}; got {value!r}.")

@@ -1,0 +1,70 @@
+"""What a run record says of where its result came from: the rows, the machine and the library versions."""
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from . import __version__
+from .runs import RunConfig
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn", "numpy", "pillow")
+
+PROTOCOLS = {
+    "clean": "clean: repeated support rows removed, validation = pool minus support, test = every published picture outside the pool",
+    "official": "official: the challenge's lists as they are; support rows repeat and most of them are in validation too (chest, endo)",
+    "transfer": "transfer: train_20 / val_20 of the official lists, test = every published picture outside the pool",
+}
+
+
+def data(config: RunConfig, splits, fingerprint: str) -> dict:
+    """The `data` part of a record.
+
+    Args:
+        config: the run's config.
+        splits: the `DatasetDict` it used.
+        fingerprint: hash of its rows.
+    """
+    return {
+        "config": str(config.dataset_config),
+        "fingerprint": fingerprint,
+        "protocol": PROTOCOLS[config.protocol],
+        "rows": {name: len(rows) for name, rows in splits.items()},
+        "patients": {name: len(set(rows["patient_id"])) for name, rows in splits.items()},
+    }
+
+
+def machine(accelerator) -> dict:
+    """Device, processes and the process's peak memory in bytes (of the GPU where there is one, else resident)."""
+    import torch
+
+    if accelerator.device.type == "cuda":
+        name, peak = torch.cuda.get_device_name(accelerator.device), torch.cuda.max_memory_allocated(accelerator.device)
+    else:
+        name, peak = platform.processor() or platform.machine(), _peak_resident()
+    return {
+        "device": f"{accelerator.device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
+        "peak_memory_bytes": peak,
+    }
+
+
+def _peak_resident() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """Python, this package and the libraries that decide results."""
+    found = {"python": platform.python_version(), "medfmc_hf": __version__}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
