@@ -1,0 +1,131 @@
+"""One picture of a dataset row: what identifies it, and its decoded pixels. Every decode of the package happens and is counted here."""
+
+import hashlib
+import io
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from ..errors import MedfmcError
+
+# Part of every identity. It grows when `decode` gives other pixels for the same file, so that no cache is ever stale.
+DECODING = b"1"
+
+
+class Counter:
+    """Counts decoded pictures, from any thread. The decode law (each picture once in a sweep) is tested with it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self) -> None:
+        with self._lock:
+            self.count += 1
+
+    def reset(self) -> None:
+        with self._lock:
+            self.count = 0
+
+
+decodes = Counter()
+
+
+def identity(source: Mapping) -> bytes:
+    """What makes two pictures the same, without decoding: 16 bytes.
+
+    A linked picture is its absolute path, size in bytes and time of last change (ns), so that a file that is replaced or edited is
+    another picture, and asking costs one `stat`. An embedded picture is a digest of all its bytes, wherever it is stored.
+
+    Args:
+        source: `{"bytes": ..., "path": ...}` as an undecoded `datasets` image column has it.
+
+    Raises:
+        MedfmcError: the file is missing.
+    """
+    data = source["bytes"]
+    if data is not None:
+        digest = hashlib.sha256(DECODING + b"bytes")
+        digest.update(data)
+        return digest.digest()[:16]
+    path = Path(_path(source))
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    text = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}"
+    return hashlib.sha256(DECODING + b"path" + text.encode("utf-8", "surrogateescape")).digest()[:16]
+
+
+def decode(source: Mapping) -> np.ndarray:
+    """The pixels of a picture, upright.
+
+    As the `Image` feature of `datasets` does, a picture with an EXIF orientation is turned upright. Unlike it, the result is always 8 bits
+    and has one or three channels: black-and-white and grey pictures stay (H, W); 16-bit grey is scaled over its whole range,
+    0..65535 to 0..255, rounded (`convert("L")` of Pillow would clip or truncate it); an alpha channel is dropped; palettes, CMYK,
+    YCbCr and HSV become RGB by Pillow's conversion.
+
+    Args:
+        source: `{"bytes": ..., "path": ...}`.
+
+    Returns:
+        uint8, (H, W) or (H, W, 3).
+
+    Raises:
+        MedfmcError: the file is missing, truncated, no picture, or of a kind with no obvious 8-bit form.
+    """
+    data = source["bytes"]
+    name = source.get("path") or "an embedded picture"
+    try:
+        with Image.open(io.BytesIO(data) if data is not None else _path(source)) as image:
+            image.load()
+            if image.getexif().get(ExifTags.Base.Orientation) is not None:
+                image = ImageOps.exif_transpose(image)
+            pixels = _eight_bits(image, name)
+    except MedfmcError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _unreadable(name, error) from None
+    decodes.add()
+    return pixels
+
+
+def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode in ("L", "RGB"):
+        return np.array(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            found = f"grey values from {values.min()} to {values.max()}"
+            raise MedfmcError(f"{name} has {found}; expected 8 or 16 bits: convert it to a 16-bit PNG.")
+        return ((values + 128) // 257).astype(np.uint8)
+    if image.mode in ("1", "LA", "La"):
+        return np.array(image.convert("L"))
+    if image.mode in ("P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"):
+        return np.array((image.convert("RGBA") if image.mode in ("PA", "RGBa") else image).convert("RGB"))
+    raise MedfmcError(f"{name} has pixels of mode {image.mode!r}, which have no 8-bit form; convert it to PNG.")
+
+
+def channels(source: Mapping) -> int:
+    """1 for grey or 3 for RGB, from the file's header alone; 3 if it cannot be read (`decode` will say why)."""
+    try:
+        with Image.open(io.BytesIO(source["bytes"]) if source["bytes"] is not None else _path(source)) as image:
+            return 1 if image.mode in ("1", "L", "LA", "I") or image.mode.startswith("I;") else 3
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, MedfmcError):
+        return 3
+
+
+def _path(source: Mapping) -> str:
+    if not source["path"]:
+        raise MedfmcError("a row of the dataset has neither the bytes nor the path of its picture; build the dataset again (medfmc build).")
+    return source["path"]
+
+
+def _unreadable(name: str | Path, error: Exception) -> MedfmcError:
+    if isinstance(error, FileNotFoundError):
+        return MedfmcError(f"the picture {name} is not there; if the download was moved, build the dataset again (medfmc build).")
+    reason = str(error).strip() or type(error).__name__
+    return MedfmcError(f"the picture {name} cannot be decoded ({reason}); it may be truncated: fetch it again.")
