@@ -1,0 +1,1 @@
+../../medfmc_hf/errors.py

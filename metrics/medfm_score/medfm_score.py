@@ -1,0 +1,88 @@
+"""The score of MedFMC as a metric of `evaluate`: accuracy or mAP, AUC and their mean, exact, with one sort per class."""
+
+# evaluate finds the modules to copy beside the metric by these lines: each import of them must stand at the start of a line.
+import datasets
+import evaluate
+import numpy as np
+
+from .errors import MedfmcError
+from .scoring import as_array, score
+from .subsets import CITATION, SUBSETS
+
+_DESCRIPTION = """\
+The score of MedFMC and of the MedFM challenge (NeurIPS 2023): accuracy and AUC for single-label tasks, mAP and AUC for multi-label
+tasks, and the mean of the two. Exact with ties, and fast: one sort per class.
+"""
+
+_INPUTS = """
+Load it as it is to tell the task from the references, or with the key of a subset (chest, colon, endo, neojaundice, retino) to fix
+the task, the number of classes and their names.
+
+Args:
+    predictions: scores, n rows of one finite number per class, higher for more likely. Logits and sigmoids score the same in
+        multi-label tasks. In single-label tasks give probabilities (softmax): logits have the same accuracy, but may differ in AUC.
+        A single class index per row, which is what `evaluate.evaluator` passes, gives the accuracy alone: it ranks nothing.
+    references: single-label: n class indices. Multi-label: n rows of 0 and 1, or n lists of positive class indices.
+    undefined (str): `skip` (default) leaves classes without positives or without negatives out of the means; `official` repeats the
+        AUC of the class before and counts an AP of 0, as the challenge's code does.
+    ties (str): `sklearn` (default) takes equal scores together in the AP; `official` takes them in the order of the rows.
+
+Returns:
+    `accuracy` or `map`, `auc`, `score` (their mean), all fractions; `rows`; `undefined`, the classes without positives or without
+    negatives; `per_class`: for each class its `auc`, its `recall` or `ap`, and its number of `positives` and `negatives`.
+
+Examples:
+    >>> metric = evaluate.load("medfm_score", "colon")
+    >>> metric.compute(predictions=[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], references=[0, 1, 1])["auc"]
+    1.0
+    >>> metric = evaluate.load("medfm_score", "endo")
+    >>> result = metric.compute(predictions=[[0.9, 0.1, 0.2, 0.3], [0.2, 0.8, 0.1, 0.1]], references=[[0], [1, 2]])
+    >>> result["undefined"]
+    ['tumor']
+"""
+
+
+class MedfmScore(evaluate.Metric):
+    """See the description and the inputs above."""
+
+    def _info(self):
+        if self.config_name != "default" and self.config_name not in SUBSETS:
+            raise MedfmcError(f"medfm_score has no configuration {self.config_name!r}; it has default, {', '.join(SUBSETS)}.")
+        numbers = datasets.Sequence(datasets.Value("float64"))
+        single = datasets.Features({"predictions": numbers, "references": datasets.Value("int64")})
+        multi = datasets.Features({"predictions": numbers, "references": datasets.Sequence(datasets.Value("int64"))})
+        hard = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        subset = SUBSETS.get(self.config_name)
+        return evaluate.MetricInfo(
+            description=_DESCRIPTION,
+            citation=CITATION,
+            inputs_description=_INPUTS,
+            features=[single, multi, hard] if subset is None else [multi] if subset.multilabel else [single, hard],
+            reference_urls=["https://doi.org/10.1038/s41597-023-02460-0", "https://github.com/openmedlab/MedFM"],
+        )
+
+    def compute(self, *, predictions=None, references=None, **kwargs):
+        """Score all the rows at once, or those added before.
+
+        Rows that come at once need no trip through Arrow, which costs many times the metric itself.
+        """
+        at_once = predictions is not None and references is not None and self.writer is None and self.num_process == 1
+        if at_once:
+            return self._compute(predictions=predictions, references=references, **kwargs)
+        return super().compute(predictions=predictions, references=references, **kwargs)
+
+    def _compute(self, predictions, references, undefined="skip", ties="sklearn"):
+        subset = SUBSETS.get(self.config_name)
+        scores = as_array(predictions)
+        if scores.ndim == 1 and scores.dtype.kind in "iu":
+            scores = self._one_hot(scores, references)
+            return {"accuracy": score(references, scores, task="single-label", classes=subset and subset.classes)["accuracy"]}
+        return score(references, scores, task=subset and subset.task, classes=subset and subset.classes, undefined=undefined, ties=ties)
+
+    def _one_hot(self, indices, references):
+        subset = SUBSETS.get(self.config_name)
+        labels = as_array(references)
+        width = len(subset.classes) if subset else max(2, *(int(a.max(initial=0)) + 1 for a in (indices, labels) if a.dtype.kind in "iu"))
+        if len(indices) and not 0 <= indices.min() <= indices.max() < width:
+            raise MedfmcError(f"predictions are class indices {indices.min()} to {indices.max()}; expected 0 to {width - 1}.")
+        return np.eye(width)[indices]
