@@ -1,0 +1,174 @@
+"""Where things are in a vision backbone (blocks, attention, MLP, head), found by its structure and not by its name."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from .errors import MedfmcError
+
+Family = Literal["tokens", "windows", "convolutional"]
+
+_QUERY, _KEY, _VALUE = r"q|query|q_proj|to_q|q_lin", r"k|key|k_proj|to_k|k_lin", r"v|value|v_proj|to_v|v_lin"
+_FUSED = r"qkv|in_proj|qkv_proj"
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of an image classifier, as module names.
+
+    Attributes:
+        family: `tokens` (global attention over one sequence), `windows` (attention inside windows, Swin) or `convolutional`.
+        blocks: the residual blocks in order, over all stages.
+        heads: what maps features to logits; always trained. Usually one, two for DeiT with a teacher.
+    """
+
+    family: Family
+    blocks: tuple[str, ...]
+    heads: tuple[str, ...]
+
+
+def anatomy_of(model: nn.Module) -> Anatomy:
+    """Find the parts of an image classifier.
+
+    Args:
+        model: a classifier without adapters.
+
+    Raises:
+        MedfmcError: its structure is none that is known here; the message says what was looked for.
+    """
+    blocks = _block_names(model)
+    if not blocks:
+        raise MedfmcError(
+            f"{type(model).__name__} has no blocks that could be found: looked for a ModuleList or Sequential of at least one module, "
+            "all of one class and with children of their own (transformer or residual blocks), as such or inside stages."
+        )
+    modules = dict(model.named_modules())
+    attentions = [attention_of(modules[name]) for name in blocks]
+    if all(attention is None for attention in attentions):
+        family: Family = "convolutional"
+    elif any(hasattr(part, "window_size") and _is_windowed(part) for name in blocks for part in modules[name].modules()):
+        family = "windows"
+    else:
+        family = "tokens"
+    return Anatomy(family, blocks, head_names(model, blocks))
+
+
+def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The names of the modules that map features to logits.
+
+    They are the parts beside the one that holds the blocks that end in as many outputs as there are classes.
+
+    Raises:
+        MedfmcError: the classifier has none.
+    """
+    blocks = blocks or _block_names(model)
+    trunk = blocks[0].split(".")[0] if blocks else None
+    classes = getattr(getattr(model, "config", None), "num_labels", None)
+    heads = tuple(name for name, part in model.named_children() if name != trunk and _ends_in(part, classes))
+    if not heads and hasattr(getattr(model, "timm_model", None), "get_classifier"):
+        classifier = model.timm_model.get_classifier()
+        heads = tuple(name for name, part in model.named_modules() if part is classifier)
+    if not heads:
+        raise MedfmcError(
+            f"{type(model).__name__} has no classification head that could be found: looked beside the part that holds the blocks for one "
+            f"with a Linear layer of {classes} outputs. medfmc_hf.backbones.load_backbone gives a head to a backbone that has none."
+        )
+    return heads
+
+
+def attention_of(block: nn.Module) -> nn.Module | None:
+    """The module inside a block that holds the query, key and value projections, or None for a convolutional block."""
+    return next(
+        (part for part in block.modules() if _projection(part, _FUSED) or (_projection(part, _QUERY) and _projection(part, _VALUE))), None
+    )
+
+
+def query_value(model: nn.Module, anatomy: Anatomy) -> list[str]:
+    """Names of the query and value projections (or of the fused one) of every block; of the dense layers of a convolutional block."""
+    names = []
+    for block_name in anatomy.blocks:
+        block = model.get_submodule(block_name)
+        attention = attention_of(block)
+        if attention is None:
+            names += dense_layers(model, block_name)
+            continue
+        where = _name_inside(model, attention, block_name)
+        fused = _projection(attention, _FUSED)
+        names += [f"{where}.{fused}"] if fused else [f"{where}.{_projection(attention, pattern)}" for pattern in (_QUERY, _VALUE)]
+    return names
+
+
+def dense_layers(model: nn.Module, block_name: str) -> list[str]:
+    """Names of every Linear layer and every ungrouped convolution of a block."""
+    return [
+        f"{block_name}.{name}"
+        for name, part in model.get_submodule(block_name).named_modules()
+        if isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.groups == 1)
+    ]
+
+
+def norm_layers(model: nn.Module) -> list[str]:
+    """Names of every normalisation layer, found by being a small module with a one-dimensional weight."""
+    return [
+        name
+        for name, part in model.named_modules()
+        if re.search(r"norm|^bn\d|\.bn\d", type(part).__name__.lower())
+        and getattr(part, "weight", None) is not None
+        and part.weight.ndim == 1
+    ]
+
+
+def _block_names(model: nn.Module) -> tuple[str, ...]:
+    lists = {name: part for name, part in model.named_modules() if _is_list_of_alike(part)}
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    if not outermost:
+        return ()
+    sizes = {name: sum(p.numel() for p in lists[name].parameters()) for name in outermost}
+    parent = max(sizes, key=sizes.get).rpartition(".")[0]
+    names = []
+    for name in outermost:  # a ResNet of timm keeps its stages side by side
+        if name.rpartition(".")[0] == parent:
+            names += _unfold(name, lists[name])
+    return tuple(names)
+
+
+def _unfold(name: str, part: nn.Module) -> list[str]:
+    """The blocks of a list: its elements, or where they are stages, the elements of their own lists."""
+    names = []
+    for key, element in part.named_children():
+        inner = [("", element)] if isinstance(element, (nn.ModuleList, nn.Sequential)) else list(element.named_children())
+        inner = [(child, module) for child, module in inner if _is_list_of_alike(module)]
+        if inner:
+            names += [
+                f"{name}.{key}{'.' if child else ''}{child}.{index}" for child, module in inner for index, _ in module.named_children()
+            ]
+        else:
+            names.append(f"{name}.{key}")
+    return names
+
+
+def _is_list_of_alike(part: nn.Module) -> bool:
+    if not isinstance(part, (nn.ModuleList, nn.Sequential)) or len(part) == 0:
+        return False
+    kinds = {type(element) for element in part}
+    return len(kinds) == 1 and all(any(True for _ in element.children()) for element in part)
+
+
+def _ends_in(part: nn.Module, classes: int | None) -> bool:
+    return any(isinstance(layer, nn.Linear) and layer.out_features == classes for layer in part.modules())
+
+
+def _projection(part: nn.Module, pattern: str) -> str | None:
+    return next((name for name, child in part.named_children() if isinstance(child, nn.Linear) and re.fullmatch(pattern, name)), None)
+
+
+def _is_windowed(part: nn.Module) -> bool:
+    return isinstance(part.window_size, (int, tuple, list)) and hasattr(part, "shift_size")
+
+
+def _name_inside(model: nn.Module, wanted: nn.Module, block_name: str) -> str:
+    return next(
+        f"{block_name}.{name}" if name else block_name for name, part in model.get_submodule(block_name).named_modules() if part is wanted
+    )
