@@ -33,6 +33,23 @@ def data(config: RunConfig, splits, fingerprint: str) -> dict:
     }
 
 
+def backbone(model) -> dict:
+    """The `backbone` part of a record, of what `medfmc_hf.backbones.load_backbone` returned or of its adaptation."""
+    origin = model.origin
+    return {
+        "name": origin.model,
+        "revision": origin.revision,
+        "architecture": model.config.model_type,
+        "image_size": origin.image_size,
+    }
+
+
+def parameters(model) -> dict[str, int]:
+    """How many numbers are trained, and how many there are."""
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return {"trainable_parameters": sum(n for n, trained in counts if trained), "total_parameters": sum(n for n, _ in counts)}
+
+
 def machine(accelerator) -> dict:
     """Device, processes and the process's peak memory in bytes (of the GPU where there is one, else resident)."""
     import torch

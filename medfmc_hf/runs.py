@@ -47,8 +47,9 @@ class RunConfig:
         final_lr_fraction: learning rate at the end of `cosine` and `linear`, as a fraction of the peak.
         warmup_epochs: epochs over which a linear ramp multiplies the schedule, as mmcv does; fractions are allowed.
         gradient_clip: largest gradient norm; 0 for no clipping.
-        augmentation: `crop-flip` (random resized crop and horizontal flip) or `none`.
-        loss: `auto` (cross-entropy, or binary cross-entropy for multi-label) or one of `medfmc_hf.training.LOSSES`.
+        augmentation: `crop-flip` (random resized crop and horizontal flip), `fixed-views` (four such views of each picture, the same
+            in every run) or `none`.
+        loss: `auto` (cross-entropy, or binary cross-entropy for multi-label) or one of `medfmc_hf.losses.LOSSES`.
         sampling: `uniform`, or `balanced` to draw rows inversely to how frequent their rarest class is.
         select: `last` (fixed epochs) or `best` (the epoch with the best validation score).
         dtype: `float32`, `bfloat16` (autocast) or `auto` (the faster of the two on this device, by a probe).
@@ -73,7 +74,7 @@ class RunConfig:
     final_lr_fraction: float = 0.0
     warmup_epochs: float = 1.0
     gradient_clip: float = 1.0
-    augmentation: Literal["crop-flip", "none"] = "crop-flip"
+    augmentation: Literal["crop-flip", "fixed-views", "none"] = "crop-flip"
     loss: str = "auto"
     sampling: Literal["uniform", "balanced"] = "uniform"
     select: Literal["last", "best"] = "last"
@@ -82,7 +83,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _ = self.dataset_config  # says what is wrong with subset, shots, seed and protocol
-        choices = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "linear", "constant"), "augmentation": ("crop-flip", "none"),
+        choices = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "linear", "constant"), "augmentation": ("crop-flip", "fixed-views", "none"),
                    "sampling": ("uniform", "balanced"), "select": ("last", "best"), "dtype": ("float32", "bfloat16", "auto")}  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -34,10 +34,12 @@ class Shared:
     Attributes:
         data: folder of a build, or a dataset repository on the Hub.
         cache: folder of the pixel cache; None for the user's.
+        pictures: decoded training pictures, within a budget of memory.
     """
 
     data: str | os.PathLike = "medfmc"
     cache: Path | None = None
+    pictures: pixels.PictureStore = field(default_factory=pixels.PictureStore)
     _splits: dict = field(default_factory=dict)
 
     def splits(self, name: ConfigName):
@@ -91,6 +93,8 @@ def train(
     shared = shared or Shared(data)
     subset = subset_of(config.subset)
     method = adapt.method_of(config.method)
+    if config.loss not in losses.LOSSES:
+        raise MedfmcError(f"loss is one of {', '.join(losses.LOSSES)}; got {config.loss!r}.")
     with watch("start"):
         accelerator = accelerator or make_accelerator(config)
         splits = shared.splits(config.dataset_config)
@@ -114,14 +118,19 @@ def train(
             for name, rows in scored.items()
         }
     if method.kind == "gradient":
-        views = pixels.TrainingPixels(splits["train"], process, augmentation=config.augmentation, device=accelerator.device)
+        views = pixels.TrainingPixels(splits["train"], process, augmentation=config.augmentation, store=shared.pictures, device=accelerator.device)
         loop = Loop(config, subset, process, accelerator, watch)
         history = loop.fit(model, views, targets["train"], store.get("validation"), targets.get("validation"))
         with watch("test"):
             logits = {name: loop.predict(model, part, f"{name} pictures") for name, part in store.items()}
     else:
+        with watch("data"), accelerator.main_process_first():
+            support = pixels.evaluation_pixels(splits["train"], process, cache=shared.cache, subset=subset, progress="training pictures")
         history = []
-        logits = frozen_logits(config, subset, model, process, splits["train"], targets["train"], store, shared, accelerator, watch)
+        with watch("test"):
+            features = {name: frozen_features(model, part, process, accelerator, name) for name, part in {"train": support, **store}.items()}
+        with watch("train"):
+            logits = frozen_logits(config, subset, features, targets["train"])
 
     predictions = {
         name: Predictions(np.array(rows["image_id"]), np.array(rows["patient_id"]), targets[name], logits[name]) for name, rows in scored.items()
@@ -131,10 +140,10 @@ def train(
         status="finished",
         config=config.to_dict(),
         data=provenance.data(config, splits, fingerprints[0]),
-        backbone=backbones.describe(model, config.model, config.revision) | {"fingerprint": fingerprints[1]},
+        backbone=provenance.backbone(model) | {"fingerprint": fingerprints[1]},
         scores={name: score(p, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
         history=history,
-        cost=adapt.parameter_counts(model) | provenance.machine(accelerator),
+        cost=provenance.parameters(model) | provenance.machine(accelerator),
         versions=provenance.versions(),
         finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -172,7 +181,7 @@ class Loop:
             One dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
         """
         config, accelerator = self.config, self.accelerator
-        loss_of = losses.make_loss(config.loss, self.subset, targets)
+        loss_of = losses.LOSSES[config.loss](self.subset.task, targets)
         labels = torch.as_tensor(targets)
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(config, trained)
@@ -303,6 +312,23 @@ def scored_splits(config: RunConfig, splits, shared: Shared) -> dict:
         challenge = shared.splits(ConfigName(config.subset, variant="challenge"))
         scored |= {f"challenge-{name}": rows for name, rows in challenge.items()}
     return scored
+
+
+def frozen_features(model, pictures, process, accelerator: Accelerator, name: str) -> np.ndarray:
+    """What the head of a frozen backbone reads of n stored pictures: float32, (n, dim)."""
+    model.to(accelerator.device)
+    rows = bar(torch.arange(len(pictures)).split(EVALUATION_BATCH), desc=f"{name} features")
+    return frozen.features(model, (processing.normalise(pictures[part], process, device=accelerator.device) for part in rows))
+
+
+def frozen_logits(config: RunConfig, subset: Subset, features: dict[str, np.ndarray], train_targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Fit a train-free head on the features of `train` and apply it to those of every other split."""
+    names = [name for name in features if name != "train"]
+    together = np.concatenate([features[name] for name in names])
+    options = adapt.all_options(config.method, config.method_options)
+    logits = frozen.HEADS[config.method](features["train"], train_targets, together, subset.task, len(subset.classes), options)
+    ends = np.cumsum([len(features[name]) for name in names])[:-1]
+    return dict(zip(names, np.split(logits, ends), strict=True))
 
 
 def score(predictions: Predictions, subset: Subset) -> dict:

@@ -1,0 +1,26 @@
+import stat
+
+import pytest
+
+from medfmc_hf.files import atomic_path, write_json
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_debris(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyboardInterrupt), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    assert [p.name for p in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_files_can_be_read_by_others(tmp_path):
+    write_json(tmp_path / "value.json", [])
+    assert (tmp_path / "value.json").stat().st_mode & stat.S_IRGRP
+
+
+def test_not_a_number_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(tmp_path / "value.json", float("nan"))
+    assert not list(tmp_path.iterdir())
