@@ -65,8 +65,9 @@ Protocol {record.data["protocol"]}. Epochs are {"fixed" if config.select == "las
 |---|---|---|{"---|" if subset.multilabel else ""}
 {per_class}
 
-{record.cost["trainable_parameters"]:,} of {record.cost["total_parameters"]:,} parameters were trained, in {record.cost["seconds"]["total"]:.0f} s on
-{record.cost["device"]}. Run `{record.id}` with {", ".join(f"{name} {version}" for name, version in record.versions.items())}.
+{record.cost["trainable_parameters"]:,} of {record.cost["total_parameters"]:,} parameters were trained, in
+{record.cost["seconds"]["total"]:.0f} s on {record.cost["device"]}.
+Run `{record.id}` with {", ".join(f"{name} {version}" for name, version in record.versions.items())}.
 
 To do it again: `accelerate launch recipes/peft_train.py {flags}`
 """

@@ -33,7 +33,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     for f in dataclasses.fields(RunConfig):
         flag = "--" + f.name.replace("_", "-")
         if f.name == "method_options":
-            parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the method, such as r=16; repeatable")
+            text = "option of the method, such as r=16; repeatable"
+            parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=text)
         elif f.name in _SWITCHES:
             parser.add_argument(flag, action="store_true", default=None, help=helps[f.name])
         elif f.name == "shots":

@@ -14,9 +14,15 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
-def bar(iterable: Iterable | None = None, **options) -> tqdm:
-    """A tqdm bar on standard error that obeys `--quiet` and leaves no line behind."""
-    return tqdm(iterable, **{"leave": False, "dynamic_ncols": True, "disable": _quiet, "file": sys.stderr, **options})
+def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options) -> tqdm:
+    """A tqdm bar on standard error that leaves no line behind.
+
+    It is not shown where `hidden`, with `--quiet`, and where nobody watches: in a log file it would be thousands of lines.
+    """
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return tqdm(
+        iterable, **{"leave": False, "dynamic_ncols": True, "disable": hidden or _quiet or not watched, "file": sys.stderr, **options}
+    )
 
 
 def say(message: str) -> None:

@@ -66,7 +66,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     import evaluate
 
     rows = load_predictions(run)
-    score = evaluate.load("medfm_score", "endo").compute(predictions=rows.logits, references=rows.targets)
+    score = evaluate.load("medfm_score", "endo").compute(predictions=rows.probabilities, references=rows.targets)
     if any(abs(score[key] - record.scores["test"][key]) > 1e-9 for key in ("map", "auc")):
         raise MedfmcError(f"the metric gives {score['map']}, {score['auc']} and the record {record.scores['test']}; please report this.")
     chance = {"map": float(rows.targets.mean(axis=0).mean()), "auc": 0.5}
@@ -85,7 +85,9 @@ def refuse_to_replace(data: Path, sample: Path) -> None:
         manifest = data / MANIFEST
         sources = json.loads(manifest.read_text())["sources"] if manifest.is_file() else []
         if [Path(source).resolve() for source in sources] != [(sample / "download").resolve()]:
-            raise MedfmcError(f"{data.resolve()} is there already and was not made by quickstart. Run it in another folder: medfmc quickstart --folder NEW")
+            raise MedfmcError(
+                f"{data.resolve()} is there already and was not made by quickstart. Work in another folder: medfmc quickstart --folder NEW"
+            )
 
 
 def make_backbone(folder: Path) -> Path:
@@ -97,7 +99,13 @@ def make_backbone(folder: Path) -> Path:
         torch.manual_seed(0)
         config = ViTConfig(hidden_size=128, num_hidden_layers=4, num_attention_heads=4, intermediate_size=384, image_size=64, patch_size=8)
         ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
-        processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "size": {"height": 64, "width": 64}, "resample": 3,
-                     "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}  # fmt: skip
+        numbers = {
+            "size": {"height": 64, "width": 64},
+            "resample": 3,
+            "rescale_factor": 1 / 255,
+            "image_mean": [0.5] * 3,
+            "image_std": [0.25] * 3,
+        }
+        processor = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_rescale": True, "do_normalize": True} | numbers
         write_text(folder / "preprocessor_config.json", json.dumps(processor, indent=2))
     return folder

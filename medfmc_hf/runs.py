@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
@@ -82,20 +82,19 @@ class RunConfig:
     predict_challenge: bool = False
 
     def __post_init__(self) -> None:
-        _ = self.dataset_config  # says what is wrong with subset, shots, seed and protocol
-        choices = {"optimizer": ("adamw", "sgd"), "schedule": ("cosine", "linear", "constant"), "augmentation": ("crop-flip", "fixed-views", "none"),
-                   "sampling": ("uniform", "balanced"), "select": ("last", "best"), "dtype": ("float32", "bfloat16", "auto")}  # fmt: skip
-        for name, allowed in choices.items():
+        hints = get_type_hints(type(self))
+        for name in ("protocol", "optimizer", "schedule", "augmentation", "sampling", "select", "dtype"):
+            allowed = get_args(hints[name])
             if getattr(self, name) not in allowed:
                 raise MedfmcError(f"{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
-        lowest = {"epochs": 0, "batch_size": 1, "learning_rate": 0, "weight_decay": 0, "final_lr_fraction": 0, "warmup_epochs": 0, "gradient_clip": 0}
-        for name, least in lowest.items():
-            value = getattr(self, name)
+        for name in ("epochs", "batch_size", "learning_rate", "weight_decay", "final_lr_fraction", "warmup_epochs", "gradient_clip"):
+            value, least = getattr(self, name), 1 if name == "batch_size" else 0
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < least:
                 raise MedfmcError(f"{name} is a number of at least {least}; got {value!r}.")
         for name in ("epochs", "batch_size"):
             if not isinstance(getattr(self, name), int):
                 raise MedfmcError(f"{name} is a whole number; got {getattr(self, name)!r}.")
+        _ = self.dataset_config  # says what is wrong with subset, shots and seed
 
     @property
     def dataset_config(self) -> ConfigName:
@@ -260,12 +259,17 @@ class Predictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """float64, (n, classes), in [0, 1]."""
-        logits = self.logits.astype(np.float64)
-        if self.targets.ndim == 2:
-            return 0.5 * (1 + np.tanh(0.5 * logits))
-        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        """float64, (n, classes), in [0, 1]: what is scored and submitted."""
+        return probabilities_of(self.logits, multilabel=self.targets.ndim == 2)
+
+
+def probabilities_of(logits: np.ndarray, *, multilabel: bool) -> np.ndarray:
+    """Sigmoid (multi-label) or softmax (single-label) of logits of shape (n, classes), in float64."""
+    logits = np.asarray(logits, np.float64)
+    if multilabel:
+        return 0.5 * (1 + np.tanh(0.5 * logits))
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def save_predictions(folder: str | os.PathLike, splits: Mapping[str, Predictions]) -> Path:

@@ -21,7 +21,7 @@ from . import adapt, backbones, cards, frozen, losses, provenance, scoring
 from .data import loading, pixels, processing
 from .errors import MedfmcError
 from .progress import bar, say
-from .runs import Predictions, RunConfig, RunRecord, identity, run_folder, save_predictions
+from .runs import Predictions, RunConfig, RunRecord, identity, probabilities_of, run_folder, save_predictions
 from .subsets import ConfigName, Subset, subset_of
 
 EVALUATION_BATCH = 64  # pictures; it changes speed and memory, not results
@@ -118,7 +118,9 @@ def train(
             for name, rows in scored.items()
         }
     if method.kind == "gradient":
-        views = pixels.TrainingPixels(splits["train"], process, augmentation=config.augmentation, store=shared.pictures, device=accelerator.device)
+        views = pixels.TrainingPixels(
+            splits["train"], process, augmentation=config.augmentation, store=shared.pictures, device=accelerator.device
+        )
         loop = Loop(config, subset, process, accelerator, watch)
         history = loop.fit(model, views, targets["train"], store.get("validation"), targets.get("validation"))
         with watch("test"):
@@ -128,12 +130,15 @@ def train(
             support = pixels.evaluation_pixels(splits["train"], process, cache=shared.cache, subset=subset, progress="training pictures")
         history = []
         with watch("test"):
-            features = {name: frozen_features(model, part, process, accelerator, name) for name, part in {"train": support, **store}.items()}
+            features = {
+                name: frozen_features(model, part, process, accelerator, name) for name, part in {"train": support, **store}.items()
+            }
         with watch("train"):
             logits = frozen_logits(config, subset, features, targets["train"])
 
     predictions = {
-        name: Predictions(np.array(rows["image_id"]), np.array(rows["patient_id"]), targets[name], logits[name]) for name, rows in scored.items()
+        name: Predictions(np.array(rows["image_id"]), np.array(rows["patient_id"]), targets[name], logits[name])
+        for name, rows in scored.items()
     }
     record = RunRecord(
         id=run_id,
@@ -141,7 +146,7 @@ def train(
         config=config.to_dict(),
         data=provenance.data(config, splits, fingerprints[0]),
         backbone=provenance.backbone(model) | {"fingerprint": fingerprints[1]},
-        scores={name: score(p, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
+        scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
         history=history,
         cost=provenance.parameters(model) | provenance.machine(accelerator),
         versions=provenance.versions(),
@@ -191,7 +196,7 @@ class Loop:
         rank, world = accelerator.process_index, accelerator.num_processes
         history, best = [], None
 
-        for epoch in bar(range(config.epochs), desc="epochs", unit="epoch", disable=None if accelerator.is_main_process else True):
+        for epoch in bar(range(config.epochs), desc="training", unit="epoch", hidden=not accelerator.is_main_process):
             wrapped.train()
             order = epoch_order(targets, config.sampling, config.seed, epoch)
             total = torch.zeros((), device=accelerator.device)
@@ -215,12 +220,11 @@ class Loop:
                     total += loss.detach() * len(rows)
             mean_loss = accelerator.reduce(total, "mean").item() / len(targets)
             if not math.isfinite(mean_loss):
-                raise MedfmcError(f"the loss became {mean_loss} in epoch {epoch + 1}; a learning rate below {config.learning_rate} may help.")
+                raise MedfmcError(f"the loss became {mean_loss} in epoch {epoch + 1}; lower the learning rate, {config.learning_rate}.")
             history.append({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": rate})
             if validation is not None:
                 with self.watch("validation"):
-                    logits = self.predict(wrapped, validation)
-                    result = scoring.score(validation_targets, logits, task=self.subset.task)
+                    result = score(validation_targets, self.predict(wrapped, validation), self.subset)
                 history[-1]["validation"] = {k: result[k] for k in (self.subset.metric, "auc", "score")}
                 if best is None or result["score"] > best[0] or math.isnan(best[0]):
                     best = result["score"], [p.detach().clone() for p in trained]
@@ -240,7 +244,7 @@ class Loop:
         mine = torch.arange(math.ceil(n / world)) * world + rank
         mine = mine.clamp(max=n - 1)  # every process predicts equally many; the repeats are cut off below
         parts = []
-        for rows in bar(mine.split(EVALUATION_BATCH), desc=progress, disable=None if progress and accelerator.is_main_process else True):
+        for rows in bar(mine.split(EVALUATION_BATCH), desc=progress, hidden=not (progress and accelerator.is_main_process)):
             batch = processing.normalise(pictures[rows], self.process, device=accelerator.device)
             with accelerator.autocast():
                 parts.append(model(pixel_values=batch).logits.float())
@@ -331,6 +335,6 @@ def frozen_logits(config: RunConfig, subset: Subset, features: dict[str, np.ndar
     return dict(zip(names, np.split(logits, ends), strict=True))
 
 
-def score(predictions: Predictions, subset: Subset) -> dict:
-    """`medfm_score` of one split, as the record keeps it."""
-    return scoring.score(predictions.targets, predictions.logits, task=subset.task, classes=subset.classes)
+def score(targets: np.ndarray, logits: np.ndarray, subset: Subset) -> dict:
+    """`medfm_score` of one split's probabilities, as the record keeps it."""
+    return scoring.score(targets, probabilities_of(logits, multilabel=subset.multilabel), task=subset.task, classes=subset.classes)

@@ -37,7 +37,8 @@ def test_the_scan_of_a_colon_patch_is_coarser_than_its_region():
     assert SUBSETS["endo"].scan_id("13333_2021.12_0005_56232354") is None
 
 
-@pytest.mark.parametrize("name", ["", "lung", "endo-5shot", "endo-3shot-seed0", "endo-5shot-seed9", "endo-official", "retino-transfer", "Endo", "endo-5shot-seed0-challenge"])
-def test_what_is_no_config_is_refused(name):
-    with pytest.raises(MedfmcError):
-        ConfigName.parse(name)
+def test_what_is_no_config_is_refused():
+    few_shot = ["endo-5shot", "endo-3shot-seed0", "endo-5shot-seed9", "endo-5shot-seed0-challenge"]
+    for name in ["", "lung", "Endo", "endo-official", "retino-transfer", *few_shot]:
+        with pytest.raises(MedfmcError):
+            ConfigName.parse(name)

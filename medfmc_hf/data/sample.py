@@ -21,7 +21,13 @@ from .splits import sample_support
 VERSION = 1  # raise it when the pictures or lists change, so that old folders are made anew
 SIDE = 64  # pixels
 
-_COLOUR = {"chest": (110, 110, 110), "colon": (190, 145, 185), "endo": (170, 85, 65), "neojaundice": (205, 160, 130), "retino": (140, 65, 30)}
+_COLOUR = {
+    "chest": (110, 110, 110),
+    "colon": (190, 145, 185),
+    "endo": (170, 85, 65),
+    "neojaundice": (205, 160, 130),
+    "retino": (140, 65, 30),
+}
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,10 @@ def invent(key: str) -> list[Picture]:
         names = [f"{rng.integers(16**12, 16**13):X}.png" for _ in some]
         return [Picture(name, name[:-4], tuple(map(int, row))) for name, row in zip(names, some)]
     if key == "colon":
-        regions = [f"2019-{i:05d}-1-1-1_2019-05-28 23_17_50-lv1-{rng.integers(9999)}-{rng.integers(9999)}-6526-5268" for i in range(60)]
-        return [Picture(f"{region}p{j:04d}.png", region, one_of(i % 2)) for i, region in enumerate(regions) for j in range(rng.integers(3, 8))]
+        # Two regions of each scan, one of either class, as a leak that `medfmc check` can find.
+        regions = [f"2019-{i // 2:05d}-1-1-1_2019-05-28 23_17_50-lv1-{rng.integers(9999)}-{i}-6526-5268" for i in range(60)]
+        patches = [(i, j) for i in range(60) for j in range(rng.integers(3, 8))]
+        return [Picture(f"{regions[i]}p{j:04d}.png", regions[i], one_of(i % 2)) for i, j in patches]
     if key == "endo":
         pictures = []
         for i in range(48):
@@ -164,7 +172,8 @@ def write_lists(subset: Subset, pictures: list[Picture], folder: Path) -> None:
     for shots in SHOTS:
         for seed in SEEDS:
             support = sample_support(subset, list(by_id), labels, shots, seed)
-            rest = [p for p in pool if subset.multilabel or p.image_id not in support]  # the official bug: multi-label support is not left out
+            # The official bug: multi-label support is not left out of validation.
+            rest = [p for p in pool if subset.multilabel or p.image_id not in support]
             order = seeded("validation", subset.key, shots, seed).permutation(len(rest))[: len(pool) - len(support)]
             write(f"{subset.key}_{shots}-shot_train_exp{seed + 1}", [by_id[image_id] for image_id in support])
             write(f"{subset.key}_{shots}-shot_val_exp{seed + 1}", [rest[i] for i in sorted(order)])
