@@ -1,10 +1,18 @@
-"""Statistics of scores besides the bootstrap: DeLong's variance of an AUC, Holm's correction, and the spread over draws."""
+"""How sure a score is: the bootstrap over patients (from `bootstrap`), DeLong's variance of an AUC, Holm's correction, the spread over draws.
+
+Two uncertainties are kept apart everywhere. A *test-set* interval says what other patients would have given: it resamples patients.
+The interval *over draws* says what other support sets would have given: it comes from the spread over draws.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+
+from .bootstrap import Bootstrap, bootstrap, mean_of
+
+__all__ = ["Bootstrap", "Draws", "auc_covariance", "bootstrap", "holm", "mean_of", "normal_p_value", "over_draws"]
 
 
 def auc_covariance(positive: np.ndarray, scores: np.ndarray, patients: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
