@@ -114,7 +114,8 @@ def missing_pictures(paths: Iterable[str]) -> list[str]:
     lost = []
     for folder, names in wanted.items():
         try:
-            lost += [str(Path(folder, name)) for name in names.difference(os.listdir(folder))]
+            with os.scandir(folder) as entries:
+                lost += [str(Path(folder, name)) for name in names.difference(entry.name for entry in entries)]
         except OSError:
             lost += [str(Path(folder, name)) for name in names]
     return sorted(lost)
@@ -127,14 +128,14 @@ def _column(dataset: "datasets.Dataset", name: str) -> "pa.ChunkedArray":
 
 def targets_of(dataset: "datasets.Dataset", subset: Subset) -> np.ndarray:
     """The labels of all rows, int64: class indices of shape (n,), or multi-hot of shape (n, classes); -1 where unlabelled."""
-    column = _column(dataset, subset.label_column).combine_chunks()
-    return targets_of_column(column, subset)
+    return targets_of_column(_column(dataset, subset.label_column), subset)
 
 
-def targets_of_column(column: "pa.Array", subset: Subset) -> np.ndarray:
-    """What `targets_of` returns, from the label column as an Arrow array."""
+def targets_of_column(column: "pa.ChunkedArray", subset: Subset) -> np.ndarray:
+    """What `targets_of` returns, from the label column in Arrow."""
     import pyarrow.compute as pc
 
+    column = column.combine_chunks()
     if not subset.multilabel:
         return pc.fill_null(column, -1).to_numpy(zero_copy_only=False).astype(np.int64)
     targets = np.zeros((len(column), len(subset.classes)), np.int64)
@@ -144,22 +145,26 @@ def targets_of_column(column: "pa.Array", subset: Subset) -> np.ndarray:
     return targets
 
 
+def rows_digest(image_ids: list[str], targets: np.ndarray) -> str:
+    """SHA-256 (hex) of the names and labels of some rows, in order."""
+    digest = hashlib.sha256(json.dumps([image_ids, targets.shape]).encode())
+    digest.update(np.ascontiguousarray(targets, "<i8").tobytes())
+    return digest.hexdigest()
+
+
 def fingerprint(splits: "datasets.DatasetDict", subset: Subset) -> str:
     """SHA-256 (hex) of what determines a result: for each split its name, and image_id and label of every row in order.
 
     Neither paths nor pixels count: the same config linked, embedded, moved or published has the same fingerprint.
     """
-    digest = hashlib.sha256()
-    for name in sorted(splits):
-        image_ids = _column(splits[name], "image_id").to_pylist()
-        targets = np.ascontiguousarray(targets_of(splits[name], subset), "<i8")
-        digest.update(json.dumps([name, subset.key, targets.shape, image_ids]).encode())
-        digest.update(targets.tobytes())
-    return digest.hexdigest()
+    parts = {
+        name: rows_digest(_column(split, "image_id").to_pylist(), targets_of(split, subset)) for name, split in sorted(splits.items())
+    }
+    return hashlib.sha256(json.dumps([subset.key, parts]).encode()).hexdigest()
 
 
 def picture_sources(dataset: "datasets.Dataset") -> list[dict]:
-    """Where each picture is, in row order, undecoded: `{"bytes": None, "path": "/..."}` linked, `{"bytes": b"...", "path": "name"}` embedded.
+    """Where each picture is, in row order, undecoded: linked `{"bytes": None, "path": "/..."}`, embedded `{"bytes": b"...", "path": "name"}`.
 
     The bytes of embedded pictures come into memory: of a large dataset ask a slice at a time.
     """

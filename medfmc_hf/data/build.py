@@ -1,0 +1,300 @@
+"""Makes a dataset folder from a MedFMC download: Parquet files, a README.md that names the configs, and a manifest."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from .. import __version__
+from ..errors import MedfmcError
+from ..files import write_json, write_text
+from ..progress import bar, say
+from ..subsets import SUBSETS, ConfigName, Subset, subset_of
+from . import lists
+from .card import dataset_card
+from .check import Report, Rows, audit_configs
+from .folder import replace_folder
+from .loading import MANIFEST, SCHEMA, targets_of_column
+from .parquet import Pictures, master_table, write_rows
+from .release import Release, match_pictures, read_release
+from .sources import Found, find
+from .splits import SAMPLER, Splits, compose, draw_pool
+from .tables import some
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build made: its folder, the manifest, the audit of its splits, and the reason why a subset is absent."""
+
+    folder: Path
+    manifest: dict
+    report: Report
+    absent: dict[str, str]
+
+
+@dataclass
+class Plan:
+    """One subset that will be written.
+
+    Attributes:
+        release: its pictures, labels and lists.
+        configs: the rows of each split of each config.
+        pool: where the pool is from, in words.
+        few_shot: where the support sets are from, in words.
+        table: every picture once.
+    """
+
+    release: Release
+    configs: dict[ConfigName, Splits]
+    pool: str
+    few_shot: str
+    table: pa.Table
+
+
+def build(
+    sources: Sequence[str | os.PathLike],
+    out: str | os.PathLike = "medfmc",
+    *,
+    subsets: Sequence[str] | None = None,
+    lists_folder: str | os.PathLike | None = None,
+    fetch: bool = False,
+    lists_url: str = lists.RAW,
+    embed: bool = False,
+    max_side: int | None = None,
+    allow_missing: bool = False,
+    jaundice_threshold: str = "published",
+) -> Built:
+    """Make `out`, a dataset repository that `load_dataset(out, config)` reads, from the folders of a download.
+
+    Everything is read and checked before anything is written, and `out` is replaced in one step when all is written. The same
+    input gives the same bytes.
+
+    Args:
+        sources: folders to search; they complete each other, and the first that has a picture is used.
+        out: folder to make. An older build there is replaced; anything else is an error.
+        subsets: keys of the subsets to build; None for all that are there.
+        lists_folder: where split lists are, besides the sources.
+        fetch: download the public lists that the sources lack.
+        lists_url: a mirror of the lists' public host.
+        embed: put the pictures' bytes into the files instead of their paths.
+        max_side: with `embed`, shrink pictures whose longer side is above this many pixels.
+        allow_missing: go on without pictures that are missing or damaged.
+        jaundice_threshold: `published` (bilirubin above 12.9 mg/dL) or `inclusive` (at or above).
+
+    Raises:
+        MedfmcError: nothing was recognised, or something is wrong with the input; all that is wrong is named at once.
+    """
+    if max_side is not None and (not embed or max_side < 1):
+        raise MedfmcError("--max-side is a number of pixels and goes with --embed: linked pictures stay as they are.")
+    chosen = [subset_of(key) for key in dict.fromkeys(subsets)] if subsets else list(SUBSETS.values())
+    with replace_folder(out) as part:
+        say("looking for pictures, tables and lists")
+        found = find(sources)
+        if lists_folder is not None:
+            _add_lists(found, find([lists_folder]), chosen)
+        present, absent = _present(found, chosen, required=bool(subsets))
+        lacking = [subset for subset in present if fetch and not _has_lists(found, subset)]
+        if lacking:
+            _add_lists(found, find([lists.fetch_lists(lacking, base_url=lists_url)]), lacking)
+        releases = [read_release(found, subset, jaundice_threshold) for subset in present]
+        for release in releases:
+            match_pictures(release, found)
+        _refuse_problems(releases, found, allow_missing)
+        plans = _plan(releases, absent, jaundice_threshold)
+        rows = {config: rows for plan in plans for config, rows in _rows_of(plan).items()}
+        report = audit_configs(rows)
+        if report.all_mistakes:
+            raise MedfmcError("the lists make splits that are wrong:\n  " + "\n  ".join(report.all_mistakes[:10]))
+        manifest = {
+            "schema": SCHEMA,
+            "medfmc_hf": __version__,
+            "sampler": SAMPLER,
+            "form": "embedded" if embed else "linked",
+            "max_side": max_side,
+            "jaundice_threshold": jaundice_threshold,
+            "sources": [] if embed else [str(folder) for folder in found.looked],
+            "subsets": {plan.release.subset.key: _describe(plan) for plan in plans},
+            "configs": _write(plans, rows, part, Pictures(part / ".spool", max_side) if embed else None),
+        }
+        write_text(part / "README.md", dataset_card(manifest, report, absent))
+        write_json(part / MANIFEST, manifest)
+    from ..metric import install
+
+    install()
+    return Built(Path(out), manifest, report, absent)
+
+
+def _add_lists(found: Found, more: Found, subsets: list[Subset]) -> None:
+    keys = {subset.key for subset in subsets}
+    for (key, kind), paths in more.lists.items():
+        if key in keys:
+            found.lists[key, kind] += paths
+
+
+def _has_lists(found: Found, subset: Subset) -> bool:
+    """Whether every public list that this subset's configs need is there."""
+    kinds = [lists.kind_of(path.rpartition("/")[2])[0] for path in lists.published_lists(subset)]
+    return all((subset.key, kind) in found.lists or (kind == lists.TEST and (subset.key, lists.PAPER_TEST) in found.lists) for kind in kinds)
+
+
+def _present(found: Found, chosen: list[Subset], required: bool) -> tuple[list[Subset], dict[str, str]]:
+    """The subsets that have pictures, and why the others are absent."""
+    present = [subset for subset in chosen if found.pictures[subset.key] or (found.pictures[""] and found.tables[subset.key])]
+    absent = {}
+    for subset in chosen:
+        if subset not in present:
+            has_labels = found.tables[subset.key] or any(key == subset.key for key, _ in found.lists)
+            absent[subset.key] = "labels or lists are there, but no picture" if has_labels else "neither pictures nor labels are there"
+    looked = ", ".join(map(str, found.looked))
+    archives = f"\nThere are archives; unpack them first:\n{found.unpacking()}" if found.archives else ""
+    if not present:
+        raise MedfmcError(
+            f"no pictures of {some([subset.key for subset in chosen], 5)} below {looked}.\n"
+            "Expected a layout of a release: MedFMC_train/endo/images (Grand Challenge), Endo/images (figshare, OpenDataLab) or "
+            f"MedFMC/endo/images (the official code), and likewise for the other subsets.{archives}"
+        )
+    if absent and required:
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in absent.items())
+        raise MedfmcError(f"--subsets names what is not below {looked}: {reasons}.{archives}")
+    return present, absent
+
+
+def _refuse_problems(releases: list[Release], found: Found, allow_missing: bool) -> None:
+    """Name all that is wrong, at once."""
+    paragraphs = []
+    for release in releases:
+        wrong = release.problems + ([] if allow_missing else release.lost)
+        paragraphs += [f"{release.subset.key}: {text}" for text in wrong]
+        if allow_missing:
+            release.notes += [f"built without them: {text}" for text in release.lost]
+    if not paragraphs:
+        return
+    if any(release.lost for release in releases) and not allow_missing:
+        unpacking = f" There are archives that may hold them; unpack them first:\n{found.unpacking()}\n" if found.archives else ""
+        paragraphs.append(f"For missing or damaged pictures:{unpacking} complete the download, or go on without them by --allow-missing.")
+    raise MedfmcError("nothing was written, because\n" + "\n".join(paragraphs))
+
+
+def _plan(releases: list[Release], absent: dict[str, str], jaundice_threshold: str) -> list[Plan]:
+    plans = []
+    for release in releases:
+        subset, there = release.subset, release.pictures
+        labels = {image_id: row for image_id, row in release.multi_hot().items() if image_id in there}
+        kept = {kind: [image_id for image_id in image_ids if image_id in there] for kind, image_ids in release.lists.items()}
+        pool, pool_words = _pool(release, kept, labels)
+        configs = compose(subset, labels, kept, pool)
+        if not configs:
+            absent[subset.key] = "its split lists are not there: give them with --lists, or download them with --fetch-lists"
+            continue
+        few_shot = f"drawn by {SAMPLER}, our seeded sampler of patients"
+        if subset.challenge:
+            few_shot = "the challenge's lists, exp1 to exp5" if ConfigName(subset.key, 1, 0) in configs else "none: the official lists are not there"
+        plans.append(Plan(release, configs, pool_words, few_shot, master_table(release)))
+    if not plans:
+        raise MedfmcError("no config can be built: " + "; ".join(f"{key}: {reason}" for key, reason in absent.items()) + ".")
+    return plans
+
+
+def _pool(release: Release, kept: dict[str, list[str]], labels: dict[str, np.ndarray]) -> tuple[list[str] | None, str]:
+    """The pictures that may be trained on, and where that is from. ColonPath's pool in the paper is another one, so it is not used."""
+    subset = release.subset
+    if subset.challenge and lists.TRAINVAL in kept:
+        return kept[lists.TRAINVAL], "trainval.txt of the challenge"
+    if subset.key != "colon" and lists.PAPER_POOL in kept:
+        return kept[lists.PAPER_POOL], "fewshot-pool.txt of the paper"
+    if subset.challenge:
+        return None, "not known: trainval.txt is not there"
+    image_ids = sorted(image_id for image_id in labels if release.published.get(image_id) is not None)
+    pool = draw_pool(subset, image_ids, [release.published[image_id] for image_id in image_ids])
+    return pool, f"drawn by {SAMPLER}: a fifth of the patients of each class, by a hash of the patient id (the paper's lists are not there)"
+
+
+def _rows_of(plan: Plan) -> dict[ConfigName, dict[str, Rows]]:
+    """Every split as the audit reads it. Splits of the same pictures are the same object."""
+    subset = plan.release.subset
+    targets = targets_of_column(plan.table[subset.label_column], subset)
+    position = {image_id: i for i, image_id in enumerate(plan.table["image_id"].to_pylist())}
+    shared: dict[tuple[str, ...], Rows] = {}
+    rows: dict[ConfigName, dict[str, Rows]] = {}
+    for config, splits in plan.configs.items():
+        rows[config] = {}
+        for name, image_ids in splits.items():
+            key = tuple(image_ids)
+            if key not in shared:
+                shared[key] = Rows(subset, image_ids, targets[[position[image_id] for image_id in image_ids]])
+            rows[config][name] = shared[key]
+    return rows
+
+
+def _describe(plan: Plan) -> dict:
+    """What the manifest says of a subset."""
+    release = plan.release
+    image_ids = plan.table["image_id"].to_pylist()
+    sizes = [os.stat(release.pictures[image_id]).st_size for image_id in image_ids]
+    inputs = hashlib.sha256(repr((release.digest, list(zip(image_ids, sizes)))).encode()).hexdigest()
+    public, read = release.official
+    return {
+        "images": len(image_ids),
+        "published_images": release.subset.images,
+        "patients": len(set(plan.table["patient_id"].to_pylist())),
+        "pool": plan.pool,
+        "few_shot": plan.few_shot,
+        "lists": {"read": read, "identical_to_the_public_ones": public},
+        "notes": release.notes,
+        "inputs_sha256": inputs,
+    }
+
+
+def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, pictures: Pictures | None) -> dict:
+    """Write each distinct split once. Returns config -> split -> files, rows, bytes and digest."""
+    if pictures:
+        for plan in plans:
+            pictures.prepare(plan.release.pictures[image_id] for image_id in plan.table["image_id"].to_pylist())
+        _refuse_full_disk(plans, rows, folder, pictures)
+    written: dict[int, dict] = {}
+    configs: dict[str, dict] = {}
+    for plan in bar(plans, desc="writing", unit="subset"):
+        position = {image_id: i for i, image_id in enumerate(plan.table["image_id"].to_pylist())}
+        for config in bar(plan.configs, desc=plan.release.subset.key, unit="config"):
+            configs[str(config)] = {}
+            for split, split_rows in rows[config].items():
+                if id(split_rows) not in written:
+                    chosen = plan.table.take([position[image_id] for image_id in split_rows.image_ids])
+                    files = write_rows(chosen, folder, _file_name(config, split), pictures)
+                    written[id(split_rows)] = {
+                        "files": files,
+                        "rows": chosen.num_rows,
+                        "bytes": sum((folder / file).stat().st_size for file in files),
+                        "sha256": split_rows.digest,
+                    }
+                configs[str(config)][split] = written[id(split_rows)]
+    if pictures and pictures.spool.exists():
+        shutil.rmtree(pictures.spool)
+    return configs
+
+
+def _file_name(config: ConfigName, split: str) -> str:
+    """`data/endo/test`, `data/endo/5shot-seed0-official/train`; the official test, which 15 configs share, lies above them."""
+    rest = str(config).removeprefix(config.subset).removeprefix("-")
+    if config.variant == "official" and split == "test":
+        rest = "official"
+    return "/".join(part for part in ("data", config.subset, rest, split) if part)
+
+
+def _refuse_full_disk(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, pictures: Pictures) -> None:
+    """Embedding gives every config its own copy of its train and validation pictures, which can be much: say so before it is too late."""
+    paths = {image_id: path for plan in plans for image_id, path in plan.release.pictures.items()}
+    sizes = {image_id: pictures.size(path) for image_id, path in paths.items()}
+    distinct = {id(split): split for splits in rows.values() for split in splits.values()}
+    needed, free = sum(sizes[image_id] for split in distinct.values() for image_id in split.image_ids), shutil.disk_usage(folder).free
+    say(f"embedding {needed / 1e9:,.1f} GB of pictures")
+    if needed > free:
+        raise MedfmcError(
+            f"{needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free: every config holds its own train and validation pictures. "
+            "Give --max-side 512, fewer --subsets, or build without --embed."
+        )

@@ -1,0 +1,165 @@
+"""Writes rows of pictures to Parquet, with their Hugging Face features, as links to the files or with the files inside."""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from ..errors import MedfmcError
+from ..progress import bar
+from ..subsets import Subset
+from .release import Release
+from .tables import SITES
+
+SHARD_BYTES = 500 << 20  # of pictures in one embedded file, the size that the Hub advises
+_GROUP_BYTES = 64 << 20  # of pictures in memory at once
+
+
+def features_of(subset: Subset) -> datasets.Features:
+    """The columns of a subset's configs and their types."""
+    label = datasets.ClassLabel(names=list(subset.classes))
+    columns = {
+        "image": datasets.Image(),
+        subset.label_column: datasets.List(label) if subset.multilabel else label,
+        "image_id": datasets.Value("string"),
+        "patient_id": datasets.Value("string"),
+    }
+    if subset.key == "colon":
+        columns["scan_id"] = datasets.Value("string")
+    if subset.key == "neojaundice":
+        columns |= {"gender": datasets.Value("string")}
+        columns |= {name: datasets.Value("float32") for name in ("gestational_age", "age", "weight", "bilirubin")}
+        columns["site"] = datasets.Value("string")
+    return datasets.Features(columns)
+
+
+def master_table(release: Release) -> pa.Table:
+    """Every picture of a subset that is there, once, sorted by name, linked.
+
+    Labels that are not public are -1 (single-label) or null (multi-label: an empty list is a picture without a finding).
+    """
+    subset, image_ids = release.subset, sorted(release.pictures)
+    labels = [release.labels.get(image_id) for image_id in image_ids]
+    if subset.multilabel:
+        labels = [None if label is None else list(label) for label in labels]
+    else:
+        labels = [-1 if label is None else label for label in labels]
+    columns = {
+        "image": [{"bytes": None, "path": release.pictures[image_id]} for image_id in image_ids],
+        subset.label_column: labels,
+        "image_id": image_ids,
+        "patient_id": [subset.patient_id(image_id) for image_id in image_ids],
+        "scan_id": [subset.scan_id(image_id) for image_id in image_ids],
+        "site": [SITES.get(image_id.rpartition("-")[2]) for image_id in image_ids],
+    }
+    for name in ("gender", "gestational_age", "age", "weight", "bilirubin"):
+        columns[name] = [release.extra.get(image_id, {}).get(name) for image_id in image_ids]
+    features = features_of(subset)
+    return pa.table({name: columns[name] for name in features}, schema=features.arrow_schema)
+
+
+class Pictures:
+    """The files to embed: the originals, or copies that were made smaller, each once however many configs hold it.
+
+    Args:
+        spool: folder for the copies.
+        max_side: pictures with a longer side above this many pixels are shrunk to it; None for none.
+    """
+
+    def __init__(self, spool: Path, max_side: int | None) -> None:
+        self.spool, self.max_side = spool, max_side
+        self.files: dict[str, str] = {}
+
+    def prepare(self, paths: Iterable[str]) -> None:
+        """Make the smaller copies. Pillow works outside Python's lock, so threads help."""
+        paths = [path for path in paths if path not in self.files]
+        if self.max_side is None:
+            self.files |= {path: path for path in paths}
+            return
+        self.spool.mkdir(exist_ok=True)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            copies = bar(pool.map(self._shrink, paths), total=len(paths), desc="shrinking pictures", unit="picture")
+            self.files |= dict(zip(paths, copies))
+
+    def _shrink(self, path: str) -> str:
+        try:
+            with Image.open(path) as picture:
+                scale = self.max_side / max(picture.size)
+                if scale >= 1:
+                    return path
+                size = tuple(max(1, round(side * scale)) for side in picture.size)
+                kept = {name: picture.info[name] for name in ("exif", "icc_profile") if picture.info.get(name)}
+                content, extension = _encode(picture, size, kept)
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for damaged files
+            raise MedfmcError(f"{path} cannot be decoded ({error}); replace it, or remove it and give --allow-missing.") from error
+        copy = self.spool / (hashlib.sha256(path.encode()).hexdigest() + extension)
+        copy.write_bytes(content)
+        return str(copy)
+
+    def embedded(self, path: str) -> dict:
+        """The image column's value with the bytes inside. Its path is a bare name: where it lay is nobody's business."""
+        file = self.files[path]
+        return {"bytes": Path(file).read_bytes(), "path": Path(path).stem + Path(file).suffix}
+
+    def size(self, path: str) -> int:
+        return os.stat(self.files[path]).st_size
+
+
+def _encode(picture: Image.Image, size: tuple[int, int], kept: dict) -> tuple[bytes, str]:
+    """Shrink with Pillow's bicubic filter. 8-bit pictures become JPEG (quality 95, full colour), deeper ones stay PNG."""
+    buffer = io.BytesIO()
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture.convert("F").resize(size, Image.Resampling.BICUBIC))
+        Image.fromarray(np.clip(values.round(), 0, 65535).astype(np.uint16)).save(buffer, "PNG")
+        return buffer.getvalue(), ".png"
+    small = picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB").resize(size, Image.Resampling.BICUBIC)
+    small.save(buffer, "JPEG", quality=95, subsampling=0, **kept)
+    return buffer.getvalue(), ".jpg"
+
+
+def write_rows(table: pa.Table, folder: Path, name: str, pictures: Pictures | None) -> list[str]:
+    """Write rows as `<name>.parquet` below `folder`, or as several numbered files where they hold much.
+
+    Returns:
+        The files, relative to `folder`.
+    """
+    file = folder / f"{name}.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if pictures is None:
+        pq.write_table(table, file, compression="zstd")
+        return [f"{name}.parquet"]
+    shards = _chunks([pictures.size(path) for path in table["image"].combine_chunks().field("path").to_pylist()], SHARD_BYTES)
+    names = [name] if len(shards) == 1 else [f"{name}-{i:05d}-of-{len(shards):05d}" for i in range(len(shards))]
+    for shard_name, (start, stop) in zip(names, shards):
+        _write_embedded(table.slice(start, stop - start), folder / f"{shard_name}.parquet", pictures)
+    return [f"{shard_name}.parquet" for shard_name in names]
+
+
+def _write_embedded(table: pa.Table, file: Path, pictures: Pictures) -> None:
+    paths = table["image"].combine_chunks().field("path").to_pylist()
+    position, image_type = table.schema.get_field_index("image"), table.schema.field("image").type
+    with pq.ParquetWriter(file, table.schema, compression="none") as writer:
+        for start, stop in _chunks([pictures.size(path) for path in paths], _GROUP_BYTES):
+            images = pa.array([pictures.embedded(path) for path in paths[start:stop]], image_type)
+            writer.write_table(table.slice(start, stop - start).set_column(position, table.schema.field("image"), images))
+
+
+def _chunks(sizes: list[int], most: int) -> list[tuple[int, int]]:
+    """Consecutive ranges of rows whose sizes add up to about `most`; at least one range."""
+    ranges, start, total = [], 0, 0
+    for i, size in enumerate(sizes):
+        if i > start and total + size > most:
+            ranges.append((start, i))
+            start, total = i, 0
+        total += size
+    return [*ranges, (start, len(sizes))]

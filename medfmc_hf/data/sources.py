@@ -1,0 +1,154 @@
+"""Finds the pictures, label tables and lists of MedFMC below the folders a user gives, in any layout a release or a repository has."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import MedfmcError
+from ..subsets import SUBSETS
+from . import lists
+from .loading import MANIFEST
+from .tables import PICTURE_EXTENSIONS
+
+_ALIASES = {alias: key for key, subset in SUBSETS.items() for alias in (key, subset.name.lower())} | {"neojaudice": "neojaundice"}
+_ARCHIVES = {".zip": "unzip -q {file} -d {folder}", ".tar": "tar -xf {file} -C {folder}", ".gz": "tar -xf {file} -C {folder}",
+             ".tgz": "tar -xf {file} -C {folder}", ".7z": "7z x {file} -o{folder}", ".rar": "unrar x {file} {folder}/"}  # fmt: skip
+
+
+@dataclass
+class Found:
+    """What lies below the sources.
+
+    Attributes:
+        pictures: subset key -> picture name without extension -> absolute paths, the one to use first. Under `""`: those in folders
+            that tell no subset.
+        tables: subset key -> label tables.
+        lists: (subset key, kind of list) -> text lists.
+        archives: packed files, which are not read.
+        strangers: tables in a subset's folder under an unknown name.
+        looked: the folders searched.
+    """
+
+    pictures: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    tables: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    lists: dict[tuple[str, str], list[Path]] = field(default_factory=lambda: defaultdict(list))
+    archives: list[Path] = field(default_factory=list)
+    strangers: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    looked: list[Path] = field(default_factory=list)
+
+    def unpacking(self) -> str:
+        """The commands that unpack the archives, one a line; empty if there are none."""
+        lines = []
+        for archive in self.archives:
+            folder = archive.parent / archive.name.split(".")[0]
+            command = _ARCHIVES[archive.suffix.lower()].format(file=f"'{archive}'", folder=f"'{folder}'")
+            lines.append(f"  mkdir -p '{folder}' && {command}")
+        return "\n".join(lines)
+
+
+def find(sources: Iterable[str | os.PathLike]) -> Found:
+    """Search some folders. Where two hold the same picture, the one of the source named first is used, then the first by path.
+
+    A folder belongs to a subset if it, or the nearest folder above it, is called like the subset in any release (`endo`, `Endo`,
+    `ChestDR`, ...) or holds the subset's label table.
+
+    Raises:
+        MedfmcError: a source does not exist, is a file, or is a build.
+    """
+    found = Found()
+    for source in sources:
+        source = Path(os.path.abspath(Path(source).expanduser()))  # noqa: PTH100 - resolve() would undo the user's symbolic links
+        if not source.exists():
+            raise MedfmcError(f"there is no {source}; give the folder that holds your MedFMC download.")
+        if not source.is_dir():
+            hint = "It is packed: unpack it, and give the folder. " if source.suffix.lower() in _ARCHIVES else ""
+            found.archives += [source] * bool(hint)
+            raise MedfmcError(f"{source} is a file; expected a folder. {hint}{found.unpacking()}")
+        if (source / MANIFEST).is_file():
+            raise MedfmcError(f"{source} is a build already, not a download; give the folder that it was built from.")
+        found.looked.append(source)
+        for folder, files, above in _walk(source):
+            _sort_in(found, folder, files, above)
+    return found
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], tuple[str, ...]]]:
+    """Every folder below `root` with its files and the names of the folders from `root` down to it, all in sorted order.
+
+    Symbolic links are followed once. Hidden folders, macOS's leftovers and builds are passed over.
+    """
+    waiting, seen = [(root, (root.name,))], set()
+    while waiting:
+        folder, names = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(folder) as entries:
+                entries = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            raise MedfmcError(f"{folder} cannot be read: {error.strerror}.") from None
+        visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+        files = [entry.name for entry in visible if not entry.is_dir()]
+        if MANIFEST in files:
+            continue
+        yield folder, files, names
+        waiting += [(folder / entry.name, (*names, entry.name)) for entry in reversed(visible) if entry.is_dir()]
+
+
+def _sort_in(found: Found, folder: Path, files: list[str], names: tuple[str, ...]) -> None:
+    tables = [(name, key) for name in files if (key := _subset_of_table(name))]
+    key = next((_ALIASES[part.lower()] for part in reversed(names) if part.lower() in _ALIASES), None)
+    if key is None:
+        key = _subset_of_neighbours(folder, tables)
+    for name, table_key in tables:
+        found.tables[table_key].append(folder / name)
+    known = {name for name, _ in tables}
+    pictures = found.pictures[key or ""]
+    prefix = str(folder) + os.sep
+    for name in files:
+        stem, dot, extension = name.rpartition(".")
+        extension = dot + extension.lower()
+        if extension in PICTURE_EXTENSIONS:
+            pictures[stem].append(prefix + name)
+        elif extension in _ARCHIVES:
+            found.archives.append(folder / name)
+        elif extension in (".csv", ".xlsx", ".xls") and key and name not in known:
+            found.strangers[key].append(folder / name)
+        elif extension == ".txt" and (kind := lists.kind_of(name)):
+            _sort_list(found, folder / name, kind, key, files, names)
+
+
+def _sort_list(found: Found, path: Path, kind: tuple[str, str | None], key: str | None, files: list[str], names: tuple[str, ...]) -> None:
+    """Two names are used twice: `test.txt` by Grand Challenge and by the paper, `test_WithoutLabel.txt` by both phases."""
+    kind, key = kind[0], kind[1] or key
+    if key is None:
+        return
+    if kind == lists.TEST and (lists.PAPER_POOL + ".txt" in files or not SUBSETS[key].challenge):
+        kind = lists.PAPER_TEST
+    if kind == lists.VALIDATION_PHASE and any(part.lower().replace("-", "_").startswith("medfmc_test") for part in names):
+        kind = lists.PRIVATE
+    found.lists[key, kind].append(path)
+
+
+def _subset_of_table(name: str) -> str | None:
+    """The subset of a label table by its file name. Browsers add ` (1)` to what is downloaded twice."""
+    stem, _, extension = name.lower().rpartition(".")
+    if extension != "csv":
+        return None
+    stem = stem.split(" (")[0].strip()
+    for key, subset in SUBSETS.items():
+        if stem == subset.table.lower().removesuffix(".csv") or stem in (f"{key}_train", f"{key}_val"):
+            return key
+    return None
+
+
+def _subset_of_neighbours(folder: Path, tables: list[tuple[str, str]]) -> str | None:
+    """The subset of a folder of unknown name: of the only label table in it, or of the only one beside it if it holds the pictures."""
+    keys = {key for _, key in tables}
+    if not tables and folder.name.lower() in ("images", "image"):
+        keys = {key for entry in folder.parent.iterdir() if (key := _subset_of_table(entry.name))}
+    return keys.pop() if len(keys) == 1 else None

@@ -1,0 +1,131 @@
+"""Which pictures each config's train, validation and test hold: the official lists, and our seeded sampler where there are none.
+
+Works on picture names and labels alone. Rows of clean and base configs are sorted by name, so they do not depend on which release they
+were read from; official, transfer and challenge rows are in the order of their lists.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from ..errors import MedfmcError
+from ..subsets import ConfigName, Subset, config_names
+from . import lists
+
+# Part of every draw's hash. A change of the rules below would change the rows of named configs, so it needs a new name here.
+SAMPLER = "medfmc-sampler-1"
+
+Splits = dict[str, list[str]]  # split name -> image ids
+
+
+def _rank(*parts: object) -> bytes:
+    """A place in an order that looks random, is the same on every machine and does not depend on what else is ordered."""
+    return hashlib.sha256("/".join((SAMPLER, *map(str, parts))).encode()).digest()
+
+
+def sample_support(subset: Subset, image_ids: Sequence[str], labels: np.ndarray, shots: int, seed: int) -> list[str]:
+    """Draw a few-shot support set of `shots` patients per class, by the rule of the official code.
+
+    For each class in order: of the patients with at least one picture positive for it, `shots` are drawn (all, if there are no
+    more); their pictures positive for the class are taken. So every picture of a drawn infant or region is taken, of a drawn endoscopy
+    study only those that show the class, and of subsets with one picture a patient that picture.
+
+    The draw depends on patient ids, class, shots and seed only: not on the order of rows, Python's hash seed or the machine.
+
+    Args:
+        subset: says which pictures are one patient's.
+        image_ids: n picture names.
+        labels: 0 or 1, shape (n, classes).
+        shots: patients per class.
+        seed: which draw.
+
+    Returns:
+        Picture names in blocks by class, sorted within. A picture positive for several classes can come several times, as in the
+        official lists.
+
+    Raises:
+        MedfmcError: the shapes do not fit.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (len(image_ids), len(subset.classes)):
+        raise MedfmcError(f"labels have shape {labels.shape}; expected {(len(image_ids), len(subset.classes))}: pictures x classes.")
+    patients = [subset.patient_id(image_id) for image_id in image_ids]
+    support = []
+    for index, name in enumerate(subset.classes):
+        positive = np.flatnonzero(labels[:, index])
+        candidates = sorted({patients[i] for i in positive}, key=lambda patient: _rank("support", subset.key, name, shots, seed, patient))
+        drawn = set(candidates[:shots])
+        support += sorted(image_ids[i] for i in positive if patients[i] in drawn)
+    return support
+
+
+def draw_pool(subset: Subset, image_ids: Sequence[str], classes: Sequence[int]) -> list[str]:
+    """Draw the pool of a single-label subset that has no list: one patient in five of each class, by a hash of the patient id.
+
+    Of a rare class ten patients are drawn, so that ten shots can be had, but never more than half of them.
+
+    Args:
+        subset: says which pictures are one patient's.
+        image_ids: n picture names.
+        classes: n class indices; a patient counts for the highest one of its pictures.
+
+    Returns:
+        The pool's picture names, sorted. All pictures of a patient are on one side.
+    """
+    class_of: dict[str, int] = {}
+    for image_id, index in zip(image_ids, classes):
+        patient = subset.patient_id(image_id)
+        class_of[patient] = max(index, class_of.get(patient, index))
+    pool: set[str] = set()
+    for index in range(len(subset.classes)):
+        patients = sorted((p for p, c in class_of.items() if c == index), key=lambda patient: _rank("pool", subset.key, patient))
+        fifth = (2 * len(patients) + 5) // 10  # a fifth, rounded
+        pool.update(patients[: max(fifth, min(10, len(patients) // 2))])
+    return sorted(image_id for image_id in image_ids if subset.patient_id(image_id) in pool)
+
+
+def compose(subset: Subset, labels: Mapping[str, np.ndarray], found: Mapping[str, Sequence[str]], pool: Collection[str] | None) -> dict[ConfigName, Splits]:
+    """The splits of every config that can honestly be made.
+
+    Few-shot configs of chest, colon and endo are the official draws, which cannot be drawn again: without a list, its config is left out.
+
+    Args:
+        subset: whose configs.
+        labels: the published pictures whose label is known, as rows of 0 and 1 by name.
+        found: the lists at hand by kind, see `medfmc_hf.data.lists`.
+        pool: the pictures that may be trained on; None if no list says.
+    """
+    configs: dict[ConfigName, Splits] = {}
+    pool = None if pool is None else sorted(set(pool))
+    test = [] if pool is None else sorted(set(labels).difference(pool))
+    for config in config_names(subset.key):
+        splits = _splits_of(config, subset, labels, found, pool, test)
+        if splits and any(splits.values()):
+            configs[config] = {name: rows for name, rows in splits.items() if rows}
+    return configs
+
+
+def _splits_of(config: ConfigName, subset: Subset, labels, found, pool, test) -> Splits | None:
+    if config.variant == "challenge":
+        return {"validation": list(found.get(lists.VALIDATION_PHASE, ())), "test": list(found.get(lists.PRIVATE, ()))}
+    if pool is None:
+        return None
+    if config.variant == "transfer":
+        if lists.TRAIN_20 not in found or lists.VAL_20 not in found:
+            return None
+        return {"train": list(found[lists.TRAIN_20]), "validation": list(found[lists.VAL_20]), "test": test}
+    if config.shots is None:
+        return {"train": pool, "test": test}
+    if subset.challenge:
+        support = found.get(lists.few_shot_list(config.shots, config.seed, "train"))
+    else:
+        support = sample_support(subset, pool, np.stack([labels[image_id] for image_id in pool]), config.shots, config.seed)
+    if support is None:
+        return None
+    if config.variant == "official":
+        validation = found.get(lists.few_shot_list(config.shots, config.seed, "val"))
+        if validation is None or lists.TEST_LABELLED not in found:
+            return None
+        return {"train": list(support), "validation": list(validation), "test": list(found[lists.TEST_LABELLED])}
+    return {"train": sorted(set(support)), "validation": sorted(set(pool).difference(support)), "test": test}
