@@ -29,11 +29,12 @@ class Anatomy:
     heads: tuple[str, ...]
 
 
-def anatomy_of(model: nn.Module) -> Anatomy:
+def anatomy_of(model: nn.Module, head_needed: bool = True) -> Anatomy:
     """Find the parts of an image classifier.
 
     Args:
         model: a classifier without adapters.
+        head_needed: whether a model without a classification head is an error; if not, its `heads` are empty.
 
     Raises:
         MedfmcError: its structure is none that is known here; the message says what was looked for.
@@ -52,7 +53,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
         family = "windows"
     else:
         family = "tokens"
-    return Anatomy(family, blocks, head_names(model, blocks))
+    return Anatomy(family, blocks, head_names(model, blocks) if head_needed else ())
 
 
 def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -107,6 +108,53 @@ def dense_layers(model: nn.Module, block_name: str) -> list[str]:
         for name, part in model.get_submodule(block_name).named_modules()
         if isinstance(part, nn.Linear) or (isinstance(part, nn.Conv2d) and part.groups == 1)
     ]
+
+
+def has_class_token(model: nn.Module) -> bool:
+    """Whether the first token of the sequence is a class token."""
+    return any(name.rpartition(".")[2] in ("cls_token", "class_token", "class_embedding") for name, _ in model.named_parameters())
+
+
+def patch_pixels(model: nn.Module) -> int:
+    """Numbers that make up one patch: channels times height times width of the first convolution's kernel."""
+    convolution = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
+    return 3 * 16 * 16 if convolution is None else convolution.weight[0].numel()
+
+
+def block_width(block: nn.Module) -> int:
+    """Numbers in a token of a transformer block: the inputs of its attention."""
+    attention = attention_of(block)
+    name = _projection(attention, _FUSED) or _projection(attention, _QUERY)
+    return getattr(attention, name).in_features
+
+
+def attention_output(block: nn.Module) -> str | None:
+    """Name, inside the block, of the Linear layer that ends its attention; None without attention."""
+    attention = attention_of(block)
+    if attention is None:
+        return None
+    inputs = "|".join((_QUERY, _KEY, _VALUE, _FUSED))
+    branch = _name_inside(block, attention, "").split(".")[0]
+    linears = [name for name, part in block.get_submodule(branch).named_modules() if isinstance(part, nn.Linear)]
+    outputs = [name for name in linears if not re.fullmatch(inputs, name.rpartition(".")[2]) and "bias" not in name]
+    return f"{branch}.{outputs[-1]}" if outputs else None
+
+
+def mlp_output(block: nn.Module) -> str | None:
+    """Name, inside the block, of the Linear layer that ends its MLP; None where it has no MLP."""
+    attention = attention_of(block)
+    branch = None if attention is None else _name_inside(block, attention, "").split(".")[0]
+    linears = [name for name, part in block.named_modules() if isinstance(part, nn.Linear) and name.split(".")[0] != branch]
+    return linears[-1] if len(linears) >= 2 else None
+
+
+def mlp_module(block: nn.Module) -> str | None:
+    """Name, inside the block, of the one module that is its whole MLP; None where the MLP is spread over the block."""
+    last = mlp_output(block)
+    while last and (last := last.rpartition(".")[0]):
+        if sum(isinstance(part, nn.Linear) for part in block.get_submodule(last).modules()) >= 2:
+            return last
+    return None
 
 
 def norm_layers(model: nn.Module) -> list[str]:

@@ -1,0 +1,129 @@
+"""What the tuners of this package share: they find their targets, train the head, wrap whole modules, and never merge."""
+
+from abc import abstractmethod
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from peft import PeftConfig
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from torch import nn
+
+from ..anatomy import anatomy_of
+from ..errors import MedfmcError
+from ..progress import say
+
+
+@dataclass
+class VisionTunerConfig(PeftConfig):
+    """What every tuner here lets one choose.
+
+    Attributes:
+        target_modules: names of the modules to adapt; None for those the method calls for, found by the model's structure.
+        exclude_modules: names to leave out.
+        modules_to_save: modules trained in full beside the adapter; None for the classification head.
+    """
+
+    target_modules: list[str] | str | None = None
+    exclude_modules: list[str] | str | None = None
+    modules_to_save: list[str] | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.target_modules = set(self.target_modules) if isinstance(self.target_modules, list) else self.target_modules
+        self.exclude_modules = set(self.exclude_modules) if isinstance(self.exclude_modules, list) else self.exclude_modules
+
+
+class VisionTunerLayer(nn.Module, BaseTunerLayer):
+    """A module of the backbone with adapters around it."""
+
+    def __init__(self, base_layer: nn.Module):
+        super().__init__()
+        self.base_layer = base_layer
+        self.merged_adapters = []
+
+    def __getattr__(self, name: str):
+        """What the wrapped module has, the wrapper has: models read attributes of their blocks."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base_layer":
+                raise
+            return getattr(self.base_layer, name)
+
+    @property
+    def working_adapters(self) -> list[str]:
+        """The adapters that take part in `forward`."""
+        return [] if self.disable_adapters else [name for name in self.active_adapters if name in self._all_available_adapter_names()]
+
+    def place(self, adapter_name: str, inference_mode: bool) -> None:
+        """Bring a new adapter to the device of the wrapped module and make it the active one, as PEFT's layers do."""
+        self._move_adapter_to_device_of_base_layer(adapter_name, device=next(self.base_layer.parameters()).device)
+        self.set_adapter(self.active_adapters, inference_mode=inference_mode)
+
+    def release(self) -> None:
+        """Undo what wrapping did to the wrapped module."""
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        raise MedfmcError(type(self).__doc__.splitlines()[0] + " cannot be merged into it; keep the adapter.")
+
+
+class VisionTuner(BaseTuner):
+    """A PEFT tuner that finds its targets by the structure of an image classifier."""
+
+    method: str  # as messages call it
+    why_not_merged: str
+
+    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+        self.anatomy = anatomy_of(model, head_needed=config.modules_to_save is None)
+
+    @abstractmethod
+    def _find_targets(self, config: PeftConfig) -> list[str]:
+        """Names of the modules the method calls for; raises MedfmcError where it makes no sense for the architecture."""
+
+    @abstractmethod
+    def _describe(self, config: PeftConfig) -> str:
+        """What goes where, in a few words."""
+
+    @abstractmethod
+    def _update(self, layer: VisionTunerLayer, config: PeftConfig, adapter_name: str, key: str) -> None:
+        """Give a layer the weights of an adapter."""
+
+    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:
+        if peft_config.target_modules is None:
+            peft_config.target_modules = set(self._find_targets(peft_config))
+        if peft_config.modules_to_save is None:
+            peft_config.modules_to_save = list(self.anatomy.heads)
+        if not peft_config.inference_mode:
+            trained = ", ".join(peft_config.modules_to_save) or "nothing else"
+            say(f"{self.method}: {self._describe(peft_config)}; also trained: {trained}")
+        return peft_config
+
+    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, parameter_name=None) -> None:
+        wrapped = isinstance(target, VisionTunerLayer)
+        layer = target if wrapped else self._wrap(target, current_key)
+        self._update(layer, peft_config, adapter_name, current_key)
+        layer.place(adapter_name, peft_config.inference_mode)
+        if not wrapped:
+            self._replace_module(parent, target_name, layer, target)
+
+    def _wrap(self, target: nn.Module, key: str) -> VisionTunerLayer:
+        return self.tuner_layer_cls(target)
+
+    def _replace_module(self, parent, child_name, new_module, child) -> None:
+        if isinstance(child, VisionTunerLayer):
+            child.release()
+        setattr(parent, child_name, new_module)
+
+    def _check_merge_allowed(self) -> None:
+        raise MedfmcError(f"{self.method} cannot be merged into the backbone: {self.why_not_merged} Keep the adapter, or `unload()` it.")
+
+    def _enable_peft_forward_hooks(self, *args, **kwargs):
+        if kwargs.get("adapter_names") is not None:
+            raise MedfmcError(f"{self.method} has no mixed batches: call set_adapter, and run one adapter at a time.")
+        return nullcontext()
+
+
+def as_dtype(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`tensor` in the dtype of `like`; adapters stay float32 while a backbone may be bfloat16."""
+    return tensor if tensor.dtype == like.dtype else tensor.to(like.dtype)

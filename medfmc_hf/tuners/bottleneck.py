@@ -1,0 +1,133 @@
+"""Bottleneck adapters: small MLPs inside the blocks of a frozen backbone.
+
+Houlsby et al. 2019 (after attention and after the MLP), Pfeiffer et al. 2021 (after the MLP), and AdaptFormer, Chen et al. 2022 (beside the MLP).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from peft.utils.peft_types import PeftType
+from torch import nn
+
+from ..anatomy import attention_output, mlp_module, mlp_output
+from ..errors import MedfmcError
+from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer, as_dtype
+from .register import register
+
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
+
+
+@dataclass
+class BottleneckConfig(VisionTunerConfig):
+    """Options of bottleneck adapters.
+
+    An adapter maps x to scale * up(act(down(dropout(x)))). Its up-projection starts at zero, so the model starts as the backbone.
+
+    Attributes:
+        style: `houlsby`: added to the outputs of attention and MLP; `pfeiffer`: to the output of the MLP; `adaptformer`: computed from the
+            input of the MLP and added to its output.
+        bottleneck_dim: width between the two projections.
+        scale: factor on what the adapter adds. The papers have 1 for houlsby and pfeiffer, 0.1 for adaptformer; None for these.
+        bottleneck_dropout: dropout on the input of the up-projection.
+        activation: `relu`, `gelu` or `silu`.
+        target_modules: modules whose output gets an adapter; None for those that the style calls for.
+    """
+
+    style: Literal["houlsby", "pfeiffer", "adaptformer"] = "adaptformer"
+    bottleneck_dim: int = 64
+    scale: float | None = None
+    bottleneck_dropout: float = 0.0
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PeftType.BOTTLENECK
+        if self.style not in ("houlsby", "pfeiffer", "adaptformer"):
+            raise MedfmcError(f"style is houlsby, pfeiffer or adaptformer; got {self.style!r}.")
+        if isinstance(self.bottleneck_dim, bool) or not isinstance(self.bottleneck_dim, int) or self.bottleneck_dim < 1:
+            raise MedfmcError(f"bottleneck_dim is a whole number of at least 1; got {self.bottleneck_dim!r}.")
+        if not 0 <= self.bottleneck_dropout < 1:
+            raise MedfmcError(f"bottleneck_dropout is a number in [0, 1); got {self.bottleneck_dropout!r}.")
+        if self.activation not in _ACTIVATIONS:
+            raise MedfmcError(f"activation is one of {', '.join(_ACTIVATIONS)}; got {self.activation!r}.")
+        if self.scale is None:
+            self.scale = 0.1 if self.style == "adaptformer" else 1.0
+
+
+class Bottleneck(nn.Module):
+    """scale * up(dropout(act(down(x)))) on the last dimension, zero at first."""
+
+    def __init__(self, width: int, config: BottleneckConfig):
+        super().__init__()
+        self.down = nn.Linear(width, config.bottleneck_dim)
+        self.activation = _ACTIVATIONS[config.activation]()
+        self.dropout = nn.Dropout(config.bottleneck_dropout)
+        self.up = nn.Linear(config.bottleneck_dim, width)
+        self.scale = config.scale
+        nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
+        for zero in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(self.dropout(self.activation(self.down(as_dtype(x, self.down.weight))))) * self.scale
+
+
+class BottleneckLayer(VisionTunerLayer):
+    """A module with a bottleneck adapter after or beside it cannot be merged: the adapter is not linear. Its output gets the adapter's added."""
+
+    adapter_layer_names = ("bottleneck_adapters",)
+    other_param_names = ("parallel",)
+
+    def __init__(self, base_layer: nn.Module):
+        super().__init__(base_layer)
+        self.bottleneck_adapters = nn.ModuleDict()
+        self.parallel: dict[str, bool] = {}
+
+    def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+        result = self.base_layer(x, *args, **kwargs)
+        for name in self.working_adapters:
+            adapter = self.bottleneck_adapters[name]
+            result = result + as_dtype(adapter(x if self.parallel[name] else result), result)
+        return result
+
+
+class BottleneckModel(VisionTuner):
+    """The tuner of `BottleneckConfig`."""
+
+    prefix = "bottleneck_"
+    tuner_layer_cls = BottleneckLayer
+    method = "bottleneck adapters"
+    why_not_merged = "an adapter has a non-linear activation between its two projections, so no weight equals it."
+
+    def _find_targets(self, config: BottleneckConfig) -> list[str]:
+        finders = {"houlsby": (attention_output, mlp_output), "pfeiffer": (mlp_output,), "adaptformer": (mlp_module,)}[config.style]
+        targets = []
+        for name in self.anatomy.blocks:
+            block = self.model.get_submodule(name)
+            found = [finder(block) for finder in finders]
+            if None in found:
+                raise MedfmcError(
+                    f"{config.style} adapters do not fit a {type(block).__name__}: "
+                    + {
+                        attention_output: "it has no attention whose output could get one.",
+                        mlp_output: "it has no MLP (two Linear layers outside attention) whose output could get one.",
+                        mlp_module: "it has no module that is its whole MLP, beside which one could stand; try style='pfeiffer'.",
+                    }[finders[found.index(None)]]
+                )
+            targets += [f"{name}.{part}" for part in found]
+        return targets
+
+    def _describe(self, config: BottleneckConfig) -> str:
+        where = {"houlsby": "after attention and MLP", "pfeiffer": "after the MLP", "adaptformer": "beside the MLP"}[config.style]
+        return f"{config.style}, {config.bottleneck_dim} wide, {where} of {self.anatomy.blocks[0]} .. {self.anatomy.blocks[-1]}"
+
+    def _update(self, layer: BottleneckLayer, config: BottleneckConfig, adapter_name: str, key: str) -> None:
+        linears = [part for part in layer.get_base_layer().modules() if isinstance(part, nn.Linear)]
+        if not linears:
+            raise MedfmcError(f"an adapter needs a Linear layer to follow; {key} has none.")
+        layer.parallel[adapter_name] = config.style == "adaptformer"
+        layer.bottleneck_adapters[adapter_name] = Bottleneck(linears[-1].out_features, config)
+
+
+register("bottleneck", BottleneckConfig, BottleneckModel)

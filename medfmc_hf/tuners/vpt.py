@@ -1,0 +1,249 @@
+"""Visual prompt tuning: learned tokens beside the patches (Jia et al. 2022, "Visual Prompt Tuning", ECCV)."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from peft import PeftConfig
+from peft.utils.peft_types import PeftType
+from torch import nn
+
+from ..anatomy import attention_of, block_width, has_class_token, patch_pixels
+from ..errors import MedfmcError
+from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer, as_dtype
+from .register import register
+
+
+@dataclass
+class VptConfig(VisionTunerConfig):
+    """Options of visual prompt tuning.
+
+    On a transformer the prompts stand after the CLS token (first where there is none) and are taken out again before the final norm. On Swin
+    they stand in every window.
+
+    Attributes:
+        num_prompts: learned tokens, for each block if `deep`.
+        deep: new prompts before every block (VPT-deep) or prompts before the first block only, which travel on (VPT-shallow).
+        prompt_dropout: dropout on the prompts.
+        projection: numbers in a prompt before a learned linear map to the width of the tokens, shared by all blocks; None for no map.
+        init: `xavier`, the paper's uniform numbers of a patch projection, or `normal`, N(0, 0.02), as MedFMC's official baseline.
+        pool_prompts: Swin, shallow only: leave the prompts in the mean over tokens that the head reads, as the official baseline does.
+        target_modules: blocks (for Swin: stages) that get prompts; None for all.
+    """
+
+    num_prompts: int = 8
+    deep: bool = True
+    prompt_dropout: float = 0.0
+    projection: int | None = None
+    init: Literal["xavier", "normal"] = "xavier"
+    pool_prompts: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.peft_type = PeftType.VPT
+        if isinstance(self.num_prompts, bool) or not isinstance(self.num_prompts, int) or self.num_prompts < 1:
+            raise MedfmcError(f"num_prompts is a whole number of at least 1; got {self.num_prompts!r}.")
+        if not 0 <= self.prompt_dropout < 1:
+            raise MedfmcError(f"prompt_dropout is a number in [0, 1); got {self.prompt_dropout!r}.")
+        if self.init not in ("xavier", "normal"):
+            raise MedfmcError(f"init is xavier or normal; got {self.init!r}.")
+        if self.pool_prompts and self.deep:
+            raise MedfmcError("pool_prompts needs deep=False: the prompts of VPT-deep end with their block.")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a layer does for one adapter.
+
+    Attributes:
+        prompts: tokens that are in the sequence while the layer runs.
+        inserts: the layer puts its own prompts in.
+        strips: the layer takes the prompts out when it is done.
+    """
+
+    prompts: int
+    inserts: bool
+    strips: bool
+
+
+class VptLayer(VisionTunerLayer):
+    """A part of the backbone that runs with prompts cannot be merged: they are tokens, not weights. One layer holds those of its own part."""
+
+    adapter_layer_names = ("vpt_prompts", "vpt_projection")
+    other_param_names = ("vpt_dropout", "roles")
+
+    def __init__(self, base_layer: nn.Module):
+        super().__init__(base_layer)
+        self.vpt_prompts = nn.ParameterDict()
+        self.vpt_projection = nn.ModuleDict()
+        self.vpt_dropout = nn.ModuleDict()
+        self.roles: dict[str, Role] = {}
+        self.projections: dict[str, nn.Module] = {}  # shared by all layers and owned, as a module, by the first
+
+    @property
+    def role(self) -> tuple[str, Role] | None:
+        """The working adapter and what the layer does for it, or None where the layer is as if it were not there."""
+        names = self.working_adapters
+        return (names[0], self.roles[names[0]]) if names else None
+
+    def prompts(self, adapter: str, batch_size: int, like: torch.Tensor) -> torch.Tensor:
+        """The layer's prompts, (B, ..., prompts, width), in the dtype of the tokens."""
+        prompts = self.vpt_prompts[adapter]
+        if adapter in self.projections:
+            prompts = self.projections[adapter](prompts)
+        prompts = as_dtype(self.vpt_dropout[adapter](prompts), like)
+        return prompts.expand(batch_size, *prompts.shape)
+
+
+class PromptedBlock(VptLayer):
+    """A transformer block that runs with prompts among its tokens cannot be merged into it: they are tokens, not weights."""
+
+    def __init__(self, base_layer: nn.Module, position: int):
+        super().__init__(base_layer)
+        self.position = position
+        # BEiT adds a bias for each pair of positions inside the block; prompts have no position, so theirs is zero.
+        bias = getattr(base_layer, "relative_position_bias", None)
+        self.hooks = []
+        if isinstance(bias, nn.Module):
+            self.hooks.append(bias.register_forward_pre_hook(self._without_prompts, with_kwargs=True))
+            self.hooks.append(bias.register_forward_hook(self._with_prompts))
+
+    def forward(self, hidden_states: torch.Tensor, *args, **kwargs):
+        if self.role is None:
+            return self.base_layer(hidden_states, *args, **kwargs)
+        adapter, role = self.role
+        end = self.position + role.prompts
+        if role.inserts:
+            prompts = self.prompts(adapter, hidden_states.shape[0], hidden_states)
+            hidden_states = torch.cat([hidden_states[:, : self.position], prompts, hidden_states[:, self.position :]], dim=1)
+        if isinstance(kwargs.get("attention_mask"), torch.Tensor):
+            kwargs["attention_mask"] = self._widen(kwargs["attention_mask"], role.prompts)
+        outputs = self.base_layer(hidden_states, *args, **kwargs)
+        if not role.strips:
+            return outputs
+        tokens = outputs[0] if isinstance(outputs, tuple) else outputs
+        tokens = torch.cat([tokens[:, : self.position], tokens[:, end:]], dim=1)
+        return (tokens, *outputs[1:]) if isinstance(outputs, tuple) else tokens
+
+    def release(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def _without_prompts(self, module, args, kwargs):
+        if self.role and kwargs.get("dim_size") is not None:
+            kwargs = kwargs | {"dim_size": kwargs["dim_size"] - self.role[1].prompts}
+        return args, kwargs
+
+    def _with_prompts(self, module, args, bias):
+        return self._widen(bias, self.role[1].prompts) if self.role else bias
+
+    def _widen(self, bias: torch.Tensor, prompts: int) -> torch.Tensor:
+        """(..., N, N) -> (..., N + prompts, N + prompts) with zeros where a prompt attends or is attended."""
+        start, rest = self.position, bias.shape[-1] - self.position
+        corners = [
+            F.pad(part, (left, right, top, bottom))
+            for part, left, right, top, bottom in (
+                (bias[..., :start, :start], 0, prompts + rest, 0, prompts + rest),
+                (bias[..., :start, start:], start + prompts, 0, 0, prompts + rest),
+                (bias[..., start:, :start], 0, prompts + rest, start + prompts, 0),
+                (bias[..., start:, start:], start + prompts, 0, start + prompts, 0),
+            )
+        ]
+        return sum(corners[1:], corners[0])
+
+
+class VptModel(VisionTuner):
+    """The tuner of `VptConfig`."""
+
+    prefix = "vpt_"
+    tuner_layer_cls = VptLayer
+    method = "visual prompt tuning"
+    why_not_merged = "prompts are tokens that the model reads, not a change of its weights."
+
+    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+        super()._pre_injection_hook(model, config, adapter_name)
+        self.position = int(has_class_token(model))
+        self.patch_pixels = patch_pixels(model)
+        if self.anatomy.family == "convolutional":
+            raise MedfmcError(f"{type(model).__name__} is convolutional: it has no sequence of tokens that prompts could join.")
+        for name in self.anatomy.blocks if self.anatomy.family == "tokens" else ():
+            _refuse_unknown_bias(model.get_submodule(name))
+
+    @property
+    def _places(self) -> tuple[str, ...]:
+        """Names of what is wrapped: blocks, or the stages of Swin."""
+        if self.anatomy.family == "tokens":
+            return self.anatomy.blocks
+        return tuple(dict.fromkeys(name.rsplit(".", 2)[0] for name in self.anatomy.blocks))
+
+    def _find_targets(self, config: VptConfig) -> list[str]:
+        return list(self._places)
+
+    def _describe(self, config: VptConfig) -> str:
+        places = self._chosen(config)
+        where = f"before each part of {places[0]} .. {places[-1]}" if config.deep else f"from {places[0]} to {places[-1]}"
+        return f"{config.num_prompts} prompts {where}"
+
+    def _chosen(self, config: VptConfig) -> list[str]:
+        return [name for name in self._places if self._check_target_module_exists(config, name) is True]
+
+    def _wrap(self, target: nn.Module, key: str) -> VptLayer:
+        if key not in self._places:
+            raise MedfmcError(f"prompts go before blocks; {key} is none. The blocks are {self._places[0]} .. {self._places[-1]}.")
+        if self.anatomy.family == "windows":
+            from .windows import PromptedStage
+
+            return PromptedStage(target)
+        return PromptedBlock(target, self.position)
+
+    def _update(self, layer: VptLayer, config: VptConfig, adapter_name: str, key: str) -> None:
+        chosen = self._chosen(config)
+        first, last = key == chosen[0], key == chosen[-1]
+        windows = self.anatomy.family == "windows"
+        if windows and config.projection is not None:
+            raise MedfmcError("projection needs one width of tokens; Swin's grows from stage to stage.")
+        if config.pool_prompts and not windows:
+            raise MedfmcError("pool_prompts is for Swin, whose head reads the mean over all tokens.")
+        inserts = config.deep or first
+        layer.roles[adapter_name] = Role(config.num_prompts, inserts, config.deep or (last and not config.pool_prompts))
+        layer.vpt_dropout[adapter_name] = nn.Dropout(config.prompt_dropout)
+        if not inserts:
+            return
+        depth = (len(layer.get_base_layer().blocks) if config.deep else 1,) if windows else ()
+        width = block_width(layer.get_base_layer().blocks[0] if windows else layer.get_base_layer())
+        prompt_width = config.projection or width
+        layer.vpt_prompts[adapter_name] = nn.Parameter(self._initial(config, *depth, config.num_prompts, prompt_width))
+        if config.projection is not None:
+            if first:
+                projection = nn.Linear(config.projection, width)
+                nn.init.kaiming_normal_(projection.weight, a=0, mode="fan_out")
+                layer.vpt_projection[adapter_name] = projection
+                self._projection = projection
+            layer.projections[adapter_name] = self._projection
+
+    def _initial(self, config: VptConfig, *shape: int) -> torch.Tensor:
+        prompts = torch.empty(shape)
+        if config.init == "normal":
+            return nn.init.normal_(prompts, std=0.02)
+        bound = math.sqrt(6 / (self.patch_pixels + shape[-1]))
+        return nn.init.uniform_(prompts, -bound, bound)
+
+    def set_adapter(self, adapter_name: str | list[str], inference_mode: bool = False) -> None:
+        if not isinstance(adapter_name, str) and len(adapter_name) > 1:
+            raise MedfmcError(f"{self.method} runs one adapter at a time; got {', '.join(adapter_name)}.")
+        super().set_adapter(adapter_name, inference_mode)
+
+
+def _refuse_unknown_bias(block: nn.Module) -> None:
+    """A bias for pairs of positions that is added where we cannot widen it would not fit the longer sequence."""
+    attention = attention_of(block)
+    for name, _ in attention.named_parameters():
+        if "relative_position" in name:
+            raise MedfmcError(
+                f"{type(block).__name__} adds a relative position bias ({name}) inside its attention; prompts do not fit there."
+            )
+
+
+register("vpt", VptConfig, VptModel)
