@@ -1,4 +1,4 @@
-"""How sure a score is: the bootstrap over patients (from `bootstrap`), DeLong's variance of an AUC, Holm's correction, the spread over draws.
+"""How sure a score is: the bootstrap over patients (from `bootstrap`), DeLong's variance, Holm's correction, the spread over draws.
 
 Two uncertainties are kept apart everywhere. A *test-set* interval says what other patients would have given: it resamples patients.
 The interval *over draws* says what other support sets would have given: it comes from the spread over draws.

@@ -15,6 +15,10 @@ Variant = Literal["clean", "official", "transfer", "challenge"]
 
 SHOTS = (1, 5, 10)
 SEEDS = (0, 1, 2, 3, 4)  # seed s is the official draw exp{s+1}
+CHALLENGE_PICTURES = {  # rows of a submission in each phase of the challenge
+    "validation": {"chest": 2708, "colon": 4355, "endo": 2055},
+    "final": {"chest": 2626, "colon": 10650, "endo": 2199},
+}
 
 CITATION = """\
 @article{wang2023real,
