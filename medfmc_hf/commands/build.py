@@ -17,15 +17,21 @@ from ..subsets import SUBSETS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `medfmc build`."""
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folder of a download; where two have a picture, the first is used")
-    parser.add_argument("--out", default="medfmc", metavar="FOLDER", help="dataset folder to make (default: medfmc); an older build there is replaced")
+    parser.add_argument(
+        "--out", default="medfmc", metavar="FOLDER", help="dataset folder to make (default: medfmc); an older build there is replaced"
+    )
     parser.add_argument("--subsets", nargs="+", choices=list(SUBSETS), metavar="SUBSET", help=f"only these: {', '.join(SUBSETS)}")
     lists = parser.add_argument_group("split lists")
     lists.add_argument("--lists", metavar="FOLDER", help="folder that holds the official or the paper's lists, if no source does")
-    lists.add_argument("--fetch-lists", action="store_true", help="download the lists that the sources lack from GitHub, checked by SHA-256")
+    lists.add_argument(
+        "--fetch-lists", action="store_true", help="download the lists that the sources lack from GitHub, checked by SHA-256"
+    )
     lists.add_argument("--lists-url", metavar="URL", help="a mirror of https://raw.githubusercontent.com for --fetch-lists")
     form = parser.add_argument_group("form")
     form.add_argument("--embed", action="store_true", help="put the pictures into the files, to move or publish the folder (can be large)")
-    form.add_argument("--max-side", type=int, metavar="N", help="with --embed, shrink pictures with a side above N pixels (JPEG, quality 95)")
+    form.add_argument(
+        "--max-side", type=int, metavar="N", help="with --embed, shrink pictures with a side above N pixels (JPEG, quality 95)"
+    )
     parser.add_argument("--allow-missing", action="store_true", help="go on without pictures that are missing or damaged")
     parser.add_argument(
         "--jaundice-threshold",
@@ -38,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Build, and print what was built."""
     from ..data.build import build
+    from ..data.card import example_config
     from ..data.lists import RAW
 
     built = build(
@@ -62,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"{key}: {note}.")
     for key, reason in built.absent.items():
         print(f"{key}: not built; {reason}.")
-    example = next((name for name in names if "5shot" in name), names[0])
+    example = example_config(built.manifest)
     print(f"\n{built.folder} is ready, with {len(names)} configs. Next:")
     print(f"  medfmc check {built.folder}")
-    print(f'  python -c "from datasets import load_dataset; print(load_dataset(\'{built.folder}\', \'{example}\'))"')
+    print(f"  python -c \"from datasets import load_dataset; print(load_dataset('{built.folder}', '{example}'))\"")

@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-
 from .. import __version__
 from ..errors import MedfmcError
 from ..files import write_json, write_text
@@ -19,11 +16,12 @@ from . import lists
 from .card import dataset_card
 from .check import Report, Rows, audit_configs
 from .folder import replace_folder
-from .loading import MANIFEST, SCHEMA, targets_of_column
-from .parquet import Pictures, master_table, write_rows
+from .loading import MANIFEST, SCHEMA
+from .parquet import Pictures, write_rows
+from .plan import Plan, make_plans, rows_of
 from .release import Release, match_pictures, read_release
 from .sources import Found, find
-from .splits import SAMPLER, Splits, compose, draw_pool
+from .splits import SAMPLER
 from .tables import some
 
 
@@ -35,25 +33,6 @@ class Built:
     manifest: dict
     report: Report
     absent: dict[str, str]
-
-
-@dataclass
-class Plan:
-    """One subset that will be written.
-
-    Attributes:
-        release: its pictures, labels and lists.
-        configs: the rows of each split of each config.
-        pool: where the pool is from, in words.
-        few_shot: where the support sets are from, in words.
-        table: every picture once.
-    """
-
-    release: Release
-    configs: dict[ConfigName, Splits]
-    pool: str
-    few_shot: str
-    table: pa.Table
 
 
 def build(
@@ -105,8 +84,8 @@ def build(
         for release in releases:
             match_pictures(release, found)
         _refuse_problems(releases, found, allow_missing)
-        plans = _plan(releases, absent, jaundice_threshold)
-        rows = {config: rows for plan in plans for config, rows in _rows_of(plan).items()}
+        plans = make_plans(releases, absent)
+        rows = {config: rows for plan in plans for config, rows in rows_of(plan).items()}
         report = audit_configs(rows)
         if report.all_mistakes:
             raise MedfmcError("the lists make splits that are wrong:\n  " + "\n  ".join(report.all_mistakes[:10]))
@@ -139,7 +118,9 @@ def _add_lists(found: Found, more: Found, subsets: list[Subset]) -> None:
 def _has_lists(found: Found, subset: Subset) -> bool:
     """Whether every public list that this subset's configs need is there."""
     kinds = [lists.kind_of(path.rpartition("/")[2])[0] for path in lists.published_lists(subset)]
-    return all((subset.key, kind) in found.lists or (kind == lists.TEST and (subset.key, lists.PAPER_TEST) in found.lists) for kind in kinds)
+    return all(
+        (subset.key, kind) in found.lists or (kind == lists.TEST and (subset.key, lists.PAPER_TEST) in found.lists) for kind in kinds
+    )
 
 
 def _present(found: Found, chosen: list[Subset], required: bool) -> tuple[list[Subset], dict[str, str]]:
@@ -180,62 +161,11 @@ def _refuse_problems(releases: list[Release], found: Found, allow_missing: bool)
     raise MedfmcError("nothing was written, because\n" + "\n".join(paragraphs))
 
 
-def _plan(releases: list[Release], absent: dict[str, str], jaundice_threshold: str) -> list[Plan]:
-    plans = []
-    for release in releases:
-        subset, there = release.subset, release.pictures
-        labels = {image_id: row for image_id, row in release.multi_hot().items() if image_id in there}
-        kept = {kind: [image_id for image_id in image_ids if image_id in there] for kind, image_ids in release.lists.items()}
-        pool, pool_words = _pool(release, kept, labels)
-        configs = compose(subset, labels, kept, pool)
-        if not configs:
-            absent[subset.key] = "its split lists are not there: give them with --lists, or download them with --fetch-lists"
-            continue
-        few_shot = f"drawn by {SAMPLER}, our seeded sampler of patients"
-        if subset.challenge:
-            few_shot = "the challenge's lists, exp1 to exp5" if ConfigName(subset.key, 1, 0) in configs else "none: the official lists are not there"
-        plans.append(Plan(release, configs, pool_words, few_shot, master_table(release)))
-    if not plans:
-        raise MedfmcError("no config can be built: " + "; ".join(f"{key}: {reason}" for key, reason in absent.items()) + ".")
-    return plans
-
-
-def _pool(release: Release, kept: dict[str, list[str]], labels: dict[str, np.ndarray]) -> tuple[list[str] | None, str]:
-    """The pictures that may be trained on, and where that is from. ColonPath's pool in the paper is another one, so it is not used."""
-    subset = release.subset
-    if subset.challenge and lists.TRAINVAL in kept:
-        return kept[lists.TRAINVAL], "trainval.txt of the challenge"
-    if subset.key != "colon" and lists.PAPER_POOL in kept:
-        return kept[lists.PAPER_POOL], "fewshot-pool.txt of the paper"
-    if subset.challenge:
-        return None, "not known: trainval.txt is not there"
-    image_ids = sorted(image_id for image_id in labels if release.published.get(image_id) is not None)
-    pool = draw_pool(subset, image_ids, [release.published[image_id] for image_id in image_ids])
-    return pool, f"drawn by {SAMPLER}: a fifth of the patients of each class, by a hash of the patient id (the paper's lists are not there)"
-
-
-def _rows_of(plan: Plan) -> dict[ConfigName, dict[str, Rows]]:
-    """Every split as the audit reads it. Splits of the same pictures are the same object."""
-    subset = plan.release.subset
-    targets = targets_of_column(plan.table[subset.label_column], subset)
-    position = {image_id: i for i, image_id in enumerate(plan.table["image_id"].to_pylist())}
-    shared: dict[tuple[str, ...], Rows] = {}
-    rows: dict[ConfigName, dict[str, Rows]] = {}
-    for config, splits in plan.configs.items():
-        rows[config] = {}
-        for name, image_ids in splits.items():
-            key = tuple(image_ids)
-            if key not in shared:
-                shared[key] = Rows(subset, image_ids, targets[[position[image_id] for image_id in image_ids]])
-            rows[config][name] = shared[key]
-    return rows
-
-
 def _describe(plan: Plan) -> dict:
     """What the manifest says of a subset."""
     release = plan.release
     image_ids = plan.table["image_id"].to_pylist()
-    sizes = [os.stat(release.pictures[image_id]).st_size for image_id in image_ids]
+    sizes = [Path(release.pictures[image_id]).stat().st_size for image_id in image_ids]
     inputs = hashlib.sha256(repr((release.digest, list(zip(image_ids, sizes)))).encode()).hexdigest()
     public, read = release.official
     return {
@@ -244,7 +174,7 @@ def _describe(plan: Plan) -> dict:
         "patients": len(set(plan.table["patient_id"].to_pylist())),
         "pool": plan.pool,
         "few_shot": plan.few_shot,
-        "lists": {"read": read, "identical_to_the_public_ones": public},
+        "lists": {"read": read, "as_published": public},
         "notes": release.notes,
         "inputs_sha256": inputs,
     }
@@ -287,7 +217,7 @@ def _file_name(config: ConfigName, split: str) -> str:
 
 
 def _refuse_full_disk(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, pictures: Pictures) -> None:
-    """Embedding gives every config its own copy of its train and validation pictures, which can be much: say so before it is too late."""
+    """Embedding gives every config its own copy of its train and validation pictures, which can be much: say so in time."""
     paths = {image_id: path for plan in plans for image_id, path in plan.release.pictures.items()}
     sizes = {image_id: pictures.size(path) for image_id, path in paths.items()}
     distinct = {id(split): split for splits in rows.values() for split in splits.values()}
@@ -295,6 +225,6 @@ def _refuse_full_disk(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]]
     say(f"embedding {needed / 1e9:,.1f} GB of pictures")
     if needed > free:
         raise MedfmcError(
-            f"{needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free: every config holds its own train and validation pictures. "
-            "Give --max-side 512, fewer --subsets, or build without --embed."
+            f"{needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free: every config holds its own train and validation "
+            "pictures. Give --max-side 512, fewer --subsets, or build without --embed."
         )

@@ -1,12 +1,12 @@
 """Writes a build's README.md: the YAML head that `load_dataset` and the Hub read, and the dataset card below it."""
 
+import yaml
 from datasets import DatasetInfo, SplitDict, SplitInfo
 
 from ..subsets import CITATION, SUBSETS, ConfigName
 from .check import ConfigAudit, Report
 from .parquet import features_of
-
-DEFAULT_CONFIGS = [ConfigName("endo", 5, 0), ConfigName("neojaundice", 5, 0)]
+from .tables import some
 
 _HEAD = """\
 license: other
@@ -30,17 +30,21 @@ def dataset_card(manifest: dict, report: Report, absent: dict[str, str]) -> str:
         absent: subsets that are not in it, and why.
     """
     audits = {audit.config: audit for audit in report.configs}
-    parts = [_WHAT, _source(manifest, absent), _subsets(manifest), _CONFIGS, _columns(manifest)]
-    parts += [_few_shot(manifest), _audit(manifest, audits), _LICENCE, f"## Citation\n\n```bibtex\n{CITATION}```\n"]
+    parts = [_WHAT.replace("EXAMPLE", example_config(manifest)), _source(manifest, absent), _subsets(manifest), _CONFIGS, _COLUMNS]
+    parts += [_origin(manifest), _audit(manifest, audits), _LICENCE, f"## Citation\n\n```bibtex\n{CITATION}```\n"]
     return f"---\n{_HEAD}{_configs_yaml(manifest)}---\n\n" + "\n".join(parts)
+
+
+def example_config(manifest: dict) -> str:
+    """A config of the build to show to a newcomer: endo with five shots where there is one."""
+    names = list(manifest["configs"])
+    few_shot = [name for name in names if "-5shot-seed0" in name]
+    return "endo-5shot-seed0" if "endo-5shot-seed0" in names else (few_shot or names)[0]
 
 
 def _configs_yaml(manifest: dict) -> str:
     """`configs:` (which files) and `dataset_info:` (which columns and how many rows), in the form `datasets` itself writes."""
-    import yaml
-
     infos, configs = [], []
-    default = next((str(config) for config in DEFAULT_CONFIGS if str(config) in manifest["configs"]), None)
     features = {key: features_of(SUBSETS[key]) for key in manifest["subsets"]}
     for name, splits in manifest["configs"].items():
         info = DatasetInfo(
@@ -51,7 +55,7 @@ def _configs_yaml(manifest: dict) -> str:
         )
         infos.append({"config_name": name, **info._to_yaml_dict()})
         files = [{"split": split, "path": part["files"][0] if len(part["files"]) == 1 else part["files"]} for split, part in splits.items()]
-        configs.append({"config_name": name, "data_files": files} | ({"default": True} if name == default else {}))
+        configs.append({"config_name": name, "data_files": files})
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     return yaml.dump({"configs": configs, "dataset_info": infos}, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000)
 
@@ -59,15 +63,15 @@ def _configs_yaml(manifest: dict) -> str:
 _WHAT = """\
 # MedFMC
 
-Five sets of medical images for adapting foundation models with few labels: chest X-rays (ChestDR), pathology patches (ColonPath),
-colonoscopy (Endo), skin photographs of newborns (NeoJaundice) and fundus photographs (Retino). Paper: Wang et al., *A real-world
-dataset and benchmark for foundation model adaptation in medical image classification*, Scientific Data 10:574 (2023),
-[doi 10.1038/s41597-023-02460-0](https://doi.org/10.1038/s41597-023-02460-0).
+Five sets of medical images for adapting foundation models with few labels: chest X-rays (ChestDR), pathology patches
+(ColonPath), colonoscopy (Endo), skin photographs of newborns (NeoJaundice) and fundus photographs (Retino). Paper: Wang et al.,
+*A real-world dataset and benchmark for foundation model adaptation in medical image classification*, Scientific Data 10:574
+(2023), [doi 10.1038/s41597-023-02460-0](https://doi.org/10.1038/s41597-023-02460-0).
 
 ```python
 from datasets import load_dataset
 
-splits = load_dataset("medfmc", "endo-5shot-seed0")  # this folder, seen from its parent; a path or a Hub id works too
+splits = load_dataset("medfmc", "EXAMPLE")  # this folder, seen from its parent; a path or a Hub id works too
 ```
 """
 
@@ -78,23 +82,37 @@ _CONFIGS = """\
 |---|---|---|---|
 | `endo` | the pool | | every other published picture |
 | `endo-5shot-seed0` | the support set, each picture once | the pool without the support | as above |
-| `endo-5shot-seed0-official` | the challenge's list as it is, with repeats | the challenge's list, which holds support pictures | `test_WithLabel` |
+| `endo-5shot-seed0-official` | the challenge's list, repeats included | its list, support pictures included | `test_WithLabel` |
 | `endo-transfer` | `train_20` | `val_20` | as `endo` |
-| `endo-challenge` | | the pictures of the validation phase, in submission order | the private test, unlabelled, where it was there |
+| `endo-challenge` | | the validation phase, in submission order | the private test, unlabelled, where its pictures were there |
 
-1, 5 and 10 shots, seeds 0 to 4; seed s is the challenge's exp{s+1}. A shot is a patient, not a picture. NeoJaundice and Retino were not in the
-challenge and have only the first two kinds. Rows of the first two kinds are sorted by name; the others are in the order of their lists.
+1, 5 and 10 shots, seeds 0 to 4; seed s is the challenge's exp{s+1}. A shot is a patient, not a picture. NeoJaundice and Retino
+were not in the challenge and have only the first two kinds. Rows of the first two kinds are sorted by name; the others are in
+the order of their lists.
+"""
+
+_COLUMNS = """\
+## Columns
+
+- `image`.
+- `label`, a class; for `chest` and `endo` it is `labels`, the positive classes, empty for a picture without a finding. Where the
+  label is not public: -1, or null for `labels`.
+- `image_id`: the file name without its extension.
+- `patient_id`: for `endo` the study, for `colon` the region of a slide, for `neojaundice` the infant.
+- `colon` only: `scan_id`, the scanned slide that several regions are cut from.
+- `neojaundice` only: `gender`, `gestational_age` (weeks), `age` (days), `weight` (g), `bilirubin` (mg/dL), `site` (head, face, chest).
 """
 
 _LICENCE = """\
 ## Licence
 
-The releases of MedFMC state different licences, and this card does not decide between them. NeoJaundice on figshare is reported as CC0 1.0, with the note
-that it is not intended for developing diagnosis-oriented models; OpenDataLab listed the data as CC BY-SA 4.0; the official repository calls the
-project Apache-2.0; Grand Challenge gave access to those who joined the challenge. The licences of the other figshare items were not verified. Look at the
-licence of the release that you downloaded before you share pictures made from it. The split lists carry no licence of their own.
+The releases of MedFMC state different licences, and this card does not decide between them. NeoJaundice on figshare is reported as
+CC0 1.0, with the note that it is not intended for developing diagnosis-oriented models; OpenDataLab listed the data as
+CC BY-SA 4.0; the official repository calls the project Apache-2.0; Grand Challenge gave access to those who joined the challenge.
+The licences of the other figshare items were not verified, and the split lists carry none of their own. Look at the licence of the
+release that you downloaded before you share pictures made from it.
 
-These pictures are for research; nothing here is fit for diagnosis.
+The pictures are for research. Nothing here is fit for diagnosis.
 """
 
 
@@ -108,65 +126,52 @@ def _source(manifest: dict, absent: dict[str, str]) -> str:
 
 
 def _subsets(manifest: dict) -> str:
-    lines = ["## Subsets", "", "| subset | what | task | classes | pictures here / published | patients here |", "|---|---|---|---|---|---|"]
+    lines = ["## Subsets", "", "| subset | what | task | pictures here / published | patients here |", "|---|---|---|---|---|"]
     for key, entry in manifest["subsets"].items():
         subset = SUBSETS[key]
         patients = f"{entry['patients']:,}" + (f" ({subset.group})" if subset.group != "patient" else "")
-        lines.append(
-            f"| `{key}` ({subset.name}) | {subset.title} | {subset.task} | {len(subset.classes)} | {entry['images']:,} / {subset.images:,} | {patients} |"
+        pictures = f"{entry['images']:,} / {subset.images:,}"
+        lines.append(f"| `{key}` ({subset.name}) | {subset.title} | {subset.task} | {pictures} | {patients} |")
+    lines += ["", "Classes, in order:", ""]
+    lines += [f"- `{key}`: {', '.join(SUBSETS[key].classes)}." for key in manifest["subsets"]]
+    notes = [f"- `{key}`: {note}." for key, entry in manifest["subsets"].items() for note in entry["notes"]]
+    if "neojaundice" in manifest["subsets"]:
+        rule = {"published": "above 12.9 mg/dL, as published", "inclusive": "at or above 12.9 mg/dL, as in the authors' lists"}
+        notes.insert(
+            0, f"- `neojaundice`: high bilirubin is {rule[manifest['jaundice_threshold']]}. The two definitions differ in five infants."
         )
-    lines.append("")
-    for key, entry in manifest["subsets"].items():
-        lines.append(f"- `{key}` classes in order: {', '.join(SUBSETS[key].classes)}.")
-    noted = [f"- `{key}`: {note}." for key, entry in manifest["subsets"].items() for note in entry["notes"]]
-    if "neojaundice" in manifest["subsets"]:
-        rule = "above 12.9 mg/dL, as published" if manifest["jaundice_threshold"] == "published" else "at or above 12.9 mg/dL, as in the authors' lists"
-        noted.insert(0, f"- `neojaundice`: high bilirubin is {rule}. The published table and the authors' few-shot lists differ in this, in five infants.")
-    if noted:
-        lines += ["", "Worth knowing of this build:", "", *noted]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + (["", "Worth knowing of this build:", "", *notes] if notes else [])) + "\n"
 
 
-def _columns(manifest: dict) -> str:
-    lines = [
-        "## Columns",
-        "",
-        "`image`; `label` (a class) or, for `chest` and `endo`, `labels` (the positive classes; an empty list is a picture without a finding);",
-        "`image_id`, the file name without its extension; `patient_id`, which for `endo` is the study, for `colon` the region of a slide and for",
-        "`neojaundice` the infant. Pictures whose label is not public have label -1, or null for `labels`.",
-    ]
-    if "colon" in manifest["subsets"]:
-        lines.append("`colon` has `scan_id`, the scanned slide that several regions are cut from.")
-    if "neojaundice" in manifest["subsets"]:
-        lines.append("`neojaundice` has `gender`, `gestational_age` (weeks), `age` (days), `weight` (g), `bilirubin` (mg/dL) and `site` (head, face or chest).")
-    return "\n".join(lines) + "\n"
-
-
-def _few_shot(manifest: dict) -> str:
-    lines = ["## Where the splits are from", "", "| subset | pool | support sets | lists read, of which identical to the public ones |", "|---|---|---|---|"]
+def _origin(manifest: dict) -> str:
+    lines = ["## Where the splits are from", "", "| subset | pool | support sets | lists as published / read |", "|---|---|---|---|"]
     for key, entry in manifest["subsets"].items():
         count = entry["lists"]
-        lines.append(f"| `{key}` | {entry['pool']} | {entry['few_shot']} | {count['read']}, {count['identical_to_the_public_ones']} |")
-    lines += [
-        "",
-        f"`{manifest['sampler']}` draws K patients per class in an order given by a hash of seed, shots, class and patient id, and takes their pictures of",
-        "that class. It does not depend on the order of rows, and the same name stands for the same rows for ever. The challenge's lists were",
-        "drawn without a seed and are taken as they are.",
-    ]
-    return "\n".join(lines) + "\n"
+        lines.append(f"| `{key}` | {entry['pool']} | {entry['few_shot']} | {count['as_published']} / {count['read']} |")
+    return (
+        "\n".join(lines)
+        + f"""
+
+`{manifest["sampler"]}` draws K patients per class in an order given by a hash of seed, shots, class and patient id, and takes their
+pictures of that class. It does not depend on the order of rows, and the same name stands for the same rows for ever. The challenge's
+lists were drawn without a seed and are taken as they are; "as published" means that their SHA-256 is that of the public file.
+"""
+    )
+
+
+_AUDIT = """\
+## Audit
+
+Counted as `medfmc check` does. Shared is what train has in common with validation and with test: pictures, patients and, for `colon`,
+scans. Patients are studies for `endo`, regions for `colon`, infants for `neojaundice`. No picture or patient of a test is in a train."""
+
+_AUDIT_HEADER = "| config | train rows (repeats), patients | validation | test | shared with validation | with test | train by class |"
 
 
 def _audit(manifest: dict, audits: dict[str, ConfigAudit]) -> str:
-    lines = [
-        "## Audit",
-        "",
-        "Counted by `medfmc check`. Overlap is what train and validation share / what train and test share, in pictures and, after the comma, patients.",
-        "Patients in this table are studies for `endo`, regions for `colon` and infants for `neojaundice`. No config holds a test picture in train",
-        "or validation; what train and validation share is by design of the lists.",
-    ]
+    lines = [_AUDIT]
     for key in manifest["subsets"]:
-        lines += ["", f"### {key}", "", "| config | train rows (repeats), patients | validation rows | test rows | overlap | positives in train, by class |"]
-        lines.append("|---|---|---|---|---|---|")
+        lines += ["", f"### {key}", "", _AUDIT_HEADER, "|---|---|---|---|---|---|---|"]
         remarks: dict[str, list[str]] = {}
         for name, audit in audits.items():
             if ConfigName.parse(name).subset == key:
@@ -175,14 +180,17 @@ def _audit(manifest: dict, audits: dict[str, ConfigAudit]) -> str:
                     remarks.setdefault(remark, []).append(name)
         if remarks:
             lines += ["", "By design:", ""]
-            lines += [f"- {remark} ({names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''})." for remark, names in remarks.items()]
+            lines += [f"- {remark} ({some(names, 1)})." for remark, names in remarks.items()]
     return "\n".join(lines) + "\n"
 
 
 def _audit_row(name: str, audit: ConfigAudit) -> str:
     train, validation, test = (audit.splits.get(split) for split in ("train", "validation", "test"))
-    shared = {overlap.splits: f"{overlap.images}, {overlap.patients}" for overlap in audit.overlaps}
-    overlap = " / ".join(shared.get(pair, "–") for pair in (("train", "validation"), ("train", "test")))
+    shared = {}
+    for overlap in audit.overlaps:
+        numbers = (overlap.images, overlap.patients, overlap.scans)
+        shared[overlap.splits] = ", ".join(str(number) for number in numbers if number is not None)
+    both = " | ".join(shared.get(("train", other), "") for other in ("validation", "test"))
     counts = " ".join(map(str, train.positives)) if train else ""
     trained = f"{train.rows} ({train.repeats}), {train.patients}" if train else ""
-    return f"| `{name}` | {trained} | {validation.rows if validation else ''} | {test.rows if test else ''} | {overlap} | {counts} |"
+    return f"| `{name}` | {trained} | {validation.rows if validation else ''} | {test.rows if test else ''} | {both} | {counts} |"

@@ -81,7 +81,7 @@ class ConfigAudit:
         config: its name.
         splits: counts by split.
         overlaps: of each two splits.
-        by_design: what a purist would mind, and where it comes from.
+        by_design: what else a reader should know, and where it comes from; the numbers are in `splits` and `overlaps`.
         mistakes: what must not be.
     """
 
@@ -116,7 +116,12 @@ def audit_configs(configs: Mapping[ConfigName, Mapping[str, Rows]]) -> Report:
             trained = frozenset().union(*(splits[name].images for name in ("train", "validation") if name in splits))
             if trained != base["train"].images:
                 audit.mistakes.append(f"train and validation together are not the pool, the train split of {config.subset}")
-        if base and "test" in base and config.variant in ("clean", "transfer") and splits.get("test", base["test"]).digest != base["test"].digest:
+        if (
+            base
+            and "test" in base
+            and config.variant in ("clean", "transfer")
+            and splits.get("test", base["test"]).digest != base["test"].digest
+        ):
             audit.mistakes.append(f"its test is not the test of {config.subset}")
     return report
 
@@ -151,7 +156,7 @@ def _judge_split(audit: ConfigAudit, config: ConfigName, name: str, split: Split
     subset = SUBSETS[config.subset]
     if split.repeats:
         if config.variant == "official" and name == "train":
-            audit.by_design.append(f"train repeats {split.repeats} rows: a picture drawn for several classes is listed for each")
+            audit.by_design.append("train repeats rows: a picture drawn for several classes is listed for each")
         else:
             audit.mistakes.append(f"{name} repeats {split.repeats} rows")
     if split.unlabelled and config.variant != "challenge":
@@ -164,25 +169,27 @@ def _judge_split(audit: ConfigAudit, config: ConfigName, name: str, split: Split
 def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> None:
     """What the official lists and the official sampling rule entail is by design; any other overlap is a mistake."""
     subset, (one, other) = SUBSETS[config.subset], overlap.splits
-    between = f"{one} and {other} share"
     selecting = other == "validation"  # train and validation, as against something and test
     if overlap.images:
         if config.variant == "official" and selecting:
-            audit.by_design.append(f"{between} {overlap.images} pictures: the official validation lists hold pictures of the support")
+            audit.by_design.append(f"{one} and {other} share pictures: the official validation lists hold pictures of the support")
         else:
-            audit.mistakes.append(f"{between} {overlap.images} pictures")
+            audit.mistakes.append(f"{one} and {other} share {overlap.images} pictures")
     if overlap.patients and subset.group != "patient":
-        plural = {"study": "studies"}.get(subset.group, f"{subset.group}s")
-        studies = f"{between} {overlap.patients} {subset.group if overlap.patients == 1 else plural}"
+        groups = {"study": "studies"}.get(subset.group, f"{subset.group}s")
+        reason = None
         if selecting and subset.key == "endo":
-            drawn = "of a drawn study the support has only the pictures that show the class"
-            audit.by_design.append(f"{studies}: {drawn if config.variant == 'clean' else 'the official lists split the pool by picture'}")
+            reason = "of a drawn study the support has only the pictures that show the class, the rest is in validation"
+            if config.variant == "transfer":
+                reason = "train_20 and val_20 are split by picture"
         elif config.variant == "challenge":
-            audit.by_design.append(f"{studies}, in the challenge's own lists")
+            reason = "they are the challenge's own lists"
+        if reason:
+            audit.by_design.append(f"{one} and {other} share {groups}: {reason}")
         else:
-            audit.mistakes.append(studies)
+            audit.mistakes.append(f"{one} and {other} share {overlap.patients} {groups}")
     if overlap.scans:
-        audit.by_design.append(f"{between} {overlap.scans} scans: the official lists keep regions apart, not the scans they were cut from")
+        audit.by_design.append(f"{one} and {other} share scans: the lists keep regions apart, not the scans they were cut from")
 
 
 def read_rows(files: list[Path], subset: Subset) -> Rows:

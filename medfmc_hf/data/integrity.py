@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from ..progress import bar
 
@@ -22,8 +23,8 @@ def picture_damage(path: str) -> str | None:
     another reason. Other formats are opened by Pillow, header only.
     """
     try:
-        size = os.stat(path).st_size
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             if size <= _WHOLE:
                 head = tail = file.read()
             else:

@@ -141,6 +141,8 @@ def _fetch(url: str, file: Path, digest: str, attempts: int = 3) -> None:
                 ) from None
             time.sleep(2**attempt)
     if digest_of(content) != digest:
-        raise MedfmcError(f"{url} is not the published list: its SHA-256 is {digest_of(content)}, expected {digest}. A proxy may have changed it.")
+        raise MedfmcError(
+            f"{url} is not the published list: its SHA-256 is {digest_of(content)}, expected {digest}. A proxy may have changed it."
+        )
     with atomic_path(file) as temporary:
         temporary.write_bytes(content)

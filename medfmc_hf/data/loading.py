@@ -157,14 +157,12 @@ def fingerprint(splits: "datasets.DatasetDict", subset: Subset) -> str:
 
     Neither paths nor pixels count: the same config linked, embedded, moved or published has the same fingerprint.
     """
-    parts = {
-        name: rows_digest(_column(split, "image_id").to_pylist(), targets_of(split, subset)) for name, split in sorted(splits.items())
-    }
+    parts = {name: rows_digest(_column(split, "image_id").to_pylist(), targets_of(split, subset)) for name, split in sorted(splits.items())}
     return hashlib.sha256(json.dumps([subset.key, parts]).encode()).hexdigest()
 
 
 def picture_sources(dataset: "datasets.Dataset") -> list[dict]:
-    """Where each picture is, in row order, undecoded: linked `{"bytes": None, "path": "/..."}`, embedded `{"bytes": b"...", "path": "name"}`.
+    """Where each picture is, in row order, undecoded: `{"bytes": None, "path": "/..."}` or, embedded, `{"bytes": b"...", "path": "name"}`.
 
     The bytes of embedded pictures come into memory: of a large dataset ask a slice at a time.
     """

@@ -36,7 +36,7 @@ def features_of(subset: Subset) -> datasets.Features:
         columns["scan_id"] = datasets.Value("string")
     if subset.key == "neojaundice":
         columns |= {"gender": datasets.Value("string")}
-        columns |= {name: datasets.Value("float32") for name in ("gestational_age", "age", "weight", "bilirubin")}
+        columns |= {name: datasets.Value("float64") for name in ("gestational_age", "age", "weight", "bilirubin")}
         columns["site"] = datasets.Value("string")
     return datasets.Features(columns)
 
@@ -112,7 +112,7 @@ class Pictures:
         return {"bytes": Path(file).read_bytes(), "path": Path(path).stem + Path(file).suffix}
 
     def size(self, path: str) -> int:
-        return os.stat(self.files[path]).st_size
+        return Path(self.files[path]).stat().st_size
 
 
 def _encode(picture: Image.Image, size: tuple[int, int], kept: dict) -> tuple[bytes, str]:

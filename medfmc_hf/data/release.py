@@ -31,7 +31,7 @@ class Release:
         problems: what keeps it from being built, one paragraph each.
         lost: pictures that are named but missing or damaged; they too keep it from being built, unless they may be missing.
         notes: what a reader of the dataset card should know.
-        official: (lists that are byte for byte the public ones, all lists) among those read.
+        official: of the lists that are public, how many were read that are as published, and how many were read.
         digest: SHA-256 over the content of every table and list.
     """
 
@@ -118,7 +118,6 @@ class _Merger:
     def add_list(self, path: Path, kind: str, known: set[str] | None) -> None:
         if not self._is_new(path, kind):
             return
-        self.all_lists += 1
         file = read_list(path, self.release.subset, labelled=kind not in lists.UNLABELLED)
         self._report(file)
         image_ids = [image_id for image_id, _ in file.rows]
@@ -127,12 +126,18 @@ class _Merger:
         if kind != lists.PRIVATE:
             strangers = [image_id for image_id in dict.fromkeys(image_ids) if known is not None and image_id not in known]
             if strangers:
-                self.release.problems.append(f"{path} names {len(strangers):,} pictures that no label table has, such as {some(strangers)}.")
+                self.release.problems.append(
+                    f"{path} names {len(strangers):,} pictures that no label table has, such as {some(strangers)}."
+                )
             self._merge(file)
         elif kind == lists.PRIVATE and known and not known.isdisjoint(image_ids):
             shared = known.intersection(image_ids)
-            self.release.problems.append(f"{path} should list the private test, but {len(shared):,} of its pictures are published: {some(sorted(shared))}.")
-        self.official += path.is_file() and lists.is_published(path.read_bytes())
+            self.release.problems.append(
+                f"{path} should list the private test, but {len(shared):,} of its pictures are published: {some(sorted(shared))}."
+            )
+        if kind not in (lists.TEST, lists.PRIVATE):  # these two are of Grand Challenge alone
+            self.all_lists += 1
+            self.official += path.is_file() and lists.is_published(path.read_bytes())
         if not file.problems:
             self._keep_list(path, kind, image_ids)
 
@@ -173,8 +178,8 @@ class _Merger:
         if self.at_threshold:
             infants = {release.subset.patient_id(image_id) for image_id in self.at_threshold}
             release.notes.append(
-                f"{len(self.at_threshold)} pictures of {len(infants)} infants at exactly {THRESHOLD} mg/dL ({some(sorted(infants), 6)}) are low in "
-                "the published table and high in the authors' few-shot lists, by their two definitions"
+                f"{len(self.at_threshold)} pictures of {len(infants)} infants at exactly {THRESHOLD} mg/dL ({some(sorted(infants), 6)}) "
+                "are low in the published table and high in the authors' few-shot lists, by their two definitions"
             )
 
 
@@ -210,7 +215,8 @@ def _count(release: Release, found: Found) -> None:
     unlabelled = [image_id for image_id, label in labels.items() if label is None]
     if unlabelled and len(unlabelled) < len(labels):
         release.notes.append(
-            f"{len(unlabelled):,} published pictures have no label here and are in no test split; {subset.table} of the annotation download has them all"
+            f"{len(unlabelled):,} published pictures have no label here, so they are not in the test splits; "
+            f"{subset.table} of the annotation or figshare download has them all"
         )
     if len(labels) != subset.images:
         release.notes.append(f"{len(labels):,} pictures, not the {subset.images:,} of the published subset")

@@ -85,7 +85,9 @@ def draw_pool(subset: Subset, image_ids: Sequence[str], classes: Sequence[int]) 
     return sorted(image_id for image_id in image_ids if subset.patient_id(image_id) in pool)
 
 
-def compose(subset: Subset, labels: Mapping[str, np.ndarray], found: Mapping[str, Sequence[str]], pool: Collection[str] | None) -> dict[ConfigName, Splits]:
+def compose(
+    subset: Subset, labels: Mapping[str, np.ndarray], found: Mapping[str, Sequence[str]], pool: Collection[str] | None
+) -> dict[ConfigName, Splits]:
     """The splits of every config that can honestly be made.
 
     Few-shot configs of chest, colon and endo are the official draws, which cannot be drawn again: without a list, its config is left out.

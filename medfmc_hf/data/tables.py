@@ -123,7 +123,9 @@ def read_table(path: Path, subset: Subset) -> LabelFile:
         what = f"has no column {some(missing, 5)}" if missing and image is not None else "has not the columns of its subset"
         file.problems.append(f"{file.path} {what}; expected {expected}; its header is {some(header, 25)!r}.")
         return file
-    extras = {ours: columns[_key(theirs)] for theirs, ours in _EXTRA_COLUMNS.items() if subset.key == "neojaundice" and _key(theirs) in columns}
+    extras = {
+        ours: columns[_key(theirs)] for theirs, ours in _EXTRA_COLUMNS.items() if subset.key == "neojaundice" and _key(theirs) in columns
+    }
     if subset.multilabel:
         _unknown_classes(file, subset, header, rows[first:], {image, *labels})
     empty = 0
