@@ -2,6 +2,7 @@
 
 import json
 import time
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,21 +42,19 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     Raises:
         MedfmcError: `folder` holds a `medfmc` that the sample must not replace.
     """
-    begin = time.perf_counter()
-    folder = Path(folder)
-    sample, data = folder / "medfmc_sample", folder / "medfmc"
     from .data.build import build
     from .data.sample import make_sample
 
+    begin = time.perf_counter()
+    folder = Path(folder)
+    sample, data = folder / "medfmc_sample", folder / "medfmc"
     say("1/5  drawing a small invented MedFMC: five subsets, in the layout of the figshare release")
     make_sample(sample / "download")
     refuse_to_replace(data, sample)
     say(f"2/5  building {data} from it")
     build([sample / "download"], data)
     say(f'3/5  load_dataset("{data}", "{CONFIG}")')
-    from datasets import load_dataset
-
-    splits = load_dataset(str(data), CONFIG)
+    splits = _libraries().load_dataset(str(data), CONFIG)
     backbone = make_backbone(sample / "backbone")
     say(f"4/5  adapting a small vision transformer by {method} to {len(splits['train'])} pictures")
     from .training import train
@@ -65,6 +64,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     say('5/5  evaluate.load("medfm_score", "endo")')
     import evaluate
 
+    evaluate.utils.logging.set_verbosity_error()  # it warns that the metric comes from its cache, where build put it
     rows = load_predictions(run)
     score = evaluate.load("medfm_score", "endo").compute(predictions=rows.probabilities, references=rows.targets)
     if any(abs(score[key] - record.scores["test"][key]) > 1e-9 for key in ("map", "auc")):
@@ -73,13 +73,26 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     return Outcome(run, record, chance, time.perf_counter() - begin)
 
 
+def _libraries():
+    """Import `datasets`, with it and its sisters told to be quiet about what a newcomer need not know."""
+    import datasets
+    import torch
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
+    torch.set_num_threads(1)  # the model is too small for more, and on a busy machine threads that wait for each other take minutes
+    return datasets
+
+
 # A random backbone has nothing to preserve, so it is trained faster and longer than the recipes for pretrained ones advise.
 SMALL = {"learning_rate": 5e-3, "epochs": 20, "batch_size": 8}
 
 
 def refuse_to_replace(data: Path, sample: Path) -> None:
     """Raise if `data` is a build of something else than the sample: it may be the user's real one."""
-    from .data.build import MANIFEST
+    from .data.loading import MANIFEST
 
     if data.exists():
         manifest = data / MANIFEST

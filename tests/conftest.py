@@ -34,3 +34,29 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("the annotation files of MedFMC are not at hand (../shared/medfmc)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """The invented MedFMC, as a download."""
+    from medfmc_hf.data.sample import make_sample
+
+    return make_sample(tmp_path_factory.mktemp("sample") / "download")
+
+
+@pytest.fixture(scope="session")
+def sample_build(sample, tmp_path_factory) -> Path:
+    """A build of the invented MedFMC."""
+    from medfmc_hf.data.build import build
+
+    folder = tmp_path_factory.mktemp("build") / "medfmc"
+    build([sample], folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tmp_path_factory) -> Path:
+    """The quickstart's vision transformer, 64 pixels, as a local folder."""
+    from medfmc_hf.quickstart import make_backbone
+
+    return make_backbone(tmp_path_factory.mktemp("backbone") / "tiny-vit")

@@ -160,10 +160,12 @@ def write_lists(subset: Subset, pictures: list[Picture], folder: Path) -> None:
             lines.append(f"{p.name} {label}\n" if labels else f"{p.name}\n")
         (folder / f"{name}.txt").write_text("".join(lines))
 
-    cut = round(0.8 * len(pool))
+    # train_20 and val_20 split endo by picture and the others by patient, as the official lists do.
+    unit = "image_id" if subset.key == "endo" else "patient"
+    first = set(sorted({getattr(p, unit) for p in pool})[::5])
     write("trainval", pool)
-    write("train_20", pool[:cut])
-    write("val_20", pool[cut:])
+    write("train_20", [p for p in pool if getattr(p, unit) not in first])
+    write("val_20", [p for p in pool if getattr(p, unit) in first])
     write("test_WithLabel", [p for p in pictures if p.patient in withlabel_patients])
     write("test_WithoutLabel", [p for p in pictures if p.patient not in pool_patients | withlabel_patients], labels=False)
 
