@@ -6,17 +6,24 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
 from .errors import MedfmcError
 from .runs import RunConfig
 from .shipped import shipped
+from .subsets import SUBSETS
 
-_TYPES = {"shots": int, "seed": int, "image_size": int, "epochs": int, "batch_size": int}
-_FLOATS = {"learning_rate", "weight_decay", "final_lr_fraction", "warmup_epochs", "gradient_clip"}
-_SWITCHES = {"predict_challenge"}
+_GROUPS = {
+    "which rows": ("subset", "shots", "seed", "protocol"),
+    "which model and method": ("model", "revision", "method", "method_options", "image_size"),
+    "how to train": (
+        "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "schedule", "final_lr_fraction", "warmup_epochs",
+        "gradient_clip", "augmentation", "loss", "sampling", "select", "dtype",
+    ),
+    "what to predict": ("predict_challenge",),
+}  # fmt: skip
 
 
 def attribute_help() -> dict[str, str]:
@@ -27,21 +34,33 @@ def attribute_help() -> dict[str, str]:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add one flag for each attribute of `RunConfig`, and `--config` and `--option`."""
-    helps = attribute_help()
+    """Add one flag for each attribute of `RunConfig`, and `--config` and `--option`. A recipe goes before the defaults."""
+    helps, hints = attribute_help(), get_type_hints(RunConfig)
+    defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
     parser.add_argument("--config", type=Path, metavar="YAML", help="recipe file; without it, the recipe of the method is used")
-    for f in dataclasses.fields(RunConfig):
-        flag = "--" + f.name.replace("_", "-")
-        if f.name == "method_options":
-            text = "option of the method, such as r=16; repeatable"
-            parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=text)
-        elif f.name in _SWITCHES:
-            parser.add_argument(flag, action="store_true", default=None, help=helps[f.name])
-        elif f.name == "shots":
-            parser.add_argument(flag, metavar="N", help=helps[f.name].replace("None", "'all'"))
-        else:
-            kind = float if f.name in _FLOATS else _TYPES.get(f.name, str)
-            parser.add_argument(flag, type=kind, metavar="N" if kind is not str else "NAME", help=helps[f.name])
+    helps["method"] = f"adaptation method by name. With a recipe of their own: {', '.join(recipe_names())}."
+    for title, names in _GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            flag, text = "--" + name.replace("_", "-"), helps[name]
+            if defaults[name] not in (dataclasses.MISSING, None, False):
+                text += f" Default: {defaults[name]}."
+            kinds = {hints[name], *get_args(hints[name])}
+            if name == "subset":
+                group.add_argument(flag, choices=list(SUBSETS), help="which of the five image sets.")
+            elif name == "method_options":
+                text = "option of the method, such as r=16; repeatable"
+                group.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=text)
+            elif name == "shots":
+                group.add_argument(flag, metavar="N", help=text.replace("None", "all"))
+            elif bool in kinds:
+                group.add_argument(flag, action="store_true", default=None, help=text)
+            elif get_origin(hints[name]) is Literal:
+                group.add_argument(flag, choices=get_args(hints[name]), help=text)
+            elif kinds & {int, float}:
+                group.add_argument(flag, type=float if float in kinds else int, metavar="N", help=text)
+            else:
+                group.add_argument(flag, metavar="NAME", help=text)
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:
