@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from .processing import Processing, resize
+from .processing import Processing
+from .resize import resize
 
 SCALE = (0.08, 1.0)
 RATIO = (3 / 4, 4 / 3)

@@ -13,19 +13,20 @@ most some bytes that no index names; the next one writes over them. Readers take
 import json
 import os
 import shutil
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ..errors import MedfmcError
 from ..files import write_json
 
 SCHEMA = 1
 _KIND = "medfmc_hf pixels"
-_FILES = ("index.bin", "pixels.bin", "store.json")
+_INDEX, _PIXELS, _STORE = "index.bin", "pixels.bin", "store.json"
+_FILES = (_INDEX, _PIXELS, _STORE)  # in the order in which they are removed
 _RECORD = np.dtype([("identity", "V16"), ("offset", "<u8"), ("channels", "<u4"), ("check", "<u4")])
 
 
@@ -41,85 +42,109 @@ class PixelStore:
 
     Attributes:
         folder: where its files are.
+        height: rows of its pictures, in pixels.
+        width: columns of its pictures, in pixels.
         where: identity of a stored picture to (first byte in `pixels.bin`, channels), as of the last `refresh`.
     """
 
     def __init__(self, root: Path, subset: str, geometry: str, height: int, width: int) -> None:
         self.folder = root / f"{subset}-{geometry}"
-        self.description = {"kind": _KIND, "schema": SCHEMA, "subset": subset, "geometry": geometry, "height": height, "width": width}
+        self.height, self.width = height, width
         self.where: dict[bytes, tuple[int, int]] = {}
-        self._area = height * width
-        self._read = 0  # records
-        self._end = 0  # bytes of pixels.bin that the index names
+        self._description = {"kind": _KIND, "schema": SCHEMA, "subset": subset, "geometry": geometry, "height": height, "width": width}
+        self._records = 0  # of the index that were read
+        self._end = 0  # bytes of pixels.bin that they name
         self.refresh()
 
     @property
     def lock_path(self) -> Path:
-        """Beside the folder, so that the lock outlives a cleared store."""
-        return self.folder.with_name(f"{self.folder.name}.lock")
+        """Who holds this lock may write. It lies outside the folder, so that it outlives a cleared store."""
+        return _lock_path(self.folder)
 
     def refresh(self) -> None:
-        """Learn of the pictures that other processes stored since."""
+        """Learn of the pictures that other processes have stored since."""
         try:
-            with (self.folder / "index.bin").open("rb") as file:
-                file.seek(self._read * _RECORD.itemsize)
+            with (self.folder / _INDEX).open("rb") as file:
+                file.seek(self._records * _RECORD.itemsize)
                 data = file.read()
         except FileNotFoundError:
-            self.where, self._read, self._end = {}, 0, 0
-            return
+            data = b""
         records = np.frombuffer(data, _RECORD, count=len(data) // _RECORD.itemsize)
-        for record in records:
-            if _check(record) != record["check"]:
-                break  # torn by a crash: what follows will be written again
-            offset, channels = int(record["offset"]), int(record["channels"])
-            self.where[record["identity"].tobytes()] = (offset, channels)
-            self._end = max(self._end, offset + channels * self._area)
-            self._read += 1
+        whole = _check(records) == records["check"]
+        records = records[: len(records) if whole.all() else int(whole.argmin())]  # what a crash tore will be written again
+        offsets, depths = records["offset"].tolist(), records["channels"].tolist()
+        self.where.update(zip((bytes(name) for name in records["identity"]), zip(offsets, depths)))
+        self._records += len(records)
+        if offsets:
+            self._end = offsets[-1] + depths[-1] * self.height * self.width
 
     def open(self) -> np.ndarray:
-        """All stored pixels, uint8, flat, mapped from the file and not read."""
-        path = self.folder / "pixels.bin"
-        return np.memmap(path, np.uint8, "r") if self.where else np.empty(0, np.uint8)
+        """All stored pixels, uint8, flat, mapped and not read."""
+        return np.memmap(self.folder / _PIXELS, np.uint8, "r") if self.where else np.empty(0, np.uint8)
 
     def prepare(self) -> None:
-        """Make the folder. The caller holds the lock."""
+        """Make the folder, and read the index anew. The caller holds the lock.
+
+        Raises:
+            MedfmcError: the folder is of another version.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "store.json"
+        path = self.folder / _STORE
         if not path.exists():
-            write_json(path, self.description)
-        elif json.loads(path.read_text(encoding="utf-8")) != self.description:
-            raise MedfmcError(f"{self.folder} was written by another version of medfmc_hf; remove it with `medfmc cache clear`.")
+            write_json(path, self._description)
+        elif _read_description(path) != self._description:
+            raise MedfmcError(f"{self.folder} was not written by this version of medfmc_hf; move it away or use another pixel cache.")
+        self.where, self._records, self._end = {}, 0, 0
         self.refresh()
 
-    def append(self, pictures: Iterable[tuple[bytes, np.ndarray]]) -> None:
+    def append(self, pictures: Sequence[tuple[bytes, np.ndarray]]) -> None:
         """Store pictures, durably. The caller holds the lock and has called `prepare`.
 
         Args:
             pictures: (identity, uint8 (C, height, width)).
         """
-        records, end = [], self._end
-        with (self.folder / "pixels.bin").open("r+b" if (self.folder / "pixels.bin").exists() else "w+b") as file:
-            file.seek(end)
-            for identity, pixels in pictures:
-                file.write(np.ascontiguousarray(pixels).data)
-                record = np.zeros((), _RECORD)
-                record["identity"], record["offset"], record["channels"] = np.void(identity), end, pixels.shape[0]
-                record["check"] = _check(record)
-                records.append(record)
-                end += pixels.size
-            file.flush()
-            os.fsync(file.fileno())
-        with (self.folder / "index.bin").open("r+b" if (self.folder / "index.bin").exists() else "w+b") as file:
-            file.seek(self._read * _RECORD.itemsize)
-            file.write(np.array(records, _RECORD).tobytes())
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
+        if not pictures:
+            return
+        records = np.zeros(len(pictures), _RECORD)
+        sizes = [pixels.size for _, pixels in pictures]
+        records["identity"] = np.frombuffer(b"".join(name for name, _ in pictures), "V16")
+        records["channels"] = [pixels.shape[0] for _, pixels in pictures]
+        records["offset"] = self._end + np.cumsum([0, *sizes[:-1]])
+        records["check"] = _check(records)
+        _write_at(self.folder / _PIXELS, self._end, (np.ascontiguousarray(pixels).data for _, pixels in pictures))
+        _write_at(self.folder / _INDEX, self._records * _RECORD.itemsize, [records.tobytes()])
         self.refresh()
 
 
-def _check(record: np.ndarray) -> int:
-    return zlib.crc32(record.tobytes()[:28])
+def _write_at(path: Path, position: int, chunks: Iterable[bytes | memoryview]) -> None:
+    """Overwrite a file from a position on, cut it off behind, and wait until it is on disk."""
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b") as file:
+        file.seek(position)
+        for chunk in chunks:
+            file.write(chunk)
+        file.truncate()
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check(records: np.ndarray) -> np.ndarray:
+    """A checksum of each record, uint32; not 0 for a record of zeros, which a crash may leave."""
+    words = np.ascontiguousarray(records).view("<u4").reshape(len(records), 8)[:, :7]
+    factors = np.array([2654435761, 2246822519, 3266489917, 668265263, 374761393, 2869860233, 3624381081], np.uint32)
+    return (words * factors).sum(axis=1, dtype=np.uint32) + np.uint32(0x9E3779B9)
+
+
+def _lock_path(folder: Path) -> Path:
+    return folder.parent / ".locks" / f"{folder.name}.lock"
+
+
+def _read_description(path: Path) -> dict | None:
+    """What `store.json` says, if it is one of ours."""
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return description if isinstance(description, dict) and description.get("kind") == _KIND else None
 
 
 @dataclass(frozen=True)
@@ -144,17 +169,20 @@ class StoreInfo:
 def list_stores(root: Path) -> list[StoreInfo]:
     """The stores below `root`, by name; whatever else is there is passed over."""
     found = []
-    for path in sorted(root.glob("*/store.json")):
-        try:
-            description = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+    for path in sorted(root.glob(f"*/{_STORE}")):
+        description = _read_description(path)
+        if description is None:
             continue
-        if not isinstance(description, dict) or description.get("kind") != _KIND:
-            continue
-        files = {name: path.with_name(name) for name in _FILES}
-        size = {name: file.stat().st_size for name, file in files.items() if file.exists()}
-        pictures = size.get("index.bin", 0) // _RECORD.itemsize
-        found.append(StoreInfo(path.parent, str(description.get("subset")), str(description.get("geometry")), pictures, sum(size.values())))
+        sizes = {name: (path.parent / name).stat().st_size for name in _FILES if (path.parent / name).exists()}
+        found.append(
+            StoreInfo(
+                folder=path.parent,
+                subset=str(description.get("subset")),
+                geometry=str(description.get("geometry")),
+                pictures=sizes.get(_INDEX, 0) // _RECORD.itemsize,
+                bytes=sum(sizes.values()),
+            )
+        )
     return found
 
 
@@ -162,18 +190,20 @@ def clear_store(store: StoreInfo) -> None:
     """Remove a store's own files, and its folder if nothing else is in it.
 
     Raises:
-        MedfmcError: a process is writing to it.
+        MedfmcError: another process is writing to it, or a file cannot be removed.
     """
-    from filelock import FileLock, Timeout
-
+    lock = _lock_path(store.folder)
     try:
-        with FileLock(f"{store.folder}.lock", timeout=0):
+        lock.parent.mkdir(exist_ok=True)
+        with FileLock(lock, timeout=0):
             for name in _FILES:
                 (store.folder / name).unlink(missing_ok=True)
             if not any(store.folder.iterdir()):
                 store.folder.rmdir()
     except Timeout:
         raise MedfmcError(f"another process is writing to {store.folder}; wait for it or stop it, then clear again.") from None
+    except OSError as error:
+        raise MedfmcError(f"{store.folder} cannot be cleared ({error.strerror or error}).") from None
 
 
 def check_disk(folder: Path, needed: int) -> None:

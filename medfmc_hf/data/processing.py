@@ -1,24 +1,23 @@
-"""From a decoded picture to the tensor a backbone expects: the numbers of its image processor, the resize, the normalisation.
+"""What lies between a decoded picture and the tensor a backbone expects: the numbers of its image processor, and their application.
 
-The numbers are those of the processor that the backbone names (`preprocessor_config.json`), read through transformers, which knows the
-defaults of every processor class. The work is plain torch on uint8: no torchvision, and the values of transformers' PIL processors
-to one grey level, several times faster (`benchmarks/pixels.py`).
+The numbers are those of the processor that the backbone names (`preprocessor_config.json`). Pixels stay uint8, and grey ones stay
+grey, until they are normalised; values are those of transformers' PIL processors to one grey level.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..errors import MedfmcError
 from ..progress import say
+from .resize import RESAMPLES, centre_crop, resize_as_pillow, shortest_edge_size
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers, which processors store
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Processing:
     Attributes:
         height: rows of the result, in pixels.
         width: columns of the result, in pixels.
-        resize: `(height, width)`, which squashes the picture to that size ("direct"), or `(edge,)`, which scales the shorter edge to
-            `edge` and keeps the shape ("shortest-edge").
-        resample: one of `RESAMPLES`.
+        resize: `(height, width)`, which squashes the picture to that size, or `(edge,)`, which scales the shorter edge to `edge` and keeps
+            the shape.
+        resample: one of `medfmc_hf.data.resize.RESAMPLES`.
         rescale: factor that is applied to 0..255 before normalising.
         mean: per channel (red, green, blue), subtracted after rescaling.
         std: per channel, divided by.
@@ -43,16 +42,16 @@ class Processing:
     resize: tuple[int, int] | tuple[int]
     resample: str = "bicubic"
     rescale: float = 1 / 255
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
 
     def __post_init__(self) -> None:
         if self.resample not in RESAMPLES:
             raise MedfmcError(f"resample is one of {', '.join(RESAMPLES)}; got {self.resample!r}.")
         if len(self.resize) not in (1, 2) or min(self.height, self.width, *self.resize) < 1:
             raise MedfmcError(f"sizes are at least one pixel; got {self.height} x {self.width}, resize {self.resize}.")
-        if not all(self.std):
-            raise MedfmcError(f"the standard deviation of a channel cannot be 0; got {self.std}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
+            raise MedfmcError(f"expected three means and three standard deviations other than 0; got {self.mean} and {self.std}.")
 
     @property
     def rule(self) -> str:
@@ -61,7 +60,7 @@ class Processing:
 
     @property
     def geometry(self) -> str:
-        """What determines the uint8 pixels, as short text fit for a file name: two backbones that differ only in mean and std share it."""
+        """What determines the uint8 pixels, as short text fit for a file name: backbones that differ in mean and std alone share it."""
         name = f"{self.height}x{self.width}-{self.resample}"
         if self.rule == "shortest-edge":
             return f"{name}-edge{self.resize[0]}"
@@ -69,149 +68,7 @@ class Processing:
 
     def key(self) -> str:
         """All the numbers as stable text: equal text, equal tensors."""
-        numbers = ",".join(f"{value:.9g}" for value in (self.rescale, *self.mean, *self.std))
-        return f"{self.geometry}:{numbers}"
-
-
-def processing_of(model: str, *, revision: str | None = None, image_size: int | None = None) -> Processing:
-    """The numbers of a backbone's image processor.
-
-    Args:
-        model: Hub id or local folder of the backbone.
-        revision: branch, tag or commit on the Hub.
-        image_size: side of the square that the backbone shall see instead of its own size, in pixels. What the processor resizes to
-            before cropping grows in proportion.
-
-    Raises:
-        MedfmcError: the backbone cannot be reached, or its processor does something that has no fixed-size equivalent here.
-    """
-    from transformers.models.auto.image_processing_auto import get_image_processor_config
-
-    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
-        raise MedfmcError(f"image_size is a whole number of pixels; got {image_size!r}.")
-    try:
-        values = get_image_processor_config(model, revision=revision)
-    except (OSError, ValueError) as error:
-        raise MedfmcError(f"the image processor of {model!r} cannot be read: {_first_line(error)}") from None
-    if not values:
-        return _default_processing(model, revision, image_size)
-    processor = _processor(model, values)
-    rule = _RULES.get(type(processor).__name__.removesuffix("Pil"), _generic)
-    processing = rule(processor, image_size, f"the image processor of {model!r}")
-    return replace(processing, mean=_three(processing.mean), std=_three(processing.std))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _three(values) -> tuple[float, float, float]:
-    values = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
-    return values * 3 if len(values) == 1 else values
-
-
-def _default_processing(model: str, revision: str | None, image_size: int | None) -> Processing:
-    from transformers import AutoConfig
-
-    if image_size is None:
-        try:
-            config = AutoConfig.from_pretrained(model, revision=revision)
-        except (OSError, ValueError) as error:
-            raise MedfmcError(f"{model!r} has no image processor, and its config cannot be read: {_first_line(error)}") from None
-        image_size = getattr(getattr(config, "vision_config", config), "image_size", None) or 224
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    say(f"{model} names no image processor: bicubic resize to {height} x {width} and ImageNet's mean and standard deviation are used.")
-    return Processing(height, width, (height, width))
-
-
-def _processor(model: str, values: dict):
-    """An instance of the processor class that `values` names, in transformers' PIL flavour: it fills in the defaults of its class."""
-    from transformers.image_processing_backends import PilBackend
-    from transformers.models.auto.image_processing_auto import get_image_processor_class_from_name
-
-    name = values.get("image_processor_type") or (values.get("feature_extractor_type") or "").replace("FeatureExtractor", "ImageProcessor")
-    name = name.removesuffix("Fast").removesuffix("Pil")
-    if name == "DINOv3ViTImageProcessor":
-        # It exists for torchvision only, and rescales before it resizes, which is the same to half a grey level.
-        values = {"resample": 2, "image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD), **values}
-        name = "ViTImageProcessor"
-    found = get_image_processor_class_from_name(name + "Pil") if name else None
-    if found is None or not issubclass(found, PilBackend):
-        raise MedfmcError(
-            f"the image processor of {model!r} is {name or 'without a name'}, which has no PIL version in transformers; "
-            "use a backbone with a ViT, DeiT, BEiT, CLIP, SigLIP, BiT, ConvNeXt or EfficientNet processor."
-        )
-    plain = all(
-        getattr(found, step) is getattr(PilBackend, step) for step in ("_preprocess", "resize", "center_crop", "rescale", "normalize")
-    )
-    if name not in _RULES and not plain:
-        raise MedfmcError(f"the image processor of {model!r} is {name}, whose steps medfmc_hf does not know; use another backbone.")
-    return found(**{key: value for key, value in values.items() if key in found.valid_kwargs.__annotations__})
-
-
-def _finish(processor, height: int, width: int, resize: tuple) -> Processing:
-    """Rescaling and normalising, which all processors share."""
-    return Processing(
-        height=height,
-        width=width,
-        resize=resize,
-        resample=RESAMPLES[int(processor.resample)] if processor.resample is not None else "bilinear",
-        rescale=processor.rescale_factor if processor.do_rescale else 1.0,
-        mean=processor.image_mean if processor.do_normalize else (0.0,),
-        std=processor.image_std if processor.do_normalize else (1.0,),
-    )
-
-
-def _generic(processor, image_size: int | None, what: str) -> Processing:
-    """Resize directly or by the shortest edge, then perhaps crop the centre."""
-    size, crop = processor.size, processor.crop_size if processor.do_center_crop else None
-    if getattr(processor, "do_pad", None):
-        raise MedfmcError(f"{what} pads pictures to a common size; medfmc_hf does not. Use a backbone whose processor resizes.")
-    if not processor.do_resize:
-        fault = "does not resize"
-    elif size.longest_edge or size.max_height:
-        fault = "limits the longest edge, so that results differ in shape,"
-    elif size.shortest_edge and not crop:
-        fault = "resizes the shortest edge and does not crop, so that results differ in shape,"
-    else:
-        resize = (size.shortest_edge,) if size.shortest_edge else (size.height, size.width)
-        height, width = (crop.height, crop.width) if crop else resize
-        if image_size is not None:
-            shorter = min(height, width)
-            resize = tuple(max(1, round(edge * image_size / shorter)) for edge in (resize if height == width else resize[:1] * len(resize)))
-            height = width = image_size
-        return _finish(processor, height, width, resize)
-    if image_size is None:
-        raise MedfmcError(f"{what} {fault} and pictures could not share a batch; give image_size to resize to a square instead.")
-    return _finish(processor, image_size, image_size, (image_size, image_size))
-
-
-def _convnext(processor, image_size: int | None, what: str) -> Processing:
-    """ConvNeXt, RegNet and ResNet: below 384 the shortest edge goes to size / crop_pct and the centre is cropped; else a squash."""
-    if not processor.do_resize or not processor.size.shortest_edge:
-        return _generic(processor, image_size, what)
-    edge = image_size or processor.size.shortest_edge
-    resize = (int(edge / processor.crop_pct),) if edge < 384 else (edge, edge)
-    return _finish(processor, edge, edge, resize)
-
-
-def _efficientnet(processor, image_size: int | None, what: str) -> Processing:
-    """EfficientNet: perhaps an offset of -1 after rescaling, perhaps a second division by std."""
-    processing = _generic(processor, image_size, what)
-    mean, std = _three(processing.mean), _three(processing.std)
-    if processor.do_rescale and processor.rescale_offset:
-        mean = tuple(value + 1 for value in mean)
-    if processor.include_top:
-        std = tuple(a * b for a, b in zip(std, _three(processor.image_std)))
-    return replace(processing, mean=mean, std=std)
-
-
-# Processors whose steps differ from the generic ones in a way that is known here, by class name; BEiT's only adds label maps.
-_RULES = {
-    "BeitImageProcessor": _generic,
-    "ConvNextImageProcessor": _convnext,
-    "EfficientNetImageProcessor": _efficientnet,
-}
+        return f"{self.geometry}:" + ",".join(f"{value:.9g}" for value in (self.rescale, *self.mean, *self.std))
 
 
 def process(picture: np.ndarray | torch.Tensor, processing: Processing) -> torch.Tensor:
@@ -225,55 +82,9 @@ def process(picture: np.ndarray | torch.Tensor, processing: Processing) -> torch
         uint8, (C, height, width); C is 1 for grey and 3 for RGB. Within one grey level of transformers' PIL processor.
     """
     picture = torch.as_tensor(picture)
-    channels_first = picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)
-    height, width = channels_first.shape[1:]
-    if processing.rule == "direct":
-        size = processing.resize
-    else:
-        edge = processing.resize[0]
-        size = (int(edge * height / width), edge) if width <= height else (edge, int(edge * width / height))
-    return centre_crop(resize(channels_first, size, processing.resample), processing.height, processing.width)
-
-
-def resize(picture: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """Antialiased resize of one uint8 picture (C, H, W) to `size`, (height, width), as Pillow does it; on the device the picture is on."""
-    size = tuple(size)
-    if tuple(picture.shape[1:]) == size:
-        return picture.contiguous()
-    if resample not in ("bilinear", "bicubic"):
-        return _pillow_resize(picture, size, resample)
-    if picture.device.type == "cpu":
-        return F.interpolate(picture[None], size=size, mode=resample, antialias=True)[0].contiguous()
-    # Other devices have no uint8 kernel.
-    return F.interpolate(picture[None].float(), size=size, mode=resample, antialias=True)[0].round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _pillow_resize(picture: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """The kernels that torch lacks."""
-    from PIL import Image
-
-    array = picture.permute(1, 2, 0).cpu().numpy()
-    image = Image.fromarray(np.ascontiguousarray(array[..., 0] if array.shape[2] == 1 else array))
-    resized = np.array(image.resize(size[::-1], RESAMPLES.index(resample)))
-    resized = torch.from_numpy(resized if resized.ndim == 3 else resized[..., None])
-    return resized.permute(2, 0, 1).contiguous().to(picture.device)
-
-
-def centre_crop(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The middle of a picture (C, H, W), with zeros where it is smaller than asked."""
-    have_height, have_width = picture.shape[1:]
-    if (have_height, have_width) == (height, width):
-        return picture
-    top, left = math.ceil(max(height - have_height, 0) / 2), math.ceil(max(width - have_width, 0) / 2)
-    if top or left or have_height < height or have_width < width:
-        padded = picture.new_zeros(picture.shape[0], max(height, have_height), max(width, have_width))
-        padded[:, top : top + have_height, left : left + have_width] = picture
-        picture = padded
-        # transformers rounds the origin before it pads
-        top, left = top + (have_height - height) // 2, left + (have_width - width) // 2
-    else:
-        top, left = (have_height - height) // 2, (have_width - width) // 2
-    return picture[:, top : top + height, left : left + width].contiguous()
+    picture = picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)
+    size = processing.resize if processing.rule == "direct" else shortest_edge_size(*picture.shape[1:], processing.resize[0])
+    return centre_crop(resize_as_pillow(picture, size, processing.resample), processing.height, processing.width)
 
 
 def normalise(
@@ -285,13 +96,154 @@ def normalise(
         batch: uint8, (B, C, h, w), C = 1 or 3.
         processing: as `processing_of` gives it.
         dtype: of the result; the arithmetic is float32.
-        device: where to; the bytes travel as uint8.
+        device: where to; the pixels travel as bytes.
 
     Returns:
         (B, 3, h, w), `(x * rescale - mean) / std`.
     """
-    batch = batch.to(device, non_blocking=True) if device is not None else batch
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (processing.mean, processing.std))
-    scale = (processing.rescale / std).to(batch.device, torch.float32)
-    offset = (-mean / std).to(batch.device, torch.float32)
-    return torch.addcmul(offset, batch.float(), scale).to(dtype)
+    if device is not None:
+        batch = batch.to(device, non_blocking=True)
+    scale = [processing.rescale / std for std in processing.std]
+    shift = [-mean / std for mean, std in zip(processing.mean, processing.std)]
+    scale, shift = (torch.tensor(values, dtype=torch.float32, device=batch.device).view(1, 3, 1, 1) for values in (scale, shift))
+    return torch.addcmul(shift, batch.float(), scale).to(dtype)
+
+
+# What each processor class of transformers does where a backbone's file is silent. Swin and ViT-MAE name ViT's, DINOv2 BiT's, ResNet and
+# RegNet ConvNeXt's. DINOv3's rescales before it resizes, which is the same to half a grey level.
+_SQUARE = {"size": {"height": 224, "width": 224}, "square": True, "crop": 224, "do_center_crop": False}
+_EDGE = {"size": {"shortest_edge": 224}, "square": False, "crop": 224, "do_center_crop": True}
+_CLASSES: dict[str, dict[str, Any]] = {
+    "ViTImageProcessor": {**_SQUARE, "resample": 2, "normalise": _HALF},
+    "DeiTImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF, "size": {"height": 256, "width": 256}, "do_center_crop": True},
+    "BeitImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF},
+    "SiglipImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF, "square": False},
+    "PvtImageProcessor": {**_SQUARE, "resample": 3, "normalise": IMAGENET},
+    "DINOv3ViTImageProcessor": {**_SQUARE, "resample": 2, "normalise": IMAGENET},
+    "CLIPImageProcessor": {**_EDGE, "resample": 3, "normalise": _CLIP},
+    "BitImageProcessor": {**_EDGE, "resample": 3, "normalise": _CLIP},
+    "ConvNextImageProcessor": {**_EDGE, "resample": 3, "normalise": _HALF, "size": {"shortest_edge": 384}, "do_center_crop": False},
+    "EfficientNetImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF, "size": {"height": 346, "width": 346}, "crop": 289},
+}
+
+
+def processing_of(model: str, *, revision: str | None = None, image_size: int | None = None) -> Processing:
+    """The numbers of a backbone's image processor.
+
+    A backbone without one gets a bicubic resize to its config's `image_size` (else 224) and ImageNet's mean and standard deviation, and a
+    message says so.
+
+    Args:
+        model: Hub id or local folder of the backbone.
+        revision: branch, tag or commit on the Hub.
+        image_size: side of the square that the backbone shall see instead of its own size, in pixels. What the processor resizes to
+            before it crops grows in proportion.
+
+    Raises:
+        MedfmcError: the backbone cannot be reached, or its processor does something that is not done here.
+    """
+    from transformers.models.auto.image_processing_auto import get_image_processor_config
+
+    if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
+        raise MedfmcError(f"image_size is a whole number of pixels; got {image_size!r}.")
+    try:
+        values = get_image_processor_config(model, revision=revision)
+    except (OSError, ValueError) as error:
+        raise MedfmcError(f"the image processor of {model!r} cannot be read: {_first_line(error)}") from None
+    if not values:
+        return _default(model, revision, image_size)
+    name = values.get("image_processor_type") or str(values.get("feature_extractor_type")).replace("FeatureExtractor", "ImageProcessor")
+    name = name.removesuffix("Fast").removesuffix("Pil")
+    if name not in _CLASSES:
+        raise MedfmcError(f"the image processor of {model!r} is {name}; medfmc_hf knows {', '.join(_CLASSES)}.")
+    try:
+        return _from_values(name, values, image_size)
+    except (MedfmcError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise MedfmcError(f"the image processor of {model!r} ({name}) cannot be used: {error}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _default(model: str, revision: str | None, image_size: int | None) -> Processing:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model, revision=revision)
+    except (OSError, ValueError) as error:
+        raise MedfmcError(f"{model!r} has no image processor, and its config cannot be read: {_first_line(error)}") from None
+    if config.model_type == "timm_wrapper":
+        raise MedfmcError(
+            f"{model!r} is a timm checkpoint, whose transforms need torchvision; use a transformers checkpoint of the same backbone."
+        )
+    size = image_size or getattr(getattr(config, "vision_config", config), "image_size", None) or 224
+    height, width = (size, size) if isinstance(size, int) else size
+    say(f"{model} names no image processor: bicubic resize to {height} x {width}, and ImageNet's mean and standard deviation.")
+    return Processing(height, width, (height, width))
+
+
+def _from_values(name: str, values: dict, image_size: int | None) -> Processing:
+    """A processor's file, on top of the defaults of its class."""
+    default = _CLASSES[name]
+
+    def value(key: str, otherwise: Any) -> Any:
+        return otherwise if values.get(key) is None else values[key]
+
+    if value("do_pad", False):
+        raise MedfmcError("it pads pictures to a common size, which is not done here.")
+    height, width, edges = _sizes(name, values, value, image_size)
+    rescale = value("rescale_factor", 1 / 255) if value("do_rescale", True) else 1.0
+    mean, std = _three(value("image_mean", default["normalise"][0])), _three(value("image_std", default["normalise"][1]))
+    divisor = std
+    if not value("do_normalize", True):
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    if name == "EfficientNetImageProcessor":
+        if value("do_rescale", True) and value("rescale_offset", False):
+            mean = tuple(m + 1 for m in mean)  # it shifts by -1 after rescaling
+        if value("include_top", True):
+            std = tuple(s * d for s, d in zip(std, divisor))  # and divides a second time
+    return Processing(height, width, edges, RESAMPLES[int(value("resample", default["resample"]))], rescale, mean, std)
+
+
+def _three(values: float | Sequence[float]) -> tuple[float, ...]:
+    values = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
+    return values * 3 if len(values) == 1 else values
+
+
+def _size_dict(size: int | Sequence[int] | dict, square: bool) -> dict[str, int]:
+    """The forms a size has had over the years, as the one of today."""
+    if isinstance(size, dict):
+        return {key: edge for key, edge in size.items() if edge is not None}
+    if isinstance(size, Sequence):
+        return dict(zip(("height", "width"), size, strict=True))
+    return {"height": size, "width": size} if square else {"shortest_edge": size}
+
+
+def _sizes(name: str, values: dict, value, image_size: int | None) -> tuple[int, int, tuple]:
+    """Height, width and `Processing.resize`."""
+    default = _CLASSES[name]
+    size = _size_dict(value("size", default["size"]), value("default_to_square", default["square"]))
+    crop = _size_dict(value("crop_size", default["crop"]), True) if value("do_center_crop", default["do_center_crop"]) else None
+    problem = None
+    if not value("do_resize", True):
+        problem = "it does not resize"
+    elif name == "ConvNextImageProcessor":  # below 384 it resizes to size / crop_pct and crops, from there on it squashes
+        if set(size) == {"shortest_edge"} and not crop:
+            edge = image_size or size["shortest_edge"]
+            return edge, edge, (int(edge / value("crop_pct", 224 / 256)),) if edge < 384 else (edge, edge)
+        problem = f"its size is {size} and it crops to {crop}"
+    elif set(size) not in ({"shortest_edge"}, {"height", "width"}):
+        problem = f"its size is {size}"
+    elif not crop and "shortest_edge" in size:
+        problem = "it keeps the shape of pictures and does not crop"
+    if problem and image_size is None:
+        raise MedfmcError(f"{problem}, so pictures could not share a batch; give image_size to squash them to a square instead.")
+    if problem:
+        return image_size, image_size, (image_size, image_size)
+    edges = tuple(size.values()) if "shortest_edge" in size else (size["height"], size["width"])
+    height, width = (crop["height"], crop["width"]) if crop else edges
+    if image_size is None:
+        return height, width, edges
+    scales = (image_size / min(height, width),) if len(edges) == 1 else (image_size / height, image_size / width)
+    return image_size, image_size, tuple(max(1, round(edge * scale)) for edge, scale in zip(edges, scales))

@@ -1,0 +1,156 @@
+"""Training pictures: decoded once, kept in memory at full size within a budget, and cut into views for each batch."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from ..errors import MedfmcError
+from ..progress import bar, say
+from .augmentation import crop_flip
+from .pictures import decode
+from .processing import Processing, process
+from .rows import PictureRows, in_order
+
+if TYPE_CHECKING:
+    import datasets
+
+PICTURE_BUDGET = 4 << 30  # bytes of decoded training pictures kept in memory unless the caller says otherwise
+
+
+class PictureStore:
+    """Decoded pictures in memory, shared by all runs of a process; beyond the budget the least recently used are dropped.
+
+    Args:
+        budget_bytes: how much may be kept, on all devices together.
+    """
+
+    def __init__(self, budget_bytes: int = PICTURE_BUDGET) -> None:
+        self.budget_bytes = budget_bytes
+        self.bytes = 0
+        self._kept: OrderedDict[tuple, torch.Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+        self._told = False
+
+    def get(self, key: tuple, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What is kept under `key`, or else what `make` gives, which is then kept."""
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        tensor = make()
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = tensor
+                self.bytes += tensor.nbytes
+            while self.bytes > self.budget_bytes:
+                _, dropped = self._kept.popitem(last=False)
+                self.bytes -= dropped.nbytes
+                if not self._told:
+                    self._told = True
+                    budget = f"{self.budget_bytes / 2**30:.1f} GiB"
+                    say(f"the decoded training pictures exceed {budget}; some are decoded again when they are needed.")
+        return tensor
+
+
+class TrainingPixels:
+    """Views of a dataset's rows for training.
+
+    Args:
+        rows: the training rows of a config; rows that repeat a picture share its decoding.
+        processing: as `processing_of` gives it.
+        augmentation: `crop-flip`, a fresh random resized crop and flip each time; `fixed-views`, one of `views` such views that a picture
+            has for good, whatever the run, so that a frozen trunk's outputs can be kept; `none`, what evaluation sees.
+        views: views of a picture, for `fixed-views`.
+        budget_bytes: of a store of its own; what does not fit is decoded again when it is needed.
+        store: decoded pictures to share with other runs, instead of a store of its own.
+        device: where views are cut and returned. A GPU keeps the pictures in its own memory.
+    """
+
+    def __init__(
+        self,
+        rows: "datasets.Dataset",
+        processing: Processing,
+        *,
+        augmentation: Literal["crop-flip", "fixed-views", "none"] = "crop-flip",
+        views: int = 4,
+        budget_bytes: int = PICTURE_BUDGET,
+        store: PictureStore | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        if augmentation not in ("crop-flip", "fixed-views", "none"):
+            raise MedfmcError(f"augmentation is one of crop-flip, fixed-views, none; got {augmentation!r}.")
+        if isinstance(views, bool) or not isinstance(views, int) or views < 1:
+            raise MedfmcError(f"views is a whole number of at least 1; got {views!r}.")
+        self.processing, self.augmentation = processing, augmentation
+        self.views = views if augmentation == "fixed-views" else 1
+        self.device = torch.device(device or "cpu")
+        self.store = store if store is not None else PictureStore(budget_bytes)
+        self._pictures = PictureRows(rows)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def warm(self, progress: str = "training pictures") -> None:
+        """Decode every picture now, on several threads, so that the first epoch does not wait."""
+        rows = list(self._pictures.distinct().values())
+        make = self._picture if self.augmentation == "crop-flip" else self._fixed
+        for _ in bar(in_order(make, rows), total=len(rows), desc=progress, unit="picture"):
+            pass
+
+    def batch(self, indices: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+        """Views of some rows.
+
+        Args:
+            indices: row numbers; a row may come more than once.
+            generator: CPU generator of all draws, which are made in the order of `indices`.
+
+        Returns:
+            uint8, (B, C, height, width) on the device; C is 1 where all pictures are grey, else 3.
+        """
+        views = [self._view(row, generator) for row in np.asarray(indices, np.int64).tolist()]
+        channels = max((view.shape[0] for view in views), default=1)
+        if not views:
+            return torch.empty(0, channels, self.processing.height, self.processing.width, dtype=torch.uint8, device=self.device)
+        return torch.stack([view.expand(channels, -1, -1) for view in views])
+
+    def view(self, row: int, number: int) -> torch.Tensor:
+        """Fixed view `number` (0 to `views - 1`) of a row: uint8, (C, height, width) on the device.
+
+        Raises:
+            MedfmcError: the views are drawn anew each time.
+        """
+        if self.augmentation == "crop-flip":
+            raise MedfmcError("crop-flip draws its views anew each time; use the augmentation fixed-views or none to have fixed ones.")
+        return self._fixed(row)[number]
+
+    def _view(self, row: int, generator: torch.Generator) -> torch.Tensor:
+        if self.augmentation == "crop-flip":
+            return crop_flip(self._picture(row), self.processing, generator)
+        number = int(torch.randint(self.views, (1,), generator=generator)) if self.augmentation == "fixed-views" else 0
+        return self._fixed(row)[number]
+
+    def _picture(self, row: int) -> torch.Tensor:
+        """The whole picture: uint8, (C, H, W), rows of pixels one after the other in memory."""
+
+        def make() -> torch.Tensor:
+            pixels = torch.from_numpy(decode(self._pictures.source(row)))
+            return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).to(self.device)
+
+        return self.store.get((self._pictures.identities[row], self.device), make)
+
+    def _fixed(self, row: int) -> torch.Tensor:
+        """All the fixed views of a row: uint8, (views, C, height, width)."""
+        name = self._pictures.identities[row]
+
+        def make() -> torch.Tensor:
+            if self.augmentation == "none":
+                return process(decode(self._pictures.source(row)), self.processing)[None].to(self.device)
+            generator = torch.Generator().manual_seed(int.from_bytes(name[:7], "big"))
+            picture = self._picture(row)
+            return torch.stack([crop_flip(picture, self.processing, generator) for _ in range(self.views)])
+
+        return self.store.get((name, self.device, self.processing.geometry, self.augmentation, self.views), make)
