@@ -1,100 +1,40 @@
 """Backbone and method name in, model with a trainable head out; and the way back: save, load, strip."""
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import types
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from .anatomy import Anatomy, anatomy_of, head_names, query_value
+from .anatomy import anatomy_of
 from .backbones import Origin, draw_head, load_backbone
 from .errors import MedfmcError
 from .files import atomic_path, write_json
+from .methods import METHODS, Method, all_options, method_of, resolve
 from .subsets import subset_of
 
-PLAIN_WEIGHTS, PLAIN_CONFIG = "trained.safetensors", "trained.json"
-ORIGIN = "backbone.json"
+__all__ = ["METHODS", "Method", "adapt", "after_step", "all_options", "load", "method_of", "reset_head", "resolve", "save", "strip"]
+
+WEIGHTS, ORIGIN = "trained.safetensors", "backbone.json"
 
 
-@dataclass(frozen=True)
-class Method:
-    """A way to adapt a backbone.
-
-    Attributes:
-        name: as on the command line.
-        summary: what it does, and its source.
-        kind: `gradient` (trained by the loop) or `frozen` (a head of `medfmc_hf.frozen` on features computed once).
-        options: the options it knows, with their defaults.
-        build: (backbone, its anatomy, all options) -> the model to train; None where kind is `frozen`.
-    """
-
-    name: str
-    summary: str
-    kind: Literal["gradient", "frozen"]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    build: Callable[[nn.Module, Anatomy, Mapping[str, Any]], nn.Module] | None = None
-
-
-def _lora(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
-    config = LoraConfig(
-        r=options["r"], lora_alpha=options["alpha"], lora_dropout=options["dropout"],
-        target_modules=query_value(model, anatomy), modules_to_save=list(anatomy.heads),
-    )  # fmt: skip
-    return get_peft_model(model, config)
-
-
-def _full(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
-    return model.requires_grad_(True)
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("lora", "low-rank updates of the query and value projections (Hu et al. 2022)", "gradient",
-               {"r": 8, "alpha": 16, "dropout": 0.0}, _lora),
-        Method("full", "every weight of the backbone", "gradient", {}, _full),
-        Method("linear", "logistic regression on frozen features (the paper's Baseline)", "frozen", {}),
-    )
-}  # fmt: skip
-
-
-def method_of(name: str) -> Method:
-    """The method called `name`.
-
-    Raises:
-        MedfmcError: there is none of that name.
-    """
-    if name not in METHODS:
-        raise MedfmcError(f"there is no method {name!r}; known: {', '.join(METHODS)}.")
-    return METHODS[name]
-
-
-def all_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options over the method's defaults.
-
-    Raises:
-        MedfmcError: the method does not know one of them.
-    """
-    known = method_of(name).options
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise MedfmcError(f"method {name} has no option {', '.join(unknown)}; it knows {', '.join(known) or 'none'}.")
-    return {**known, **options}
-
-
-def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = None, *, total_steps: int | None = None) -> nn.Module:
     """Prepare a backbone for training: put the method's weights in, let them and the head train, freeze the rest.
+
+    New weights are drawn from torch's global random numbers.
 
     Args:
         model: what `load_backbone` returned; changed in place.
         method: a name of `METHODS` whose kind is `gradient`.
         options: options of the method; the others keep their defaults.
+        total_steps: optimiser steps of the training to come, which AdaLoRA plans by.
 
     Returns:
         A `PeftModel`, or the model itself for methods that train weights the backbone has. Its output has `.logits`, (B, classes).
@@ -105,18 +45,39 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
     chosen = method_of(method)
     if chosen.build is None:
         raise MedfmcError(f"{method} trains no network: compute features and call medfmc_hf.frozen.HEADS[{method!r}].")
-    chosen_options = all_options(method, options or {})
+    chosen_options = all_options(method, resolve(method, options or {}))
+    if "total_step" in chosen_options and chosen_options["total_step"] is None:
+        if total_steps is None:
+            raise MedfmcError(f"{method} plans its training: give adapt(..., total_steps=optimiser steps of the whole run).")
+        chosen_options["total_step"] = total_steps
     anatomy = anatomy_of(model)
     model.requires_grad_(False)
     adapted = chosen.build(model, anatomy, chosen_options)
-    for name in anatomy.heads:
-        if not isinstance(adapted, PeftModel):
+    if isinstance(adapted, PeftModel):
+        _hold_batch_norm(model)
+    else:
+        for name in anatomy.heads:
             model.get_submodule(name).requires_grad_(True)
+        _freeze_unused(model)
+        if method != "full":
+            _hold_batch_norm(model)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        model.pretrained = {name: value.detach().clone() for name, value in (trained | _moving_statistics(model)).items()}
+    for name in anatomy.heads:
         if not any(p.requires_grad for p in model.get_submodule(name).parameters()):
-            raise MedfmcError(f"the head {name} would stay frozen with {method}; this must not happen, please report it.")
-    if not isinstance(adapted, PeftModel):
-        adapted.pretrained = {name: p.detach().clone() for name, p in adapted.named_parameters() if p.requires_grad}
+            raise MedfmcError(f"the head {name} would stay frozen with {method} and these options.")
     return adapted
+
+
+def after_step(model: nn.Module, step: int) -> None:
+    """What some methods do after each optimiser step: AdaLoRA moves its ranks.
+
+    Args:
+        model: the adapted model, unwrapped.
+        step: number of the step, from 1.
+    """
+    if isinstance(model, PeftModel) and hasattr(model.base_model, "update_and_allocate"):
+        model.base_model.update_and_allocate(step)
 
 
 def reset_head(model: nn.Module, seed: int) -> None:
@@ -132,24 +93,28 @@ def reset_head(model: nn.Module, seed: int) -> None:
 def strip(model: nn.Module) -> nn.Module:
     """Take an adaptation off again. Returns the backbone and its untrained head, bit for bit as they were before `adapt`."""
     if isinstance(model, PeftModel):
-        originals = {
-            name: part.original_module for name, part in model.get_base_model().named_modules() if isinstance(part, ModulesToSaveWrapper)
-        }
+        parts = model.get_base_model().named_modules()
+        originals = {name: part.original_module for name, part in parts if isinstance(part, ModulesToSaveWrapper)}
         model = model.unload()
         for name, original in originals.items():  # PEFT leaves the trained copies in their place
             model.set_submodule(name, original)
     elif hasattr(model, "pretrained"):
+        values = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
             for name, value in model.pretrained.items():
-                model.get_parameter(name).copy_(value)
+                values[name].copy_(value)
         del model.pretrained
+    for part in model.modules():
+        if isinstance(part, _BatchNorm):
+            part.__dict__.pop("train", None)
     return model.requires_grad_(True).eval()
 
 
 def save(model: nn.Module, folder: str | Path) -> list[Path]:
     """Write what was trained, and which backbone it belongs to.
 
-    A PEFT method leaves PEFT's own files (`adapter_config.json`, `adapter_model.safetensors`), any other `trained.safetensors`.
+    A PEFT method leaves PEFT's own files (`adapter_config.json`, `adapter_model.safetensors`), any other `trained.safetensors`. A backbone
+    that was not adapted (train-free methods) leaves `backbone.json` alone.
 
     Returns:
         The files.
@@ -157,15 +122,13 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder)
-    else:
-        trained = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
-        with atomic_path(folder / PLAIN_WEIGHTS) as temporary:
+        model.save_pretrained(folder, save_embedding_layers=False)
+    elif hasattr(model, "pretrained"):
+        values = dict(model.named_parameters()) | dict(model.named_buffers())
+        trained = {name: values[name].detach().contiguous() for name in model.pretrained}
+        with atomic_path(folder / WEIGHTS) as temporary:
             save_file(trained, temporary, metadata={"format": "pt"})
-    origin = model.origin
-    write_json(
-        folder / ORIGIN, {"model": origin.model, "revision": origin.revision, "image_size": origin.image_size, "subset": origin.subset}
-    )
+    write_json(folder / ORIGIN, vars(model.origin))
     return sorted(path for path in folder.iterdir() if path.is_file())
 
 
@@ -175,14 +138,54 @@ def load(folder: str | Path, *, model: str | None = None) -> nn.Module:
     Args:
         folder: the folder of `save`.
         model: where the backbone is now, if it moved.
+
+    Raises:
+        MedfmcError: the folder holds no adaptation, or one of another backbone.
     """
     folder = Path(folder)
     try:
         origin = Origin(**json.loads((folder / ORIGIN).read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise MedfmcError(f"{folder} holds no saved adaptation: it has no {ORIGIN}.") from None
+    is_peft = (folder / "adapter_config.json").is_file()
+    if not is_peft and not (folder / WEIGHTS).is_file():
+        raise MedfmcError(f"{folder} is of a train-free method: its classifier is not a part of the network. Use predictions.parquet.")
     backbone = load_backbone(model or origin.model, subset_of(origin.subset), revision=origin.revision, image_size=origin.image_size)
-    if (folder / "adapter_config.json").is_file():
-        return PeftModel.from_pretrained(backbone, folder).eval()
-    backbone.load_state_dict(load_file(folder / PLAIN_WEIGHTS), strict=False)
+    try:
+        if is_peft:
+            return PeftModel.from_pretrained(backbone, folder).eval()
+        report = backbone.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+    except (RuntimeError, ValueError) as error:
+        raise MedfmcError(f"{folder} does not fit {backbone.origin.model}: {error}") from error
+    if report.unexpected_keys:
+        raise MedfmcError(f"{folder} does not fit {backbone.origin.model}, which has no {', '.join(report.unexpected_keys[:3])}.")
     return backbone.eval()
+
+
+def _freeze_unused(model: nn.Module) -> None:
+    """Freeze what does not reach the logits (mask tokens, CLIP's last norm): DDP waits for gradients that never come."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    size = model.origin.image_size
+    was_training = model.training
+    logits = model.eval()(pixel_values=torch.zeros(1, 3, size, size, device=trained[0].device, dtype=trained[0].dtype)).logits
+    model.train(was_training)
+    for parameter, gradient in zip(trained, torch.autograd.grad(logits.sum(), trained, allow_unused=True)):
+        parameter.requires_grad_(gradient is not None)
+
+
+def _hold_batch_norm(model: nn.Module) -> None:
+    """Keep batch normalisation at its pretrained statistics: they belong to the frozen backbone and no adapter file holds them."""
+    for part in model.modules():
+        if isinstance(part, _BatchNorm):
+            part.train = types.MethodType(_stay_in_eval, part)
+            part.eval()
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    return nn.Module.train(module, False)
+
+
+def _moving_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The statistics of batch normalisation that training will move."""
+    moving = [name for name, part in model.named_modules() if isinstance(part, _BatchNorm) and "train" not in part.__dict__]
+    return {f"{name}.{key}": value for name in moving for key, value in model.get_submodule(name).named_buffers()}

@@ -21,7 +21,7 @@ class Anatomy:
     Attributes:
         family: `tokens` (global attention over one sequence), `windows` (attention inside windows, Swin) or `convolutional`.
         blocks: the residual blocks in order, over all stages.
-        heads: what maps features to logits; always trained. Usually one, two for DeiT with a teacher.
+        heads: the Linear layers that give logits; always trained. Usually one, two for DeiT with a teacher.
     """
 
     family: Family
@@ -57,9 +57,9 @@ def anatomy_of(model: nn.Module, head_needed: bool = True) -> Anatomy:
 
 
 def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    """The names of the modules that map features to logits.
+    """The names of the layers that map features to logits.
 
-    They are the parts beside the one that holds the blocks that end in as many outputs as there are classes.
+    They are the Linear layers with an output for each class that stand beside the part that holds the blocks.
 
     Raises:
         MedfmcError: the classifier has none.
@@ -67,14 +67,15 @@ def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple
     blocks = blocks or _block_names(model)
     trunk = blocks[0].split(".")[0] if blocks else None
     classes = getattr(getattr(model, "config", None), "num_labels", None)
-    heads = tuple(name for name, part in model.named_children() if name != trunk and _ends_in(part, classes))
+    beside = [(name, part) for name, part in model.named_modules() if name.split(".")[0] != trunk]
+    heads = tuple(name for name, part in beside if isinstance(part, nn.Linear) and part.out_features == classes)
     if not heads and hasattr(getattr(model, "timm_model", None), "get_classifier"):
         classifier = model.timm_model.get_classifier()
         heads = tuple(name for name, part in model.named_modules() if part is classifier)
     if not heads:
         raise MedfmcError(
-            f"{type(model).__name__} has no classification head that could be found: looked beside the part that holds the blocks for one "
-            f"with a Linear layer of {classes} outputs. medfmc_hf.backbones.load_backbone gives a head to a backbone that has none."
+            f"{type(model).__name__} has no classification head that could be found: looked beside the part that holds the blocks for a "
+            f"Linear layer with {classes} outputs. medfmc_hf.backbones.load_backbone gives a head to a backbone that has none."
         )
     return heads
 
@@ -88,6 +89,15 @@ def attention_of(block: nn.Module) -> nn.Module | None:
 
 def query_value(model: nn.Module, anatomy: Anatomy) -> list[str]:
     """Names of the query and value projections (or of the fused one) of every block; of the dense layers of a convolutional block."""
+    return inside_attention(model, anatomy, ("query", "value"))
+
+
+def inside_attention(model: nn.Module, anatomy: Anatomy, parts: tuple[str, ...] = ("query", "key", "value", "output")) -> list[str]:
+    """Names of the given projections of every block's attention; where they are fused, of the fused one.
+
+    A convolutional block has no attention: its dense layers stand in.
+    """
+    patterns = {"query": _QUERY, "key": _KEY, "value": _VALUE}
     names = []
     for block_name in anatomy.blocks:
         block = model.get_submodule(block_name)
@@ -97,8 +107,19 @@ def query_value(model: nn.Module, anatomy: Anatomy) -> list[str]:
             continue
         where = _name_inside(model, attention, block_name)
         fused = _projection(attention, _FUSED)
-        names += [f"{where}.{fused}"] if fused else [f"{where}.{_projection(attention, pattern)}" for pattern in (_QUERY, _VALUE)]
+        inputs = [part for part in parts if part in patterns]
+        names += [f"{where}.{fused}"] if fused and inputs else [f"{where}.{_projection(attention, patterns[part])}" for part in inputs]
+        if "output" in parts and (output := attention_output(block)):
+            names.append(f"{block_name}.{output}")
     return names
+
+
+def inside_mlp(model: nn.Module, anatomy: Anatomy) -> list[str]:
+    """Names of the dense layers of every block that are no part of its attention."""
+    attention = set()
+    if anatomy.family != "convolutional":
+        attention = {name for block in anatomy.blocks for name in dense_layers(model, _attention_branch(model, block))}
+    return [name for block in anatomy.blocks for name in dense_layers(model, block) if name not in attention]
 
 
 def dense_layers(model: nn.Module, block_name: str) -> list[str]:
@@ -158,13 +179,11 @@ def mlp_module(block: nn.Module) -> str | None:
 
 
 def norm_layers(model: nn.Module) -> list[str]:
-    """Names of every normalisation layer, found by being a small module with a one-dimensional weight."""
+    """Names of every normalisation layer that has weights."""
     return [
         name
         for name, part in model.named_modules()
-        if re.search(r"norm|^bn\d|\.bn\d", type(part).__name__.lower())
-        and getattr(part, "weight", None) is not None
-        and part.weight.ndim == 1
+        if "norm" in type(part).__name__.lower() and isinstance(getattr(part, "weight", None), nn.Parameter) and part.weight.ndim == 1
     ]
 
 
@@ -204,8 +223,9 @@ def _is_list_of_alike(part: nn.Module) -> bool:
     return len(kinds) == 1 and all(any(True for _ in element.children()) for element in part)
 
 
-def _ends_in(part: nn.Module, classes: int | None) -> bool:
-    return any(isinstance(layer, nn.Linear) and layer.out_features == classes for layer in part.modules())
+def _attention_branch(model: nn.Module, block_name: str) -> str:
+    block = model.get_submodule(block_name)
+    return f"{block_name}.{_name_inside(block, attention_of(block), '').split('.')[0]}"
 
 
 def _projection(part: nn.Module, pattern: str) -> str | None:

@@ -66,6 +66,8 @@ def load_backbone(model: str, subset: Subset, *, revision: str | None = None, im
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise MedfmcError(f"{model} could not be loaded as an image classifier: {error}") from error
+    if needed := towers.needed_inputs(network):
+        raise MedfmcError(f"{model} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the picture.")
     _check_weights(model, network, report)
     draw_head(network)
     network.origin = Origin(model, getattr(config, "_commit_hash", None), size, subset.key)
@@ -148,7 +150,7 @@ def _check_weights(model: str, network: nn.Module, report: dict) -> None:
     absent = sorted(key for key in set(report["missing_keys"]) | mismatched if not key.startswith(tuple(f"{head}." for head in heads)))
     if absent:
         raise MedfmcError(
-            f"{model} lacks {len(absent)} weights of a {type(network).__name__} ({', '.join(absent[:4])}{', ...' if len(absent) > 4 else ''}); "
+            f"{model} lacks {len(absent)} weights of a {type(network).__name__}, such as {', '.join(absent[:4])}; "
             "training would start from random numbers. Check that config.json belongs to the weight files."
         )
 

@@ -3,7 +3,16 @@
 import inspect
 
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForImageClassification,
+    CLIPVisionConfig,
+    DINOv3ConvNextConfig,
+    DINOv3ViTConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    SiglipVisionConfig,
+)
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from .errors import MedfmcError
@@ -13,7 +22,7 @@ class TowerForImageClassification(PreTrainedModel):
     """A vision tower and a linear classifier on the vector the tower itself pools.
 
     The pooled vector is the tower's `pooler_output`: the normalised CLS token of DINOv3 and CLIP, attention pooling for SigLIP.
-    `register` makes `AutoModelForImageClassification` know one such class for each kind of tower.
+    `register` makes `AutoModelForImageClassification` know one subclass for each kind of tower.
     """
 
     base_model_prefix = "tower"
@@ -28,7 +37,7 @@ class TowerForImageClassification(PreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.tower = AutoModel.from_config(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(_width(config), config.num_labels)
         self.post_init()
 
     def forward(self, pixel_values, labels=None, **kwargs):
@@ -44,13 +53,44 @@ def loader_of(config: PretrainedConfig) -> type:
     Raises:
         MedfmcError: the backbone is no vision model.
     """
-    known = AutoModelForImageClassification._model_mapping
-    if type(config) in known:
-        return AutoModelForImageClassification
+    if type(config) not in AutoModelForImageClassification._model_mapping:
+        tower = AutoModel._model_mapping.get(type(config), None)
+        if getattr(tower, "main_input_name", None) != "pixel_values" or _width(config) is None:
+            raise MedfmcError(
+                f"{config.model_type} is no vision backbone: looked for an image classifier of it in transformers, and for a model that "
+                "takes pixel_values and has a hidden_size."
+            )
+        register(type(config))
     return AutoModelForImageClassification
+
+
+def register(config_class: type[PretrainedConfig]) -> None:
+    """Make `AutoModelForImageClassification` give a tower with this config a head."""
+    name = f"{config_class.__name__.removesuffix('Config')}ForImageClassification"
+    classifier = type(name, (TowerForImageClassification,), {"config_class": config_class, "__module__": __name__})
+    globals()[name] = classifier  # so that it can be pickled
+    AutoModelForImageClassification.register(config_class, classifier, exist_ok=True)
+
+
+def _width(config: PretrainedConfig) -> int | None:
+    """Numbers in the vector that a tower pools."""
+    return getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
+
+
+def needed_inputs(network: nn.Module) -> list[str]:
+    """What the model, or the tower in it, must be given besides pixel_values."""
+    parts = [network.tower] if isinstance(network, TowerForImageClassification) else [network]
+    parameters = [each for part in parts for each in inspect.signature(part.forward).parameters.values()]
+    ordinary = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each.name for each in parameters if each.default is each.empty and each.kind in ordinary and each.name != "pixel_values"]
 
 
 def asks_for_interpolation(network: nn.Module) -> bool:
     """Whether the model or its tower has the switch `interpolate_pos_encoding`."""
     parts = [network, *network.children()]
     return any("interpolate_pos_encoding" in inspect.signature(part.forward).parameters for part in parts)
+
+
+for _known in (CLIPVisionConfig, DINOv3ConvNextConfig, DINOv3ViTConfig, SiglipVisionConfig):
+    if _known not in AutoModelForImageClassification._model_mapping:
+        register(_known)  # at import, so that what was saved with such a head loads in any process; others follow when they are first met

@@ -65,7 +65,7 @@ class VisionTunerLayer(nn.Module, BaseTunerLayer):
         """Undo what wrapping did to the wrapped module."""
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        raise MedfmcError(type(self).__doc__.splitlines()[0] + " cannot be merged into it; keep the adapter.")
+        raise MedfmcError(f"a {type(self).__name__} cannot be merged into the module it wraps; keep the adapter, or `unload()` it.")
 
 
 class VisionTuner(BaseTuner):

@@ -1,6 +1,6 @@
 """Bottleneck adapters: small MLPs inside the blocks of a frozen backbone.
 
-Houlsby et al. 2019 (after attention and after the MLP), Pfeiffer et al. 2021 (after the MLP), and AdaptFormer, Chen et al. 2022 (beside the MLP).
+After attention and after the MLP (Houlsby et al. 2019), after the MLP (Pfeiffer et al. 2021), or beside it (AdaptFormer, Chen et al. 2022).
 """
 
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Bottleneck(nn.Module):
 
 
 class BottleneckLayer(VisionTunerLayer):
-    """A module with a bottleneck adapter after or beside it cannot be merged: the adapter is not linear. Its output gets the adapter's added."""
+    """A module whose output gets that of a bottleneck adapter added."""
 
     adapter_layer_names = ("bottleneck_adapters",)
     other_param_names = ("parallel",)

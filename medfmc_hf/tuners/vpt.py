@@ -20,8 +20,8 @@ from .register import register
 class VptConfig(VisionTunerConfig):
     """Options of visual prompt tuning.
 
-    On a transformer the prompts stand after the CLS token (first where there is none) and are taken out again before the final norm. On Swin
-    they stand in every window.
+    On a transformer the prompts stand after the CLS token (first where there is none) and are taken out again before the final norm.
+    On Swin they stand in every window.
 
     Attributes:
         num_prompts: learned tokens, for each block if `deep`.
@@ -69,7 +69,7 @@ class Role:
 
 
 class VptLayer(VisionTunerLayer):
-    """A part of the backbone that runs with prompts cannot be merged: they are tokens, not weights. One layer holds those of its own part."""
+    """A part of the backbone that runs with prompts among its tokens, and holds them."""
 
     adapter_layer_names = ("vpt_prompts", "vpt_projection")
     other_param_names = ("vpt_dropout", "roles")
@@ -98,7 +98,7 @@ class VptLayer(VisionTunerLayer):
 
 
 class PromptedBlock(VptLayer):
-    """A transformer block that runs with prompts among its tokens cannot be merged into it: they are tokens, not weights."""
+    """A transformer block that runs with prompts among its tokens."""
 
     def __init__(self, base_layer: nn.Module, position: int):
         super().__init__(base_layer)

@@ -1,8 +1,8 @@
 """Visual prompts in Swin and SwinV2: the same prompts stand in every window, and have no relative position.
 
-Follows Jia et al. 2022 (section 3.2 and their Swin code): in each window the prompts attend and are attended without bias; what the windows make
-of a prompt is averaged; where four patches are merged into one, a prompt is merged with itself. Their code spreads the prompts over windows in
-an order that mixes the pictures of a batch after the first block; here every picture keeps its own.
+Follows Jia et al. 2022 and their Swin code: in each window the prompts attend and are attended without bias; what the windows make of
+a prompt is averaged; where four patches are merged into one, a prompt is merged with itself. Their code spreads the prompts over
+windows in an order that mixes the pictures of a batch after the first block; here every picture keeps its own.
 """
 
 import math
@@ -17,7 +17,7 @@ from .vpt import VptLayer
 
 
 class PromptedStage(VptLayer):
-    """A stage of Swin that runs with prompts in every window cannot be merged into it: they are tokens, not weights."""
+    """A stage of Swin that runs with prompts in every window."""
 
     def __init__(self, base_layer: nn.Module):
         super().__init__(base_layer)
