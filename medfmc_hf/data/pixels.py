@@ -44,9 +44,13 @@ class EvaluationPixels:
 
     `len(pixels)` is the number of rows; `pixels[indices]` is uint8 (B, C, height, width), a copy in memory. `indices` is a slice or row
     numbers in any order. C is 1 where all pictures asked for are grey, else 3.
+
+    Attributes:
+        identities: what picture each row is, as `medfmc_hf.data.pictures.identity` gives it.
     """
 
     def __init__(self, store: PixelStore, identities: Sequence[bytes]) -> None:
+        self.identities = list(identities)
         self._pixels = store.open()
         self._places = [store.where[identity] for identity in identities]
         self._shape = (store.height, store.width)

@@ -94,6 +94,11 @@ class TrainingPixels:
     def __len__(self) -> int:
         return len(self._pictures)
 
+    @property
+    def identities(self) -> list[bytes]:
+        """What picture each row is, as `medfmc_hf.data.pictures.identity` gives it."""
+        return self._pictures.identities
+
     def warm(self, progress: str = "training pictures") -> None:
         """Decode every picture now, on several threads, so that the first epoch does not wait."""
         rows = list(self._pictures.distinct().values())
