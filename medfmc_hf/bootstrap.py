@@ -147,15 +147,18 @@ class Bootstrap:
     jackknife: dict[str, np.ndarray] | None
     patients: int
 
-    def interval(self, name: str, level: float = 0.95, method: Literal["percentile", "bca"] = "percentile") -> tuple[float, float]:
+    def interval(self, name: str, level: float = 0.95, method: Literal["percentile", "bca"] | None = None) -> tuple[float, float]:
         """The interval of one statistic over the patients of the test set.
 
-        Replicates in which it is undefined are left out.
+        Replicates in which it is undefined are left out. Repeated patients lift the average precision of rare classes in every replicate,
+        so a percentile interval of an mAP lies too high; BCa corrects for most of that. In a difference of two runs it cancels, and the
+        percentile interval is the better one. `benchmarks/intervals.py` measures both.
 
         Args:
             name: such as `"score"` or `"auc of tumor"`.
             level: coverage, in (0, 1).
-            method: `percentile`, or `bca`: bias-corrected and accelerated (Efron 1987), the acceleration from the jackknife.
+            method: `percentile`; `bca`: bias-corrected and accelerated (Efron 1987), the acceleration from the jackknife; None for bca where
+                the jackknife is there, else percentile.
 
         Returns:
             (low, high); NaN where the statistic is undefined.
@@ -168,11 +171,11 @@ class Bootstrap:
         if not len(values) or np.isnan(point):
             return (float("nan"), float("nan"))
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
-        if method == "bca":
+        if method == "bca" or (method is None and self.jackknife is not None):
             if self.jackknife is None:
                 raise MedfmcError("the BCa interval needs the jackknife: call bootstrap with bca=True.")
             tails = _bca_tails(tails, point, values, self.jackknife[name])
-        elif method != "percentile":
+        elif method not in ("percentile", None):
             raise MedfmcError(f"method is percentile or bca; got {method!r}.")
         low, high = np.quantile(values, tails)
         return float(low), float(high)

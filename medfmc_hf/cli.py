@@ -18,6 +18,9 @@ COMMANDS = {
     "quickstart": "the whole line in a minute, on an invented MedFMC: no download, no GPU, no network",
     "build": "make ./medfmc, a dataset folder for load_dataset, from a MedFMC download",
     "check": "audit a build: counts, repeats, and overlap of train, validation and test",
+    "score": "score a run, a CSV or a challenge submission, with intervals and a verdict",
+    "compare": "compare models on the same test pictures: differences, intervals, a verdict",
+    "submission": "write a challenge submission from runs, or check anybody's",
     "install-metric": 'make evaluate.load("medfm_score") work by its bare name',
 }
 

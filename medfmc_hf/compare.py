@@ -8,8 +8,11 @@ import numpy as np
 from .bootstrap import Bootstrap, bootstrap, mean_of
 from .challenge import METRIC_TITLES
 from .errors import MedfmcError
+from .progress import bar
 from .scored import Scored
 from .statistics import Draws, auc_covariance, holm, normal_p_value, over_draws
+
+FEW = 20  # patients below which a bootstrap over them is known to be too sure of itself
 
 Group = tuple[str, int | None, str]  # subset, shots, variant of the configs that differ in the draw only
 
@@ -21,7 +24,7 @@ class Comparison:
     Attributes:
         test: what was compared, such as `endo 5-shot`.
         other: name of the model compared with the base.
-        metric: `map` or `accuracy`, or `auc`.
+        metric: `map` or `accuracy`, `auc`, or `auc of NAME` for one class.
         base_value: the base's value, the mean over draws.
         other_value: the other's.
         difference: other_value - base_value.
@@ -29,7 +32,7 @@ class Comparison:
         high: upper end.
         p: two-sided p that the difference is 0 on other patients: from the same bootstrap.
         p_holm: p after Holm's correction over the whole table.
-        p_delong: for a single AUC of one draw (two classes), DeLong's p; else None.
+        p_delong: for a single AUC (of one class, or of two classes that exclude each other) DeLong's p; else None.
         draws: the differences draw by draw, with the t interval of their mean; None for a single draw.
         patients: how many patients were resampled.
         pictures: how many test pictures they have.
@@ -52,20 +55,21 @@ class Comparison:
     pictures: int
     group: str
 
-    def verdict(self, base: str, alpha: float = 0.05) -> str:
+    def verdict(self, base: str, level: float = 0.95) -> str:
         """One sentence: which is better, whether that would hold for other patients, and whether for other draws."""
-        title = METRIC_TITLES[self.metric]
+        title = metric_title(self.metric)
         if np.isnan(self.p_holm):
             return f"{self.test}, {title}: undefined on these pictures, so nothing can be said."
         if self.difference == 0 and self.low == self.high == 0:
             return f"{self.test}, {title}: {self.other} and {base} score the same."
-        points = (
-            f"{100 * self.difference:+.2f} points, 95 % interval {100 * self.low:+.2f} to {100 * self.high:+.2f}, p = {self.p_holm:.3g}"
-        )
-        if self.p_holm >= alpha:
+        ends = f"{100 * self.low:+.2f} to {100 * self.high:+.2f}"
+        points = f"{100 * self.difference:+.2f} points, {level:.0%} interval {ends}, p = {self.p_holm:.3g}"
+        if self.p_holm >= 1 - level:
             return f"{self.test}, {title}: no difference shown between {self.other} and {base} ({points})."
         better, worse = (self.other, base) if self.difference > 0 else (base, self.other)
-        sentence = f"{self.test}, {title}: {better} is better than {worse} on these draws, and would be on other {self.group} ({points})"
+        sentence = f"{self.test}, {title}: {better} is better than {worse}, likely on other {self.group} too ({points})"
+        if self.patients < FEW:
+            sentence += f" - though {self.patients} {self.group} are few, and such an interval is too narrow"
         if self.draws is None:
             return sentence + "; one draw says nothing about other support sets."
         same_side = sum(value * self.difference > 0 for value in self.draws.values)
@@ -75,11 +79,18 @@ class Comparison:
         return sentence + f"; another support set may turn it ({share})."
 
 
+def metric_title(metric: str) -> str:
+    """Such as `mAP`, or `AUC of tumor`."""
+    kind, of, name = metric.partition(" of ")
+    return METRIC_TITLES[kind] + of + name
+
+
 def compare(
     base: Sequence[Scored],
     others: Mapping[str, Sequence[Scored]],
     *,
-    replicates: int = 2000,
+    per_class: bool = False,
+    replicates: int | None = None,
     seed: int = 0,
     level: float = 0.95,
 ) -> list[Comparison]:
@@ -92,59 +103,48 @@ def compare(
     Args:
         base: scored pictures of the base, each config once.
         others: by name, scored pictures of each model to compare, each config once.
-        replicates: of the bootstrap over patients.
+        per_class: also compare the AUC of each class.
+        replicates: of the bootstrap over patients; None for 2,000, or as many as Holm's correction of the table needs to reach p = 0.02.
         seed: of the bootstrap.
         level: coverage of the intervals.
 
     Raises:
         MedfmcError: a model has a config twice, nothing can be paired, or paired runs were not tested on the same pictures.
     """
-    rows = []
+    tests: list[tuple[str, list[tuple[Scored, ...]], list[str]]] = []
+    rows: list[Comparison] = []
     own = _by_config(base, "the first")
-    resampled: dict[int, Bootstrap] = {}
 
     def boot(scored: Scored) -> Bootstrap:
-        if id(scored) not in resampled:
-            resampled[id(scored)] = bootstrap(
-                scored.targets, scored.scores, scored.patient_ids, classes=scored.classes, replicates=replicates, seed=seed
-            )
-        return resampled[id(scored)]
+        progress.update()
+        return bootstrap(scored.targets, scored.scores, scored.patient_ids, classes=scored.classes, replicates=replicates, seed=seed)
 
     for name, theirs in others.items():
         theirs = _by_config(theirs, name)
         common = [key for key in own if key in theirs]
         if not common:
             raise MedfmcError(f"{name} has no run to compare: it has {_known(theirs)}, the first has {_known(own)}.")
-        pairs = [(own[key], _aligned(own[key], theirs[key])) for key in common]
-        for group in dict.fromkeys(_group(mine) for mine, _ in pairs):
-            members = [(mine, other) for mine, other in pairs if _group(mine) == group]
-            for mine, _ in members[1:]:
-                if not _same_pictures(members[0][0], mine):
-                    raise MedfmcError(
-                        f"{mine.name} and {members[0][0].name} were tested on different pictures, so their mean says nothing."
-                    )
-            # One order of rows for all draws, so that every bootstrap numbers the patients alike.
-            mine, other = (mean_of([boot(pair[side]) for pair in members]) for side in (0, 1))
-            rows += [_row(members, mine, other, metric, name, level) for metric in (members[0][0].main, "auc")]
+        for group in dict.fromkeys(_group(own[key]) for key in common):
+            keys = [key for key in common if _group(own[key]) == group]
+            first = own[keys[0]]
+            members = [tuple(_aligned(first, scored) for scored in (own[key], theirs[key])) for key in keys]
+            metrics = [first.main, "auc"] + [f"auc of {c}" for c in first.classes if per_class]
+            tests.append((name, members, metrics))
+    if replicates is None:
+        replicates = max(2000, 100 * sum(len(metrics) for _, _, metrics in tests))
+    with bar(total=2 * sum(len(members) for _, members, _ in tests), desc="resampling patients", unit="run") as progress:
+        for name, members, metrics in tests:
+            boots = [tuple(boot(scored) for scored in pair) for pair in members]
+            rows += [_row(members, boots, metric, name, level) for metric in metrics]
     return [replace(row, p_holm=p) for row, p in zip(rows, holm([row.p for row in rows]))]
 
 
-def _row(members: list[tuple[Scored, Scored]], mine: Bootstrap, other: Bootstrap, metric: str, name: str, level: float) -> Comparison:
+def _row(members: list[tuple[Scored, ...]], boots: list[tuple[Bootstrap, ...]], metric: str, name: str, level: float) -> Comparison:
     first = members[0][0]
+    mine, other = (mean_of([pair[side] for pair in boots]) for side in (0, 1))
     difference = other - mine
-    low, high = difference.interval(metric, level)
-    draws = None
-    if len(members) > 1:
-        from .scoring import score
-
-        def value(scored: Scored) -> float:
-            return score(scored.targets, scored.scores, classes=scored.classes)[metric]
-
-        draws = over_draws([value(theirs) - value(ours) for ours, theirs in members], level)
-    p_delong = None
-    if metric == "auc" and len(members) == 1 and not first.multilabel and len(first.classes) == 2:
-        aucs, covariance = auc_covariance(first.targets == 1, np.stack([s.scores[:, 1] for s in members[0]]), first.patient_ids)
-        p_delong = normal_p_value(aucs[1] - aucs[0], covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+    low, high = difference.interval(metric, level, "percentile")
+    changes = [theirs.point[metric] - ours.point[metric] for ours, theirs in boots]
     return Comparison(
         test=_title(first),
         other=name,
@@ -156,12 +156,27 @@ def _row(members: list[tuple[Scored, Scored]], mine: Bootstrap, other: Bootstrap
         high=high,
         p=difference.p_value(metric),
         p_holm=float("nan"),
-        p_delong=p_delong,
-        draws=draws,
+        p_delong=_delong(members, metric),
+        draws=over_draws(changes, level) if len(changes) > 1 else None,
         patients=mine.patients,
         pictures=len(first.image_ids),
         group=first.group,
     )
+
+
+def _delong(members: list[tuple[Scored, ...]], metric: str) -> float | None:
+    """DeLong's p for the difference of an AUC, or of the mean of the AUCs over draws; None where the AUC is not a single one."""
+    first = members[0][0]
+    if " of " in metric:
+        column = first.classes.index(metric.partition(" of ")[2])
+    elif metric == "auc" and not first.multilabel and len(first.classes) == 2:
+        column = 1
+    else:
+        return None
+    positive = first.targets[:, column] > 0 if first.multilabel else first.targets == column
+    aucs, covariance = auc_covariance(positive, np.stack([s.scores[:, column] for pair in members for s in pair]), first.patient_ids)
+    contrast = np.tile([-1, 1], len(members)) / len(members)
+    return normal_p_value(float(contrast @ aucs), float(contrast @ covariance @ contrast))
 
 
 def _by_config(scored: Sequence[Scored], name: str) -> dict[str, Scored]:

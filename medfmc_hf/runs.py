@@ -182,7 +182,7 @@ class RunRecord:
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `run.json` into the run's folder, atomically. Returns its path."""
         path = Path(folder) / "run.json"
-        write_json(path, _finite(dataclasses.asdict(self)))
+        write_json(path, finite(dataclasses.asdict(self)))
         return path
 
     @classmethod
@@ -210,12 +210,12 @@ class RunRecord:
             raise MedfmcError(f"{path} is not a run record: {error}.") from None
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: an undefined number becomes null."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

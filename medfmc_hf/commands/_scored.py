@@ -1,0 +1,65 @@
+"""What `medfmc score` and `medfmc compare` share: where scored pictures come from, and tables in plain text."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from .. import scored
+from ..data.tables import Label
+from ..errors import MedfmcError
+from ..runs import find_runs
+from ..scored import Scored
+from ..subsets import SUBSETS, Subset, subset_of
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", default="test", help="of a run: test, challenge-validation or validation (default: %(default)s)")
+    parser.add_argument("--subset", choices=SUBSETS, help="whose classes a CSV has, where its name does not tell")
+    parser.add_argument(
+        "--labels", metavar="FILE", nargs="+", default=[], help="published label tables or labelled lists, for a submission"
+    )
+    parser.add_argument("--data", metavar="BUILD", help="a build that has the labels, for a submission")
+
+
+def load(path: str, args: argparse.Namespace) -> list[Scored]:
+    """The scored pictures of a CSV, a run, or every finished run of a folder."""
+    if Path(path).suffix.lower() == ".csv":
+        subset = subset_of(args.subset) if args.subset else scored.subset_in_name(Path(path))
+        return [scored.of_csv(path, subset, labels_of(args, subset) if subset else None)]
+    runs = [(folder, record) for folder, record in find_runs(path) if record.status == "finished"]
+    if not runs:
+        raise MedfmcError(f"{path} holds no finished run; expected a CSV file, a run or a folder of runs.")
+    return [scored.of_run(folder, record, args.split) for folder, record in runs]
+
+
+def labels_of(args: argparse.Namespace, subset: Subset) -> Mapping[str, Label] | None:
+    """The labels of a subset from `--data` or `--labels`; None if neither is given."""
+    if args.data:
+        return scored.labels_of_build(args.data, subset)
+    if not args.labels:
+        return None
+    problems = []
+    for path in args.labels:
+        try:
+            return scored.read_labels(path, subset)
+        except MedfmcError as error:
+            problems.append(str(error))
+    raise MedfmcError(f"none of the files given with --labels has labels of {subset.key}:\n" + "\n".join(problems))
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Columns of text under the keys of the first row, numbers to the right."""
+    header = list(rows[0])
+    lines = [header, *([row[name] for name in header] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    right = [all(not cell or cell[0] in "+-.0123456789" for cell in column) for column in zip(*lines[1:])]
+    return "\n".join("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right)).rstrip() for line in lines)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def interval(low: float, high: float, sign: str = "") -> str:
+    """Such as `21.90 to 27.80`; `-` where it is undefined."""
+    return "-" if low != low else f"{100 * low:{sign}.2f} to {100 * high:{sign}.2f}"
