@@ -21,6 +21,7 @@ COMMANDS = {
     "score": "score a run, a CSV or a challenge submission, with intervals and a verdict",
     "compare": "compare models on the same test pictures: differences, intervals, a verdict",
     "submission": "write a challenge submission from runs, or check anybody's",
+    "cache": "list or clear the pixels that are kept for later runs",
     "install-metric": 'make evaluate.load("medfm_score") work by its bare name',
 }
 

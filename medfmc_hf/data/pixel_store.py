@@ -67,16 +67,18 @@ class PixelStore:
             with (self.folder / _INDEX).open("rb") as file:
                 file.seek(self._records * _RECORD.itemsize)
                 data = file.read()
+            size = (self.folder / _PIXELS).stat().st_size
         except FileNotFoundError:
-            data = b""
+            return
         records = np.frombuffer(data, _RECORD, count=len(data) // _RECORD.itemsize)
-        whole = _check(records) == records["check"]
+        area = self.height * self.width
+        whole = (_check(records) == records["check"]) & (records["offset"] + records["channels"] * np.uint64(area) <= size)
         records = records[: len(records) if whole.all() else int(whole.argmin())]  # what a crash tore will be written again
         offsets, depths = records["offset"].tolist(), records["channels"].tolist()
         self.where.update(zip((bytes(name) for name in records["identity"]), zip(offsets, depths)))
         self._records += len(records)
         if offsets:
-            self._end = offsets[-1] + depths[-1] * self.height * self.width
+            self._end = offsets[-1] + depths[-1] * area
 
     def open(self) -> np.ndarray:
         """All stored pixels, uint8, flat, mapped and not read."""

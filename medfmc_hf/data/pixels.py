@@ -88,14 +88,14 @@ def evaluation_pixels(
     """
     pictures = PictureRows(rows)
     root = Path(cache) if cache is not None else default_cache()
-    store = PixelStore(root, subset.key, processing.geometry, processing.height, processing.width)
     try:
+        store = PixelStore(root, subset.key, processing.geometry, processing.height, processing.width)
         if _missing(store, pictures):
             _fill(store, pictures, processing, progress)
         return EvaluationPixels(store, pictures.identities)
     except OSError as error:
         reason = error.strerror or error
-        raise MedfmcError(f"pixels cannot be stored in {store.folder} ({reason}); name another folder as the pixel cache.") from None
+        raise MedfmcError(f"pixels cannot be stored in {root} ({reason}); name another folder as the pixel cache.") from None
 
 
 def _missing(store: PixelStore, pictures: PictureRows) -> dict[bytes, int]:
