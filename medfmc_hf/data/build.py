@@ -97,7 +97,7 @@ def build(
             "max_side": max_side,
             "jaundice_threshold": jaundice_threshold,
             "sources": [] if embed else [str(folder) for folder in found.looked],
-            "subsets": {plan.release.subset.key: _describe(plan) for plan in plans},
+            "subsets": {plan.release.subset.key: _describe(plan, found.looked if embed else []) for plan in plans},
             "configs": _write(plans, rows, part, Pictures(part / ".spool", max_side) if embed else None),
         }
         write_text(part / "README.md", dataset_card(manifest, report, absent))
@@ -150,7 +150,9 @@ def _refuse_problems(releases: list[Release], found: Found, allow_missing: bool)
     paragraphs = []
     for release in releases:
         wrong = release.problems + ([] if allow_missing else release.lost)
-        paragraphs += [f"{release.subset.key}: {text}" for text in wrong]
+        paragraphs += [f"{release.subset.key}: {text}" for text in wrong[:8]]
+        if len(wrong) > 8:
+            paragraphs.append(f"{release.subset.key}: ... and {len(wrong) - 8} more")
         if allow_missing:
             release.notes += [f"built without them: {text}" for text in release.lost]
     if not paragraphs:
@@ -161,21 +163,26 @@ def _refuse_problems(releases: list[Release], found: Found, allow_missing: bool)
     raise MedfmcError("nothing was written, because\n" + "\n".join(paragraphs))
 
 
-def _describe(plan: Plan) -> dict:
-    """What the manifest says of a subset."""
+def _describe(plan: Plan, private: list[Path]) -> dict:
+    """What the manifest says of a subset. Of folders in `private` only the last name: an embedded build is made to be given away."""
     release = plan.release
     image_ids = plan.table["image_id"].to_pylist()
     sizes = [Path(release.pictures[image_id]).stat().st_size for image_id in image_ids]
     inputs = hashlib.sha256(repr((release.digest, list(zip(image_ids, sizes)))).encode()).hexdigest()
     public, read = release.official
+    notes = release.notes
+    for folder in private:
+        notes = [note.replace(str(folder), folder.name) for note in notes]
+    published = [image_id for image_id in image_ids if image_id in release.labels]
     return {
-        "images": len(image_ids),
+        "images": len(published),
         "published_images": release.subset.images,
-        "patients": len(set(plan.table["patient_id"].to_pylist())),
+        "private_test_images": len(image_ids) - len(published),
+        "patients": len({release.subset.patient_id(image_id) for image_id in published}),
         "pool": plan.pool,
         "few_shot": plan.few_shot,
         "lists": {"read": read, "as_published": public},
-        "notes": release.notes,
+        "notes": notes,
         "inputs_sha256": inputs,
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import MedfmcError
 from ..subsets import Subset
 from . import lists
-from .integrity import damaged_pictures
+from .integrity import damaged_pictures, picture_damage
 from .sources import Found
 from .tables import Label, LabelFile, read_list, read_table, some
 
@@ -90,7 +90,7 @@ class _Merger:
         self.digests: dict[str, Path] = {}  # content -> the first file of that content
         self.said_by: dict[str, Path] = {}  # image id -> the file its label is from
         self.first_list: dict[str, tuple[Path, list[str]]] = {}
-        self.conflicts: dict[tuple[Path, Path], list[str]] = defaultdict(list)
+        self.conflicts: dict[tuple[Path, Path], dict[str, str]] = defaultdict(dict)  # files -> image id -> labels
         self.at_threshold: set[str] = set()
         self.official = self.all_lists = 0
 
@@ -158,7 +158,7 @@ class _Merger:
                 if extra.get(image_id, {}).get("bilirubin") == THRESHOLD:
                     self.at_threshold.add(image_id)
                 else:
-                    self.conflicts[self.said_by[image_id], file.path].append(f"{image_id} ({_words(before)} / {_words(label)})")
+                    self.conflicts[self.said_by[image_id], file.path][image_id] = f"{image_id} ({_words(before)} / {_words(label)})"
 
     def _keep_list(self, path: Path, kind: str, image_ids: list[str]) -> None:
         """Two files of one kind must hold the same rows. A few-shot list's order matters, so it must agree too."""
@@ -171,7 +171,9 @@ class _Merger:
     def finish(self) -> None:
         release = self.release
         for (one, other), examples in self.conflicts.items():
-            release.problems.append(f"{one} and {other} contradict each other on {len(examples):,} labels: {some(examples)}.")
+            release.problems.append(
+                f"{one} and {other} contradict each other on the label of {len(examples):,} pictures: {some(list(examples.values()))}."
+            )
         release.lists = {kind: image_ids for kind, (_, image_ids) in self.first_list.items()}
         release.official = (self.official, self.all_lists)
         release.digest = hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest()
@@ -244,6 +246,11 @@ def match_pictures(release: Release, found: Found) -> None:
     if unnamed:
         release.notes.append(f"{len(unnamed):,} pictures are in no table or list and are left out: {some(unnamed)}")
     damaged = damaged_pictures(release.pictures.values())
+    for image_id in [image_id for image_id in double if release.pictures[image_id] in damaged]:
+        whole = next((path for path in paths[image_id][1:] if not picture_damage(path)), None)
+        if whole:
+            del damaged[release.pictures[image_id]]
+            release.pictures[image_id] = whole
     if damaged:
         examples = [f"{path} {damage}" for path, damage in damaged.items()]
         release.lost.append(f"{len(damaged):,} pictures are damaged: {some(examples)}.")
