@@ -12,7 +12,7 @@ from .pictures import identity
 if TYPE_CHECKING:
     import datasets
 
-_SLICE = 64  # embedded pictures that are in memory at once
+_SLICE = 64  # embedded pictures that are in memory at once, and pictures that a thread asks for in one go
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -28,10 +28,15 @@ class PictureRows:
         self._rows = rows
         self._sources: list[dict | None] = []  # None: embedded, to be fetched again
         with ThreadPoolExecutor(threads()) as pool:  # network file systems answer slowly, and hashing frees the interpreter
-            for start in range(0, len(rows), _SLICE):
-                sources = picture_sources(rows.select(range(start, min(start + _SLICE, len(rows)))))
-                self.identities += pool.map(identity, sources)
+            length = _SLICE
+            while len(self.identities) < len(rows):
+                start = len(self.identities)
+                sources = picture_sources(rows.select(range(start, min(start + length, len(rows)))))
+                parts = [sources[part : part + _SLICE] for part in range(0, len(sources), _SLICE)]
+                for part in pool.map(lambda part: [identity(source) for source in part], parts):
+                    self.identities += part
                 self._sources += [source if source["bytes"] is None else None for source in sources]
+                length = _SLICE if None in self._sources else 100 * _SLICE
 
     def __len__(self) -> int:
         return len(self.identities)
