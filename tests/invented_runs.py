@@ -115,7 +115,7 @@ def invent_run(
     }
     side = config.image_size or 224
     record.backbone = {"name": config.model, "fingerprint": backbone, "revision": None, "architecture": "vit", "image_size": side}
-    record.scores = {split: score(p.targets, p.logits, task=subset.task, classes=subset.classes) for split, p in parts.items()}
+    record.scores = {split: score(p.targets, p.probabilities, task=subset.task, classes=subset.classes) for split, p in parts.items()}
     record.history = [{"epoch": epoch, "loss": 1 / epoch, "learning_rate": config.learning_rate} for epoch in range(1, config.epochs + 1)]
     record.cost = {
         "trainable_parameters": trained,
