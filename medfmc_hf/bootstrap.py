@@ -157,8 +157,8 @@ class Bootstrap:
         Args:
             name: such as `"score"` or `"auc of tumor"`.
             level: coverage, in (0, 1).
-            method: `percentile`; `bca`: bias-corrected and accelerated (Efron 1987), the acceleration from the jackknife; None for bca where
-                the jackknife is there, else percentile.
+            method: `percentile`; `bca`: bias-corrected and accelerated (Efron 1987), the acceleration from the jackknife; None for bca
+                where the jackknife is there, else percentile.
 
         Returns:
             (low, high); NaN where the statistic is undefined.

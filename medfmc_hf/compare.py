@@ -103,7 +103,7 @@ def compare(
     Args:
         base: scored pictures of the base, each config once.
         others: by name, scored pictures of each model to compare, each config once.
-        per_class: also compare the AUC of each class.
+        per_class: also compare the AUC of each class (of two exclusive classes it is the AUC).
         replicates: of the bootstrap over patients; None for 2,000, or as many as Holm's correction of the table needs to reach p = 0.02.
         seed: of the bootstrap.
         level: coverage of the intervals.
@@ -128,7 +128,9 @@ def compare(
             keys = [key for key in common if _group(own[key]) == group]
             first = own[keys[0]]
             members = [tuple(_aligned(first, scored) for scored in (own[key], theirs[key])) for key in keys]
-            metrics = [first.main, "auc"] + [f"auc of {c}" for c in first.classes if per_class]
+            metrics = [first.main, "auc"] + [
+                f"auc of {c}" for c in first.classes if per_class and (first.multilabel or len(first.classes) > 2)
+            ]
             tests.append((name, members, metrics))
     if replicates is None:
         replicates = max(2000, 100 * sum(len(metrics) for _, _, metrics in tests))

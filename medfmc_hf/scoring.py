@@ -198,8 +198,8 @@ def as_targets(targets: Any, shape: tuple[int, int], task: str | None = None) ->
         except (TypeError, ValueError):
             raise MedfmcError(f"references hold {array.ravel()[0]!r}; expected class indices or 0 and 1.") from None
     ragged = array.dtype == object
-    if len(array.shape) == 0 or len(array) != rows:
-        raise MedfmcError(f"there are {len(array) if array.shape else 'no'} references for {rows} predictions; expected one a row.")
+    if array.ndim == 0 or len(array) != rows:
+        raise MedfmcError(f"there are {len(array) if array.ndim else 'no'} references for {rows} predictions; expected one a row.")
     found = "single-label" if array.ndim == 1 and not ragged else "multi-label"
     if task not in (None, found):
         expected = "n class indices" if task == "single-label" else "multi-hot rows or lists of positive classes"
@@ -211,8 +211,6 @@ def as_targets(targets: Any, shape: tuple[int, int], task: str | None = None) ->
     if array.dtype.kind not in "iub":
         raise MedfmcError(f"references are {array.dtype}; expected class indices or 0 and 1.")
     if array.ndim == 1:
-        if array.dtype == bool:
-            raise MedfmcError("references are booleans; expected class indices, or a row of booleans per picture.")
         outside = (array < 0) | (array >= classes)
         if outside.any():
             row = int(np.argmax(outside))
@@ -268,7 +266,7 @@ def as_array(values: Any) -> np.ndarray:
         values = [_of_tensor(value) for value in values]
     elif hasattr(values, "detach"):
         values = _of_tensor(values)
-    elif not isinstance(values, (list, tuple)) and not hasattr(values, "__array__"):
+    elif np.iterable(values) and not isinstance(values, (list, tuple)) and not hasattr(values, "__array__"):
         values = list(values)  # such as a column of a dataset
     try:
         return np.asarray(values)
