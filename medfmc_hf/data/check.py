@@ -194,7 +194,7 @@ def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> 
 
 def read_rows(files: list[Path], subset: Subset) -> Rows:
     """The rows of one split from its Parquet files, without its pictures."""
-    tables = [pq.read_table(file, columns=["image_id", subset.label_column]) for file in files]
+    tables = [pq.read_table(file, columns=["image_id", subset.label_column], partitioning=None) for file in files]
     image_ids = [image_id for table in tables for image_id in table["image_id"].to_pylist()]
     targets = [targets_of_column(table[subset.label_column], subset) for table in tables]
     return Rows(subset, image_ids, np.concatenate(targets))
@@ -265,7 +265,7 @@ def _configs_of_card(folder: Path) -> dict[str, dict[str, list[str]]]:
 def _file_mistakes(file: Path, subset: Subset, linked: bool) -> list[str]:
     """What is wrong with a file that the audit of names and labels does not see."""
     mistakes = []
-    table = pq.read_table(file, columns=["image_id", "patient_id", "image"] if linked else ["image_id", "patient_id"])
+    table = pq.read_table(file, columns=["image_id", "patient_id", "image"] if linked else ["image_id", "patient_id"], partitioning=None)
     if b"huggingface" not in (table.schema.metadata or {}):
         mistakes.append(f"{file} has lost its Hugging Face features")
     wrong = [i for i, p in zip(table["image_id"].to_pylist(), table["patient_id"].to_pylist()) if subset.patient_id(i) != p]

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 
 from .. import __version__
@@ -48,13 +49,12 @@ def kind_of(file_name: str) -> tuple[str, str | None] | None:
 
 
 def published_lists(subset: Subset) -> list[str]:
-    """Paths below the raw host of every public list of a subset: `<repository>/<commit>/<folder>/<file>`."""
-    names = []
-    if subset.challenge:
-        plain = [TRAINVAL, TEST_LABELLED, VALIDATION_PHASE, TRAIN_20, VAL_20]
-        drawn = [f"{subset.key}_{few_shot_list(k, seed, split)}" for k in SHOTS for split in ("train", "val") for seed in SEEDS]
-        names += [f"{OFFICIAL}/{subset.key}/{name}.txt" for name in plain + drawn]
-    return names + [f"{PAPER}/{subset.name}/{name}.txt" for name in (PAPER_POOL, TEST)]
+    """Paths below the raw host of the public lists that a subset's configs need: `<repository>/<commit>/<folder>/<file>`."""
+    if not subset.challenge:
+        return [f"{PAPER}/{subset.name}/{name}.txt" for name in (PAPER_POOL, TEST)]
+    plain = [TRAINVAL, TEST_LABELLED, VALIDATION_PHASE, TRAIN_20, VAL_20]
+    drawn = [f"{subset.key}_{few_shot_list(k, seed, split)}" for k in SHOTS for split in ("train", "val") for seed in SEEDS]
+    return [f"{OFFICIAL}/{subset.key}/{name}.txt" for name in plain + drawn]
 
 
 @cache
@@ -106,10 +106,13 @@ def fetch_lists(subsets: list[Subset], cache: str | os.PathLike | None = None, b
     Raises:
         MedfmcError: the host cannot be reached, or serves something else.
     """
+    if not base_url.startswith(("http://", "https://")):
+        raise MedfmcError(f"{base_url!r} is no address of a mirror; expected one that starts with https://.")
     root = Path(cache) if cache else default_cache()
+    opener = urllib.request.build_opener()  # reads the proxies now, not when the process first used one
     wanted = [path for subset in subsets for path in published_lists(subset) if not _is_whole(root / path, path)]
     with ThreadPoolExecutor(4) as pool, bar(total=len(wanted), desc="fetching lists", unit="file") as progress:
-        jobs = [pool.submit(_fetch, f"{base_url.rstrip('/')}/{path}", root / path, pins()[path]) for path in wanted]
+        jobs = [pool.submit(_fetch, opener, f"{base_url.rstrip('/')}/{path}", root / path, pins()[path]) for path in wanted]
         try:
             for job in jobs:
                 job.result()
@@ -124,14 +127,14 @@ def _is_whole(file: Path, path: str) -> bool:
     return file.is_file() and digest_of(file.read_bytes()) == pins()[path]
 
 
-def _fetch(url: str, file: Path, digest: str, attempts: int = 3) -> None:
+def _fetch(opener: urllib.request.OpenerDirector, url: str, file: Path, digest: str, attempts: int = 3) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": f"medfmc_hf/{__version__}"})
     for attempt in range(attempts):
         try:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with opener.open(request, timeout=30) as response:
                 content = response.read()
             break
-        except (OSError, urllib.error.URLError) as error:
+        except (OSError, HTTPException) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code != 429
             if refused or attempt == attempts - 1:
                 raise MedfmcError(
