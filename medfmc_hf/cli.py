@@ -20,8 +20,11 @@ COMMANDS = {
     "check": "audit a build: counts, repeats, and overlap of train, validation and test",
     "score": "score a run, a CSV or a challenge submission, with intervals and a verdict",
     "compare": "compare models on the same test pictures: differences, intervals, a verdict",
+    "report": "make a board of runs: one HTML page, tables, plots, comparisons, and a static Space",
     "submission": "write a challenge submission from runs, or check anybody's",
     "cache": "list or clear the pixels that are kept for later runs",
+    "predict": "class probabilities of pictures, by a run's model or one on the Hub (research use only)",
+    "push": "publish the data set, the metric or a model on the Hub, privately unless told otherwise",
     "install-metric": 'make evaluate.load("medfm_score") work by its bare name',
 }
 

@@ -1,0 +1,41 @@
+"""Brings a published adapter from the Hub, and no more of its repository than that; what is cached works without a network."""
+
+import re
+from pathlib import Path
+
+from ..errors import MedfmcError
+from .errors import explained, is_network
+
+
+def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
+    """Download a repository that `medfmc push model` made, or of several draws the one of `seed` (the first if None).
+
+    Returns:
+        The local copy of the repository's root.
+
+    Raises:
+        MedfmcError: there is no such repository, or it cannot be reached and is not cached.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    with explained(repo_id):
+        try:
+            paths = [sibling.rfilename for sibling in HfApi().repo_info(repo_id).siblings or ()]
+        except Exception as error:
+            if not (isinstance(error, OfflineModeIsEnabled) or is_network(error)):
+                raise
+            try:
+                return Path(snapshot_download(repo_id, local_files_only=True))
+            except LocalEntryNotFoundError:
+                raise MedfmcError(f"{repo_id} is not in the cache, and the Hub cannot be reached: {error}") from error
+        if "backbone.json" in paths:
+            wanted = ["*.json", "*.safetensors"]
+        else:
+            seeds = sorted({found[1] for path in paths if (found := re.match(r"seed(\d+)/backbone\.json$", path))})
+            if not seeds:
+                raise MedfmcError(f"{repo_id} holds no adapted model of ours: no backbone.json is in it.")
+            if seed is not None and str(seed) not in seeds:
+                raise MedfmcError(f"{repo_id} has no draw {seed}; it has {', '.join(seeds)}.")
+            wanted = [f"seed{seeds[0] if seed is None else seed}/*"]
+        return Path(snapshot_download(repo_id, allow_patterns=wanted))

@@ -1,0 +1,209 @@
+"""Brings a tree of files into one repository of the Hub by one commit: nothing of it is visible before, all of it after."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from ..errors import MedfmcError
+from ..progress import say
+from .errors import LOGIN, explained, is_transient, status_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
+
+T = TypeVar("T")
+
+WAITS = (1, 2, 4, 8)  # seconds before trying again what huggingface_hub tries only once
+
+
+@dataclass
+class Upload:
+    """What goes where.
+
+    Attributes:
+        repo_id: `ORG/NAME`.
+        kind: model, dataset or space.
+        files: path in the repository -> a file, or its content.
+        message: of the commit.
+        mark: a path that tells a repository of ours from any other.
+        owned: patterns of the paths that earlier pushes of ours may have left; those that are not in `files` are removed.
+        public: whether a new repository is public.
+        overwrite: push into a repository that is not ours, or holds something else.
+    """
+
+    repo_id: str
+    kind: Literal["model", "dataset", "space"]
+    files: dict[str, str | os.PathLike | bytes]
+    message: str
+    mark: str
+    owned: tuple[str, ...] = ()
+    public: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_repo_id(self.repo_id)
+
+    @property
+    def url(self) -> str:
+        """The repository's page."""
+        from huggingface_hub import constants
+
+        return f"{constants.ENDPOINT}/{'' if self.kind == 'model' else self.kind + 's/'}{self.repo_id}"
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        return {path: len(file) if isinstance(file, bytes) else Path(file).stat().st_size for path, file in sorted(self.files.items())}
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise if `repo_id` is not `ORG/NAME`: a bare name would go to whoever the token belongs to."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+        if repo_id.count("/") != 1:
+            raise HFValidationError("it has no organisation or user")
+    except HFValidationError as error:
+        raise MedfmcError(f"{repo_id!r} is not a repository id ({error}); expected ORG/NAME, such as my-lab/medfmc.") from None
+
+
+def tree_of(sizes: dict[str, int], repo_id: str, kind: str, public: bool) -> str:
+    """What a dry run prints: every path with its bytes, and the sum."""
+    width = max((len(f"{size:,}") for size in sizes.values()), default=1)
+    lines = [f"{'public' if public else 'private'} {kind} {repo_id}"]
+    lines += [f"  {size:>{width},}  {path}" for path, size in sizes.items()]
+    return "\n".join([*lines, f"{len(sizes)} files, {sum(sizes.values()):,} bytes. Nothing was sent."])
+
+
+@dataclass
+class Repository:
+    """A repository that may be written to: the commit it stands at, its paths, and whether it was made just now."""
+
+    upload: Upload
+    sha: str | None = None
+    paths: list[str] = field(default_factory=list)
+    private: bool = True
+
+
+def open_repository(upload: Upload) -> Repository:
+    """Make the repository, or look at the one that is there.
+
+    Raises:
+        MedfmcError: no token, no rights, no network; or a repository of that name is there that must not be written to.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise MedfmcError(f"there is no token, and the Hub must know who pushes. {LOGIN}")
+    api, upload_id = HfApi(), upload.repo_id
+    sdk = {"space_sdk": "gradio"} if upload.kind == "space" else {}
+    with explained(upload_id):
+        try:
+            _patiently(lambda: api.create_repo(upload_id, repo_type=upload.kind, private=not upload.public, exist_ok=False, **sdk))
+        except Exception as error:
+            if status_of(error) != 409:
+                raise
+        info = _patiently(lambda: api.repo_info(upload_id, repo_type=upload.kind))
+    found = Repository(upload, info.sha, [sibling.rfilename for sibling in info.siblings or ()], bool(info.private))
+    if not found.private and not upload.public:
+        raise MedfmcError(f"{upload.url} is there already and is public; give --public to publish in it, or make it private first.")
+    if found.private and upload.public:
+        say(f"{upload.url} is private and stays so; its settings can make it public.")
+    # A Space comes with a README.md; an interrupted push leaves a repository without files of its own.
+    empty = set(found.paths) <= {".gitattributes", *(["README.md"] if upload.kind == "space" else [])}
+    if not empty and upload.mark not in found.paths and not upload.overwrite:
+        raise MedfmcError(
+            f"{upload.url} is there already and holds something else ({len(found.paths)} files, no {upload.mark}). "
+            "Choose another name, or give --overwrite to write into it."
+        )
+    return found
+
+
+def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()) -> str:
+    """Upload what is not uploaded yet and make all of it visible at once. Returns the commit's page.
+
+    Args:
+        repository: as `open_repository` returned it; its upload's files are sent.
+        uploaded: files that were sent before, by `preupload`.
+
+    Raises:
+        MedfmcError: the Hub did not take it. Then the repository is as it was.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+    api, upload = HfApi(), repository.upload
+    earlier = list(uploaded)
+    new = {path: file if isinstance(file, bytes) else str(file) for path, file in upload.files.items()}
+    names = {*new, *(operation.path_in_repo for operation in earlier)}
+    stale = [path for path in repository.paths if path not in names and any(fnmatch(path, pattern) for pattern in upload.owned)]
+
+    added = [*earlier, *(CommitOperationAdd(path, file) for path, file in new.items())]
+    removed = [CommitOperationDelete(path, is_folder=False) for path in stale]
+
+    def attempt() -> str:
+        words = {"commit_message": upload.message, "repo_type": upload.kind, "parent_commit": repository.sha}
+        try:
+            return api.create_commit(upload.repo_id, [*removed, *added], **words).oid
+        except Exception as error:
+            # A commit cannot simply be sent twice: its answer may be lost after it was made.
+            if (is_transient(error) or status_of(error) in (409, 412)) and (sha := _made(repository, added, stale)):
+                return sha
+            raise
+
+    with explained(upload.repo_id):
+        # Contents first: huggingface_hub sends them again and again by itself, and the commit not.
+        api.preupload_lfs_files(upload.repo_id, added, repo_type=upload.kind, free_memory=False)
+        sha = _patiently(attempt)
+    say(f"{upload.message}: {upload.url}")
+    return f"{upload.url}/tree/{sha}"
+
+
+def preupload(repository: Repository, path: str, file: str | os.PathLike) -> "CommitOperationAdd":
+    """Send one large file ahead of the commit that will show it."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    operation = CommitOperationAdd(path, str(file))
+    with explained(repository.upload.repo_id):
+        HfApi().preupload_lfs_files(repository.upload.repo_id, [operation], repo_type=repository.upload.kind)
+    return operation
+
+
+def _made(repository: Repository, added: list["CommitOperationAdd"], removed: list[str]) -> str | None:
+    """The commit the repository stands at, if it is another than before and holds exactly what was sent."""
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().repo_info(repository.upload.repo_id, repo_type=repository.upload.kind, files_metadata=True)
+    except Exception:  # the caller has the error that matters
+        return None
+    there = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    if info.sha == repository.sha or any(path in there for path in removed):
+        return None
+    same = all(operation.path_in_repo in there and _same(operation, there[operation.path_in_repo]) for operation in added)
+    return info.sha if same else None
+
+
+def _same(operation: "CommitOperationAdd", sibling) -> bool:
+    if sibling.lfs is not None:
+        return sibling.lfs.sha256 == operation.upload_info.sha256.hex()
+    with operation.as_file() as file:
+        content = file.read()
+    return sibling.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def _patiently(call: Callable[[], T]) -> T:
+    """Call, and call again after a while where the network or the Hub failed."""
+    for wait in WAITS:
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            say(f"the Hub did not answer as it should ({type(error).__name__}); trying again in {wait} s")
+            time.sleep(wait)
+    return call()

@@ -1,0 +1,185 @@
+"""Adapted models at work: finds a run or a repository of ours, loads it, and gives class probabilities for pictures. Research use only."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from . import adapt
+from .backbones import backbone_fingerprint
+from .data.hf_processor import PROCESSOR, image_processor
+from .data.pictures import decode
+from .data.processing import Processing, normalise, process, processing_of
+from .errors import MedfmcError
+from .files import write_text
+from .progress import bar
+from .runs import RunRecord, probabilities_of
+from .subsets import Subset, subset_of
+
+if TYPE_CHECKING:
+    from transformers import ImageClassificationPipeline
+
+RESEARCH_ONLY = "Research use only. Not a medical device, not for diagnosis."
+BATCH = 16  # pictures
+
+
+@dataclass
+class Adapted:
+    """An adapted model with all it needs.
+
+    Attributes:
+        name: the folder or repository it came from.
+        model: in evaluation mode, on `device`; `.logits` of its output are (B, classes).
+        processing: what lies between a decoded picture and the model.
+        subset: whose classes it tells apart.
+    """
+
+    name: str
+    model: nn.Module
+    processing: Processing
+    subset: Subset
+
+    @cached_property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @torch.no_grad()
+    def probabilities(self, pictures: Sequence[str | os.PathLike]) -> np.ndarray:
+        """Class probabilities of picture files.
+
+        Returns:
+            float64, (n, classes), in [0, 1]. Rows add up to 1 in single-label tasks; in multi-label tasks each class is for itself.
+
+        Raises:
+            MedfmcError: a file is missing or no picture.
+        """
+        logits = []
+        for start in bar(range(0, len(pictures), BATCH), desc="pictures", hidden=len(pictures) <= BATCH):
+            pixels = [process(decode({"bytes": None, "path": str(path)}), self.processing) for path in pictures[start : start + BATCH]]
+            batch = torch.cat([normalise(each[None], self.processing, device=self.device) for each in pixels])
+            logits.append(self.model(pixel_values=batch).logits.float().cpu().numpy())
+        empty = np.zeros((0, len(self.subset.classes)))
+        return probabilities_of(np.concatenate(logits), multilabel=self.subset.multilabel) if logits else empty
+
+
+def load_adapted(
+    source: str | os.PathLike, *, seed: int | None = None, backbone: str | os.PathLike | None = None, device: str | None = None
+) -> Adapted:
+    """Load an adapted model.
+
+    Args:
+        source: a run's folder, its `adapter` folder, or a repository on the Hub that `medfmc push model` made.
+        seed: which draw, where there are several; None for the first.
+        backbone: where the backbone is, if it is a local folder that moved or never was on this machine.
+        device: such as `cpu` or `cuda`; None for a GPU where there is one.
+
+    Raises:
+        MedfmcError: it is not there, is of a train-free method, or its backbone is missing or another one.
+    """
+    folder = locate(source, seed)
+    record = _record(folder)
+    if record is not None:
+        backbone = _checked_backbone(record, backbone)
+    model = adapt.load(folder, model=None if backbone is None else str(backbone))
+    origin = model.origin
+    if (folder / PROCESSOR).is_file():
+        processing = processing_of(str(folder))
+    else:
+        processing = processing_of(origin.model, revision=origin.revision, image_size=origin.image_size)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Adapted(str(source), model.to(device).eval(), processing, subset_of(origin.subset))
+
+
+def load_classifier(
+    source: str | os.PathLike, *, seed: int | None = None, backbone: str | os.PathLike | None = None, device: str | None = None
+) -> "ImageClassificationPipeline":
+    """Load an adapted model as the `image-classification` pipeline of transformers. The arguments are those of `load_adapted`.
+
+    Call it with file names or Pillow pictures. Its pictures go through transformers' image processor, whose pixels may differ from those
+    of training by one grey level in 255; `load_adapted` uses the very pixels of training.
+    """
+    from peft import PeftModel
+    from transformers import pipeline
+
+    adapted = load_adapted(source, seed=seed, backbone=backbone, device=device)
+    model = adapted.model
+    if isinstance(model, PeftModel):
+        model = model.get_base_model()  # the adapter is inside its layers; the pipeline knows the class of the backbone
+    classes = len(adapted.subset.classes)
+    return pipeline(
+        "image-classification", model=model, image_processor=image_processor(adapted.processing), device=adapted.device, top_k=classes
+    )
+
+
+def locate(source: str | os.PathLike, seed: int | None = None) -> Path:
+    """The local folder of an adapter: found on disk, or brought from the Hub.
+
+    Raises:
+        MedfmcError: there is none.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        for place in (folder, folder / "adapter"):
+            if (place / adapt.ORIGIN).is_file():
+                return place
+        return _draw_of(folder, str(source), seed)
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise MedfmcError(f"there is no folder {source}; expected a run's folder, or ORG/NAME of a repository on the Hub.")
+    from .hub.fetch import fetch_adapter
+
+    fetched = fetch_adapter(str(source), seed)
+    return fetched if (fetched / adapt.ORIGIN).is_file() else _draw_of(fetched, str(source), seed)
+
+
+def _draw_of(folder: Path, name: str, seed: int | None) -> Path:
+    """One of the draws that lie side by side in `folder`."""
+    seeds = sorted(path.parent.name.removeprefix("seed") for path in folder.glob(f"seed*/{adapt.ORIGIN}"))
+    if not seeds:
+        raise MedfmcError(
+            f"{name} holds no adapted model: no {adapt.ORIGIN} is in it. Give the folder of one run, or a repository of ours."
+        )
+    if seed is not None and str(seed) not in seeds:
+        raise MedfmcError(f"{name} has no draw {seed}; it has {', '.join(seeds)}.")
+    return folder / f"seed{seeds[0] if seed is None else seed}"
+
+
+def _record(folder: Path) -> RunRecord | None:
+    """The run's record: beside a published adapter, above a local one."""
+    for path in (folder / "run.json", folder.parent / "run.json"):
+        if path.is_file():
+            return RunRecord.load(path)
+    return None
+
+
+def _checked_backbone(record: RunRecord, backbone: str | os.PathLike | None) -> str | os.PathLike | None:
+    """The backbone to load, sure to be the one that was adapted. A local folder's fingerprint is a SHA-256, a Hub commit is shorter."""
+    fingerprint, name = record.backbone.get("fingerprint") or "", record.backbone.get("name") or ""
+    place = backbone if backbone is not None else name
+    if len(fingerprint) != 64:
+        return backbone
+    if not Path(place).is_dir():
+        raise MedfmcError(
+            f"the model was adapted from a local backbone, {Path(name).name}, and there is no folder {place}. Say where it is: "
+            "--backbone FOLDER, or backbone=... in Python."
+        )
+    if backbone_fingerprint(str(place)) != fingerprint:
+        raise MedfmcError(f"{place} is not the backbone the model was adapted from: its config or weights have another SHA-256.")
+    return place
+
+
+def write_csv(path: str | os.PathLike, pictures: Sequence[str | os.PathLike], probabilities: np.ndarray, subset: Subset) -> None:
+    """Write one row a picture: its file, the probability of every class, and what the numbers are for."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", *subset.classes, "note"])
+    for picture, row in zip(pictures, probabilities, strict=True):
+        writer.writerow([os.fspath(picture), *(f"{value:.6f}" for value in row), RESEARCH_ONLY])
+    write_text(path, text.getvalue())
