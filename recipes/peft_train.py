@@ -26,9 +26,13 @@ def main(argv: list[str] | None = None) -> None:
     set_quiet(args.quiet)
     config = run_config(args)
 
-    from medfmc_hf.training import train  # after the arguments are known to be right: torch takes seconds to load
+    from accelerate import PartialState  # after the arguments are known to be right: torch takes seconds to load
+
+    from medfmc_hf.training import train
 
     folder, record = train(config, data=args.data, out=args.out)
+    if not PartialState().is_main_process:
+        return
     test, metric = record.scores["test"], record.subset.metric
     print(f"{record.data['config']} {config.method}: {metric} {100 * test[metric]:.2f}, AUC {100 * test['auc']:.2f} (test, percent)")
     print(folder)

@@ -232,10 +232,11 @@ def test_mistakes_are_explained_and_leave_nothing(config, shared, tmp_path, chan
 
 
 def recipe(*argv: str, processes: int = 1) -> subprocess.CompletedProcess:
-    launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--cpu", f"--num_processes={processes}"]
-    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--num_cpu_threads_per_process=1"]
-    launch += ["--multi_cpu", "--main_process_port=0"] if processes > 1 else []
-    return subprocess.run([*launch, str(RECIPE), *argv], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    """Run the recipe as `accelerate launch` does: one process by itself, several by torch's launcher."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"]
+    launch = launch if processes > 1 else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.run([sys.executable, *launch, str(RECIPE), *argv], capture_output=True, text=True, env=environment, timeout=300)
 
 
 def test_two_processes_train_as_one(config, sample_build, tmp_path):
