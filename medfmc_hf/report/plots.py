@@ -1,0 +1,175 @@
+"""The figures of the report, by matplotlib: score against shots and score against cost, for papers and for the page."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import MedfmcError
+from ..files import atomic_path
+from ..subsets import SUBSETS
+from .board import METRIC_NAMES, SHOT_ORDER, Board, Cell
+from .words import shots_words
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow and black, which vanish on white and on dark pages.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#808080")
+MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}
+INK = "#010203"  # what the page replaces by its own text colour
+COSTS = {"trainable_parameters": "trained parameters", "seconds": "seconds a run"}
+STYLE = {
+    "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2,
+    "axes.titlesize": 10, "svg.fonttype": "none", "svg.hashsalt": "medfmc_hf", "legend.frameon": False,
+}  # fmt: skip
+PAGE_STYLE = STYLE | {f"{part}.color": INK for part in ("text", "xtick", "ytick", "grid")} | {"axes.edgecolor": INK, "axes.labelcolor": INK}
+
+
+def style_of(index: int) -> tuple[str, str]:
+    """Colour and marker of the n-th setting; the marker changes where the colours run out, and along the way, so that neither is alone."""
+    markers = list(MARKERS)
+    return COLOURS[index % len(COLOURS)], markers[(index + index // len(COLOURS)) % len(markers)]
+
+
+def require_matplotlib():
+    """`matplotlib` and its `Figure`.
+
+    Raises:
+        MedfmcError: it is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MedfmcError('plots need matplotlib, which is not installed; run: pip install "medfmc_hf[report]"') from None
+    return matplotlib, Figure
+
+
+def draw_curves(axes, board: Board, subset: str, metric: str) -> None:
+    """Score against shots: a line for each setting, its bars the standard deviation over draws."""
+    shots = board.shots_of(subset)
+    for index, setting in enumerate(board.settings):
+        cells = [cell for shot in shots if (cell := board.cell(setting.key, subset, shot)) and cell.metrics[metric].mean is not None]
+        if not cells:
+            continue
+        colour, marker = style_of(index)
+        dodge = (index - (len(board.settings) - 1) / 2) * 0.3 / max(len(board.settings), 4)
+        axes.errorbar(
+            [shots.index(cell.shots) + dodge for cell in cells],
+            [100 * cell.metrics[metric].mean for cell in cells],
+            [100 * (cell.metrics[metric].sd or 0) for cell in cells],
+            label=_plain(setting.label), color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.9, capsize=2,
+        )  # fmt: skip
+    chance = next(
+        (
+            v["value"]
+            for r in board.references
+            if r["kind"] == "chance"
+            for v in r["values"]
+            if (v["subset"], v["metric"]) == (subset, metric)
+        ),
+        None,
+    )
+    if chance is not None:
+        axes.axhline(100 * chance, linestyle=":", linewidth=1, color="#808080", label="chance")
+    axes.set_xticks(range(len(shots)), [shots_words(shot) for shot in shots])
+    axes.set_xlim(-0.4, len(shots) - 0.6)
+    axes.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    axes.set_title(SUBSETS[subset].name)
+
+
+def most_shots(board: Board, subset: str) -> str:
+    """The column a cost plot is of: the most shots that any few-shot setting has, else the last column."""
+    shots = board.shots_of(subset)
+    few = [shot for shot in shots if shot in SHOT_ORDER[:3]]
+    return (few or shots)[-1]
+
+
+def draw_cost(axes, board: Board, subset: str, cost: str) -> None:
+    """Main metric against one cost: a point for each setting, its bar the standard deviation over draws."""
+    shots, metric = most_shots(board, subset), SUBSETS[subset].metric
+    values: list[float] = []
+    for index, setting in enumerate(board.settings):
+        cell: Cell | None = board.cell(setting.key, subset, shots)
+        if cell is None or cell.metrics[metric].mean is None or cell.cost[cost] is None:
+            continue
+        colour, marker = style_of(index)
+        estimate = cell.metrics[metric]
+        values.append(cell.cost[cost])
+        axes.errorbar(
+            [cell.cost[cost]], [100 * estimate.mean], [100 * (estimate.sd or 0)],
+            label=_plain(setting.label), color=colour, marker=marker, markersize=6, linestyle="none", elinewidth=0.9, capsize=2,
+        )  # fmt: skip
+    positive = [value for value in values if value > 0]
+    if positive:
+        axes.set_xscale("log") if len(positive) == len(values) else axes.set_xscale("symlog", linthresh=min(positive))
+        axes.set_xlim(0 if len(positive) < len(values) else min(positive) / 2, max(positive) * 2)
+    axes.set_xlabel(COSTS[cost])
+    axes.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    axes.set_title(f"{SUBSETS[subset].name}, {shots_words(shots)}")
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def page_figures(board: Board) -> dict[str, list[dict[str, str]]]:
+    """Small single figures for the page.
+
+    Returns:
+        `curves` and `cost`: for each figure its `subset`, `metric` or `cost`, `title` (what it shows, in words) and `svg`, whose ink
+        follows the page's light or dark colours; and `legend`: for each setting `setting`, `colour` and `mark`.
+    """
+    matplotlib, Figure = require_matplotlib()
+
+    def svg(draw: Callable, *what: str) -> str:
+        with matplotlib.rc_context(PAGE_STYLE):
+            figure = Figure(figsize=(3.6, 2.7), layout="constrained")
+            draw(figure.subplots(), board, *what)
+            out = io.StringIO()
+            figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        text = out.getvalue()
+        text = text[text.index("<svg") :].replace(INK, "currentColor")
+        adapt = "<style>svg{color:#1b1f24;font-family:system-ui,sans-serif}@media (prefers-color-scheme:dark){svg{color:#e4e7eb}}</style>"
+        head, body = text.split(">", 1)
+        return f"{head}>{adapt}{body}"
+
+    curves, costs = [], []
+    for subset in board.subsets:
+        name = SUBSETS[subset].name
+        for metric in (SUBSETS[subset].metric, "auc"):
+            title = f"{METRIC_NAMES[metric]} of every row on {name} against the number of shots; bars are the standard deviation over draws"
+            curves.append({"subset": subset, "metric": metric, "title": title, "svg": svg(draw_curves, subset, metric)})
+        for cost, words in COSTS.items():
+            title = (
+                f"{METRIC_NAMES[SUBSETS[subset].metric]} of every row on {name}, {shots_words(most_shots(board, subset))}, against {words}"
+            )
+            costs.append({"subset": subset, "cost": cost, "title": title, "svg": svg(draw_cost, subset, cost)})
+    styles = [(setting.key, *style_of(index)) for index, setting in enumerate(board.settings)]
+    return {"curves": curves, "cost": costs, "legend": [{"setting": key, "colour": c, "mark": MARKERS[m]} for key, c, m in styles]}
+
+
+def save_figures(board: Board, folder: str | os.PathLike) -> list[Path]:
+    """Write `curves` and `cost` for papers, as PNG (300 dpi) and SVG. Returns the paths."""
+    matplotlib, Figure = require_matplotlib()
+    subsets = board.subsets
+    rows = {
+        "curves": (draw_curves, [lambda key: SUBSETS[key].metric, lambda key: "auc"]),
+        "cost": (draw_cost, [lambda key, cost=cost: cost for cost in COSTS]),
+    }
+    paths = []
+    for name, (draw, whats) in rows.items() if subsets else ():
+        with matplotlib.rc_context(STYLE):
+            figure = Figure(figsize=(3.2 * len(subsets), 5.6), layout="constrained")
+            panels = figure.subplots(len(whats), len(subsets), squeeze=False)
+            for line, what in zip(panels, whats):
+                for axes, subset in zip(line, subsets):
+                    draw(axes, board, subset, what(subset))
+            entries = {label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels())}
+            figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), max(1, len(subsets))))
+            for ending in ("png", "svg"):
+                path = Path(folder) / f"{name}.{ending}"
+                with atomic_path(path) as temporary:
+                    metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
+                    figure.savefig(temporary, format=ending, dpi=300, metadata=metadata)
+                paths.append(path)
+    return paths
