@@ -34,6 +34,11 @@ def stem(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def listing(folder: Path) -> list[str]:
+    """The names in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def picture_bytes(name: str, side: int = 8) -> bytes:
     """A small picture that only its name determines."""
     buffer = io.BytesIO()

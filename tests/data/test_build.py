@@ -1,0 +1,346 @@
+"""Whole builds from tiny downloads, read back by stock `load_dataset`."""
+
+import json
+import shutil
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+from trees import AT_THRESHOLD, PICTURES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem, write_list, write_pictures
+
+from medfmc_hf.data import build as build_module
+from medfmc_hf.data import lists, parquet
+from medfmc_hf.data.build import build
+from medfmc_hf.data.check import check_build
+from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.subsets import SUBSETS, config_names
+
+datasets.disable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A figshare download and its build, side by side."""
+    root = tmp_path_factory.mktemp("whole")
+    build([figshare(root / "download")], root / "medfmc")
+    return root
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_every_config_of_every_subset_is_built(root):
+    manifest = json.loads((root / "medfmc" / MANIFEST).read_text())
+    names = [str(config) for key in SUBSETS for config in config_names(key)]
+    assert list(manifest["configs"]) == names and len(names) == 131
+    assert sorted(datasets.get_dataset_config_names(str(root / "medfmc"))) == sorted(names)
+    assert check_build(root / "medfmc").all_mistakes == []
+
+
+@pytest.mark.parametrize("key", SUBSETS)
+def test_columns_are_typed_and_rows_are_right(root, key, monkeypatch):
+    monkeypatch.chdir(root)
+    splits, subset = datasets.load_dataset("medfmc", key), SUBSETS[key]
+    label = splits["train"].features[subset.label_column]
+    assert (label.feature if subset.multilabel else label).names == list(subset.classes)
+    assert isinstance(splits["train"].features["image"], datasets.Image)
+    truth = {stem(name): row for name, row in PICTURES[key]}
+    everything = [row for split in splits.values() for row in split]
+    assert sorted(row["image_id"] for row in everything) == sorted(truth)
+    for row in everything:
+        positives = [i for i, v in enumerate(truth[row["image_id"]]) if v]
+        assert row[subset.label_column] == (positives if subset.multilabel else positives[0])
+        assert row["patient_id"] == subset.patient_id(row["image_id"])
+        assert row["image"].size == (8, 8)
+    assert (key == "colon") == ("scan_id" in splits["train"].features)
+    if key == "neojaundice":
+        row = next(row for row in everything if row["image_id"] == f"{AT_THRESHOLD}-2")
+        extra = {name: row[name] for name in ("gender", "gestational_age", "age", "weight", "bilirubin", "site")}
+        assert extra == {"gender": "F", "gestational_age": 40.0, "age": 5.2, "weight": 3280.0, "bilirubin": 12.9, "site": "face"}
+
+
+def test_stock_loading_from_the_parent_by_path_and_streaming(root, monkeypatch):
+    monkeypatch.chdir(root)
+    by_name = datasets.load_dataset("medfmc", "endo-5shot-seed0")
+    by_path = datasets.load_dataset(str(root / "medfmc"), "endo-5shot-seed0")
+    streamed = datasets.load_dataset("medfmc", "endo-5shot-seed0", streaming=True)
+    for split in ("train", "validation", "test"):
+        assert by_name[split]["image_id"] == by_path[split]["image_id"] == [row["image_id"] for row in streamed[split]]
+        assert streamed[split].features == by_name[split].features
+    assert next(iter(streamed["train"]))["image"].size == (8, 8)
+
+
+def test_official_rows_are_verbatim(root):
+    lines = (root / "download/data_backup/MedFMC/endo/endo_5-shot_train_exp3.txt").read_text().splitlines()
+    rows = load_splits(root / "medfmc", "endo-5shot-seed2-official")["train"]
+    assert rows["image_id"][:] == [stem(line.split()[0]) for line in lines] and len(set(lines)) < len(lines)
+
+
+def test_splits_of_the_same_rows_share_a_file(root):
+    configs = json.loads((root / "medfmc" / MANIFEST).read_text())["configs"]
+    files = {tuple(splits["test"]["files"]) for name, splits in configs.items() if name.startswith("endo") and "test" in splits}
+    assert files == {("data/endo/test.parquet",), ("data/endo/official/test.parquet",)}
+
+
+def test_the_same_input_gives_the_same_bytes(root, tmp_path):
+    build([root / "download"], tmp_path / "medfmc")
+    assert content(tmp_path / "medfmc") == content(root / "medfmc")
+
+
+def test_rows_do_not_depend_on_the_release(root, tmp_path):
+    build([grand_challenge(tmp_path / "download")], tmp_path / "medfmc")
+    one, other = (json.loads((folder / "medfmc" / MANIFEST).read_text())["configs"] for folder in (root, tmp_path))
+    assert len(other) == 99
+    for name, splits in other.items():
+        for split, part in splits.items():
+            if not (name.endswith("challenge") and split == "test"):
+                assert part["sha256"] == one[name][split]["sha256"], name
+
+
+def test_challenge_config(tmp_path):
+    built = build([grand_challenge(tmp_path / "download")], tmp_path / "medfmc")
+    for key, unlabelled in (("colon", -1), ("endo", None)):
+        splits, subset = load_splits(tmp_path / "medfmc", f"{key}-challenge"), SUBSETS[key]
+        assert splits["validation"]["image_id"][:] == [stem(name) for name, _ in PICTURES[key][WITH_LABEL[key] :]]
+        assert all(label is not None and label != -1 for label in splits["validation"][subset.label_column])
+        assert len(splits["test"]) == 3 and list(splits["test"][subset.label_column]) == [unlabelled] * 3
+        assert built.manifest["subsets"][key]["images"] == len(PICTURES[key])
+        assert built.manifest["subsets"][key]["private_test_images"] == 3
+
+
+def test_absent_subsets_are_said_and_skipped(tmp_path):
+    built = build([figshare(tmp_path / "download", "retino")], tmp_path / "medfmc")
+    assert set(built.absent) == {"chest", "colon", "endo", "neojaundice"} and len(built.manifest["configs"]) == 16
+    with pytest.raises(MedfmcError, match=r"--subsets names what is not below .*endo: neither pictures nor labels"):
+        build([tmp_path / "download"], tmp_path / "other", subsets=["retino", "endo"])
+
+
+def test_nothing_recognised_says_where_it_looked(tmp_path):
+    (tmp_path / "MedFMC_train_v2.zip").write_bytes(b"")
+    with pytest.raises(MedfmcError) as error:
+        build([tmp_path], tmp_path / "medfmc")
+    assert str(tmp_path) in str(error.value) and "MedFMC_train/endo/images" in str(error.value) and "unzip -q" in str(error.value)
+    assert not (tmp_path / "medfmc").exists()
+
+
+def test_all_that_is_wrong_is_named_at_once_and_nothing_is_written(tmp_path):
+    figshare(tmp_path / "download")
+    for key, name in (("endo", "Endo"), ("retino", "Retino")):
+        (tmp_path / "download" / name / "images" / PICTURES[key][0][0]).unlink()
+    cut = tmp_path / "download/ChestDR/images" / PICTURES["chest"][0][0]
+    cut.write_bytes(cut.read_bytes()[:-7])
+    table = tmp_path / "download/ColonPath" / SUBSETS["colon"].table
+    table.write_text(table.read_text().replace(",1\n", ",7\n"))
+    with pytest.raises(MedfmcError) as error:
+        build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=False)
+    message = str(error.value)
+    for part in (
+        "chest: 1 pictures are damaged",
+        "endo: 1 of 24 pictures",
+        "retino: 1 of 20",
+        "colon:",
+        "unknown class 7",
+        "--allow-missing",
+    ):
+        assert part in message
+    assert "... and 5 more in this file" in message
+    assert listing(tmp_path) == ["download"]
+
+
+def test_allow_missing_goes_on_without_and_says_so(tmp_path):
+    figshare(tmp_path / "download", "endo")
+    gone, cut = (tmp_path / "download/Endo/images" / PICTURES["endo"][i][0] for i in (0, POOL["endo"]))
+    gone.unlink()
+    cut.write_bytes(b"")
+    built = build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=True)
+    splits = load_splits(tmp_path / "medfmc", "endo")
+    assert len(splits["train"]) == POOL["endo"] - 1 and len(splits["test"]) == len(PICTURES["endo"]) - POOL["endo"] - 1
+    assert "built without them: 1 of 24 pictures are named but not there" in (tmp_path / "medfmc/README.md").read_text()
+    assert built.report.all_mistakes == []
+    assert check_build(tmp_path / "medfmc").all_mistakes == []
+
+
+def test_without_lists_nothing_is_invented_for_the_challenges_subsets(tmp_path):
+    built = build([figshare(tmp_path / "download", "endo", "retino", lists=False)], tmp_path / "medfmc")
+    assert {name.split("-")[0] for name in built.manifest["configs"]} == {"retino"}
+    assert "--lists" in built.absent["endo"] and "--fetch-lists" in built.absent["endo"]
+    with pytest.raises(MedfmcError, match=r"no config can be built: .*--fetch-lists"):
+        build([tmp_path / "download"], tmp_path / "other", subsets=["endo"])
+
+
+def test_lists_from_a_folder(tmp_path):
+    figshare(tmp_path / "a", "endo")
+    figshare(tmp_path / "b", "endo", lists=False)
+    built = build([tmp_path / "b"], tmp_path / "medfmc", lists_folder=tmp_path / "a" / "data_backup")
+    assert len(built.manifest["configs"]) == 33
+    assert not any("more than once" in note for note in built.manifest["subsets"]["endo"]["notes"])
+
+
+def test_lists_are_fetched_for_what_lacks_them_only(tmp_path, monkeypatch):
+    figshare(tmp_path / "a")
+    asked = []
+
+    def fetch(subsets, base_url):
+        asked.extend(subset.key for subset in subsets)
+        return tmp_path / "a" / "data_backup"
+
+    monkeypatch.setattr(lists, "fetch_lists", fetch)
+    build([figshare(tmp_path / "b", "endo", lists=False)], tmp_path / "medfmc", fetch=True)
+    build([tmp_path / "b", tmp_path / "a" / "data_backup"], tmp_path / "medfmc", fetch=True)
+    assert asked == ["endo"]
+
+
+def test_pool_of_the_paper_is_used_where_it_is(tmp_path):
+    figshare(tmp_path / "download", "retino")
+    drawn = load_built_pool(tmp_path)
+    pool = PICTURES["retino"][:7]
+    write_list(tmp_path / "download/Retino/fewshot-pool.txt", "retino", pool)
+    assert load_built_pool(tmp_path) == sorted(stem(name) for name, _ in pool) != drawn
+    assert "fewshot-pool.txt of the paper" in (tmp_path / "medfmc/README.md").read_text()
+
+
+def load_built_pool(tmp_path):
+    build([tmp_path / "download"], tmp_path / "medfmc")
+    return load_splits(tmp_path / "medfmc", "retino")["train"]["image_id"][:]
+
+
+def test_jaundice_threshold_changes_labels_but_not_the_pool(tmp_path):
+    figshare(tmp_path / "download", "neojaundice")
+    tables = {}
+    for threshold in ("published", "inclusive"):
+        build([tmp_path / "download"], tmp_path / threshold, jaundice_threshold=threshold)
+        splits = load_splits(tmp_path / threshold, "neojaundice")
+        tables[threshold] = {name: dict(zip(split["image_id"], split["label"])) for name, split in splits.items()}
+        assert f'"jaundice_threshold": "{threshold}"' in (tmp_path / threshold / MANIFEST).read_text()
+    for split in ("train", "test"):
+        one, other = tables["published"][split], tables["inclusive"][split]
+        assert one.keys() == other.keys()
+        assert all((one[i] != other[i]) == i.startswith(AT_THRESHOLD) for i in one)
+    assert "at or above 12.9 mg/dL" in (tmp_path / "inclusive" / "README.md").read_text()
+
+
+def test_ctrl_c_leaves_the_old_build(root, tmp_path, monkeypatch):
+    shutil.copytree(root / "medfmc", tmp_path / "medfmc")
+    before = content(tmp_path / "medfmc")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_module, "write_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build([root / "download"], tmp_path / "medfmc", subsets=["retino"])
+    assert content(tmp_path / "medfmc") == before and listing(tmp_path) == ["medfmc"]
+
+
+def test_embedded_builds_hold_the_same_rows_and_travel(root, tmp_path):
+    shutil.copytree(root / "download", tmp_path / "download")
+    build([tmp_path / "download"], tmp_path / "medfmc", embed=True)
+    linked = load_splits(root / "medfmc", "endo-1shot-seed0-official")
+    shutil.rmtree(tmp_path / "download")
+    shutil.move(tmp_path / "medfmc", tmp_path / "moved")
+    embedded = load_splits(tmp_path / "moved", "endo-1shot-seed0-official")
+    assert fingerprint(embedded, SUBSETS["endo"]) == fingerprint(linked, SUBSETS["endo"])
+    assert embedded["train"].features == linked["train"].features
+    source = embedded["train"].cast_column("image", datasets.Image(decode=False))[0]["image"]
+    original = Path(linked["train"].cast_column("image", datasets.Image(decode=False))[0]["image"]["path"])
+    assert source == {"bytes": original.read_bytes(), "path": original.name}
+    assert check_build(tmp_path / "moved").all_mistakes == []
+    assert not any(str(tmp_path).encode() in file for file in content(tmp_path / "moved").values())  # nobody's folders are given away
+
+
+def test_max_side_shrinks_large_pictures_once_and_leaves_small_ones(tmp_path, monkeypatch):
+    figshare(tmp_path / "download", "endo", side=40)
+    small = PICTURES["endo"][0][0]
+    write_pictures(tmp_path / "download/Endo/images", [small], side=16)
+    encoded, encode = [], parquet._encode
+    monkeypatch.setattr(parquet, "_encode", lambda *args: encoded.append(1) or encode(*args))
+    build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=16)
+    assert len(encoded) == len(PICTURES["endo"]) - 1
+    rows = load_splits(tmp_path / "medfmc", "endo")["train"]
+    assert {row["image"].size for row in rows} == {(16, 16)}
+    sources = {row["image"]["path"]: row["image"]["bytes"] for row in rows.cast_column("image", datasets.Image(decode=False))}
+    assert sources[small] == (tmp_path / "download/Endo/images" / small).read_bytes()
+    assert all(path.endswith(".jpg") for path in sources if path != small)
+    assert "shrunk to at most 16 pixels" in (tmp_path / "medfmc/README.md").read_text()
+    assert not (tmp_path / "medfmc" / ".spool").exists()
+    with pytest.raises(MedfmcError, match="goes with --embed"):
+        build([tmp_path / "download"], tmp_path / "medfmc", max_side=16)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16", "LA"])
+def test_max_side_keeps_what_a_mode_says(tmp_path, mode):
+    figshare(tmp_path / "download", "retino", side=40)
+    path = tmp_path / "download/Retino/images" / PICTURES["retino"][0][0]
+    level = {"I;16": 40_000, "1": 255}.get(mode, 200)
+    picture = Image.new("I;16", (40, 20), level) if mode == "I;16" else Image.new("L", (40, 20), level).convert(mode)
+    picture.save(path)
+    build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=10)
+    splits = load_splits(tmp_path / "medfmc", "retino")
+    (shrunk,) = [row["image"] for split in splits.values() for row in split if row["image_id"] == path.stem]
+    assert shrunk.size == (10, 5)
+    value = shrunk.getpixel((5, 2))
+    assert abs((value[0] if isinstance(value, tuple) else value) - level) <= 2
+
+
+def test_a_picture_that_only_decoding_finds_damaged_is_named(tmp_path):
+    figshare(tmp_path / "download", "neojaundice", side=40)
+    path = tmp_path / "download/NeoJaundice/images/0001-1.jpg"
+    path.write_bytes(path.read_bytes()[:20] + b"\xff\xd9")
+    with pytest.raises(MedfmcError, match=r"0001-1\.jpg cannot be decoded"):
+        build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=10)
+    assert listing(tmp_path) == ["download"]
+
+
+def test_large_splits_are_sharded_and_streamed_in_groups(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "SHARD_BYTES", 500)
+    monkeypatch.setattr(parquet, "_GROUP_BYTES", 200)
+    built = build([root / "download"], tmp_path / "medfmc", embed=True, subsets=["endo"])
+    files = built.manifest["configs"]["endo"]["test"]["files"]
+    assert files[0] == f"data/endo/test-00000-of-{len(files):05d}.parquet" and len(files) > 1
+    embedded, linked = load_splits(tmp_path / "medfmc", "endo"), load_splits(root / "medfmc", "endo")
+    assert fingerprint(embedded, SUBSETS["endo"]) == fingerprint(linked, SUBSETS["endo"])
+    assert check_build(tmp_path / "medfmc").all_mistakes == []
+
+
+def test_a_disk_that_is_too_small_is_said_before_writing(root, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(MedfmcError, match=r"GB are needed and 0\.0 GB are free"):
+        build([root / "download"], tmp_path / "medfmc", embed=True)
+
+
+def test_lists_that_would_leak_test_pictures_are_refused(tmp_path):
+    figshare(tmp_path / "download", "endo")
+    folder = tmp_path / "download/data_backup/MedFMC/endo"
+    with (folder / "endo_1-shot_train_exp1.txt").open("a") as file:
+        file.write((folder / "test_WithLabel.txt").read_text().splitlines()[0] + "\n")
+    with pytest.raises(MedfmcError, match=r"(?s)splits that are wrong.*endo-1shot-seed0-official: train and test share 1 pictures"):
+        build([tmp_path / "download"], tmp_path / "medfmc")
+
+
+def test_no_picture_is_decoded(root, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a picture was opened")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    build([root / "download"], tmp_path / "medfmc")
+    load_splits(tmp_path / "medfmc", "endo-5shot-seed0")
+    check_build(tmp_path / "medfmc")
+
+
+def test_card(root):
+    card = (root / "medfmc/README.md").read_text()
+    for part in (
+        "## Licence",
+        "CC BY-SA 4.0",
+        "CC0 1.0",
+        "## Citation",
+        "wang2023real",
+        "medfmc-sampler-1",
+        "| `endo-5shot-seed0` |",
+        "0 / 35",
+    ):
+        assert part in card
