@@ -9,7 +9,8 @@ from ..errors import MedfmcError
 from ..files import atomic_path
 from ..subsets import SUBSETS
 from .board import METRIC_NAMES, SHOT_ORDER, Board, Cell
-from .words import shots_words
+from .uncertainty import Estimate
+from .words import count, shots_words
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow and black, which vanish on white and on dark pages.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#808080")
@@ -55,7 +56,7 @@ def draw_curves(axes, board: Board, subset: str, metric: str) -> None:
         axes.errorbar(
             [shots.index(cell.shots) + dodge for cell in cells],
             [100 * cell.metrics[metric].mean for cell in cells],
-            [100 * (cell.metrics[metric].sd or 0) for cell in cells],
+            [_bar(cell.metrics[metric]) for cell in cells],
             label=_plain(setting.label), color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.9, capsize=2,
         )  # fmt: skip
     chance = next(
@@ -85,6 +86,8 @@ def most_shots(board: Board, subset: str) -> str:
 
 def draw_cost(axes, board: Board, subset: str, cost: str) -> None:
     """Main metric against one cost: a point for each setting, its bar the standard deviation over draws."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
     shots, metric = most_shots(board, subset), SUBSETS[subset].metric
     values: list[float] = []
     for index, setting in enumerate(board.settings):
@@ -95,16 +98,24 @@ def draw_cost(axes, board: Board, subset: str, cost: str) -> None:
         estimate = cell.metrics[metric]
         values.append(cell.cost[cost])
         axes.errorbar(
-            [cell.cost[cost]], [100 * estimate.mean], [100 * (estimate.sd or 0)],
+            [cell.cost[cost]], [100 * estimate.mean], [_bar(estimate)],
             label=_plain(setting.label), color=colour, marker=marker, markersize=6, linestyle="none", elinewidth=0.9, capsize=2,
         )  # fmt: skip
     positive = [value for value in values if value > 0]
     if positive:
         axes.set_xscale("log") if len(positive) == len(values) else axes.set_xscale("symlog", linthresh=min(positive))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if max(positive) > 50 * min(positive) else (1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.set_xlim(0 if len(positive) < len(values) else min(positive) / 2, max(positive) * 2)
     axes.set_xlabel(COSTS[cost])
     axes.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
     axes.set_title(f"{SUBSETS[subset].name}, {shots_words(shots)}")
+
+
+def _bar(estimate: Estimate) -> float:
+    """Half the length of an error bar; NaN draws none, for one draw has no spread."""
+    return float("nan") if estimate.sd is None else 100 * estimate.sd
 
 
 def _plain(text: str) -> str:

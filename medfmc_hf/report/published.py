@@ -159,7 +159,9 @@ _PRIVATE_CAVEAT = "Means over exp1-5. The labels of this list were never release
 
 CHALLENGE = [
     *(
-        Published("Challenge, final phase", _PRIVATE, entry, "not stated", "challenge private test", _PRIVATE_CAVEAT, _row(numbers))
+        Published(
+            "Challenge, final phase", _PRIVATE, entry, "backbone not stated", "challenge private test", _PRIVATE_CAVEAT, _row(numbers)
+        )
         for entry, numbers in {
             "mcmong (by its name the organisers' baseline)": "8.78 11.69 12.67 71.49 82.08 84.32 20.81 26.34 25.99",
             "another validated entry": "9.98 12.30 13.01 76.52 83.32 86.20 21.92 27.82 24.90",
@@ -167,7 +169,7 @@ CHALLENGE = [
         }.items()
     ),
     Published(
-        "Challenge, validation phase", "Adrian398/MedFM_Challenge_2023, final ensemble of uniwue", "ensemble (uniwue)", "several",
+        "Challenge, validation phase", "Adrian398/MedFM_Challenge_2023, final ensemble of uniwue", "ensemble (uniwue)", "several backbones",
         "challenge validation", "Tuned on the labels of the very list it is measured on.",
         _grid("""
             chest 15.50/64.69 20.43/71.34 22.62/73.36

@@ -15,8 +15,9 @@ def references(cells: Sequence["Cell"]) -> list[dict[str, Any]]:
     """Reference rows for the subsets of some cells.
 
     Returns:
-        For each row `key`, `kind` (`chance` or `published`), `source`, `where`, `label`, `test_list`, by subset `test_rows`, `caveats` and
-        `comparable` (whether the test list is as long as that of the cells), and `values`: `subset`, `shots`, `metric`, `value` (fraction).
+        For each row `key`, `kind` (`chance` or `published`), `source`, `where`, `method`, `model`, `label`, `test_list`, `caveat`, by subset
+        `test_rows`, `caveats` and `comparable` (whether the test list is as long as that of the cells), and `values`: `subset`, `shots`,
+        `metric`, `value` (a fraction).
     """
     present = {cell.subset for cell in cells}
     rows = {key: Counter(cell.test_rows for cell in cells if cell.subset == key).most_common(1)[0][0] for key in SUBSETS if key in present}
@@ -34,9 +35,12 @@ def _row(key: str, reference: Published, rows: Mapping[str, int | None]) -> dict
         "kind": "published",
         "source": reference.source,
         "where": reference.where,
+        "method": reference.method,
+        "model": reference.model,
         "label": f"{reference.method} · {reference.model}",
         "test_list": reference.test_list,
         "test_rows": {subset: reference.test_rows(subset) for subset in rows},
+        "caveat": reference.caveat,
         "caveats": {subset: caveat(reference, subset, count) for subset, count in rows.items()},
         "comparable": {subset: count is not None and reference.test_rows(subset) == count for subset, count in rows.items()},
         "values": [
@@ -69,6 +73,7 @@ def _chance(cells: Sequence["Cell"], rows: Mapping[str, int | None]) -> dict[str
         "label": "Chance",
         "test_list": "the test rows of the runs",
         "test_rows": dict(rows),
+        "caveat": "",
         "caveats": dict.fromkeys(rows, ""),
         "comparable": dict.fromkeys(rows, True),
         "values": values,

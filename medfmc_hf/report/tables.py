@@ -130,7 +130,7 @@ def _reference_lines(board: Board) -> list[str]:
     if not published:
         return []
     lines = ["## Published numbers", "", "† other or unstated test list: not comparable, or not known to be.", ""]
-    seen = dict.fromkeys((r["source"], r["where"], r["test_list"], " ".join(dict.fromkeys(r["caveats"].values()))) for r in published)
+    seen = dict.fromkeys((r["source"], r["where"], r["test_list"], r["caveat"]) for r in published)
     lines += [f"- {_md(source)} ({_md(where)}). Test list: {_md(tested)}. {_md(words)}" for source, where, tested, words in seen]
     return [*lines, ""]
 

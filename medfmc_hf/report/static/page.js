@@ -161,11 +161,11 @@ function drawBoard(board) {
 
 function rowLabel(board, row) {
   if (row.kind === "run") {
-    const differs = options(row.setting.differs);
+    const differs = options(row.setting.differs).filter((words) => !row.label.includes(words)); // the label names what it needs
     return [row.setting.live ? h("span", { class: "badge" }, "new") : null, row.label, differs.length ? h("span", { class: "small" }, differs.join(", ")) : null];
   }
   if (row.kind === "chance") return [h("span", { class: "badge" }, "chance"), row.label];
-  return [h("span", { class: "badge" }, "published"), row.label, h("span", { class: "small" }, `${row.reference.source}, tested on: ${row.reference.test_list}`)];
+  return [h("span", { class: "badge" }, "published"), row.label, h("span", { class: "small" }, `${row.reference.source}; tested on: ${row.reference.test_list}`)];
 }
 
 function boardCell(board, rows, row, i, { subset }) {
@@ -189,13 +189,13 @@ function boardCell(board, rows, row, i, { subset }) {
 
 function figuresSection(board, figures, legend, intro) {
   if (!figures || !figures.length) return null;
+  const drawn = new Set(board.cells.map((cell) => cell.setting));
   return [
     h("p", {}, intro),
-    h("ul", { class: "legend" }, legend.filter((entry) => settingOf(board, entry.setting)).map((entry) =>
+    h("ul", { class: "legend" }, legend.filter((entry) => drawn.has(entry.setting)).map((entry) =>
       h("li", {}, h("span", { style: `color:${entry.colour}`, "aria-hidden": "true" }, `${entry.mark} `), settingOf(board, entry.setting).label))),
     h("div", { class: "figures" }, figures.map((figure) =>
-      h("figure", {}, h("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(figure.svg)}`, alt: figure.title, width: 346, height: 259 }),
-        h("figcaption", {}, figure.title)))),
+      h("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(figure.svg)}`, alt: `${figure.title}. The numbers are in the board.`, width: 346, height: 259 }))),
   ];
 }
 
@@ -213,7 +213,7 @@ function classesSection(board) {
     const change = (name) => (value) => { view[name] = value; draw(); document.getElementById(`class-${name}`).focus(); };
     const names = board.subsets[view.subset].classes.filter((name) => cells.some((cell) => cell.per_class[name]));
     const head = h("tr", {}, h("th", { scope: "col", class: "corner" }, "Class"), h("th", { scope: "col", class: "num" }, "Positives"),
-      cells.map((cell) => h("th", { scope: "col", class: "num" }, settingOf(board, cell.setting).label)));
+      cells.map((cell) => h("th", { scope: "col", class: "num name" }, settingOf(board, cell.setting).label)));
     const body = names.map((name) => h("tr", {}, h("th", { scope: "row" }, name.replaceAll("_", " ")),
       h("td", { class: "num" }, positives(cells, name)),
       cells.map((cell) => {
@@ -253,7 +253,7 @@ function comparisonSection(board) {
         choice("Subset", "compare-subset", subsets.map((key) => [key, board.subsets[key].name]), view.subset, change("subset")),
         choice("Shots", "compare-shots", shots.map((s) => [s, shotsWords(s)]), view.shots, change("shots")),
         choice("Metric", "compare-metric", [["main", "mAP / accuracy"], ["auc", "AUC"], ["score", "mean of both"]], view.metric, change("metric"))),
-      found.map((comparison) => matrix(board, comparison)));
+      ...found.map((comparison) => matrix(board, comparison)));
   };
   draw();
   return [
@@ -282,7 +282,7 @@ function matrix(board, comparison) {
       h("span", { class: "small" }, range([found.low, found.high])), h("span", { class: "small" }, pValue(found.p_holm)),
       h("span", { class: "small" }, `better in ${found.wins} of ${found.seeds.length}`));
   };
-  const head = h("tr", {}, h("th", { class: "corner" }, h("span", { class: "small" }, "row minus column")), labels.map((label) => h("th", { scope: "col", class: "num" }, label)));
+  const head = h("tr", {}, h("th", { class: "corner" }, h("span", { class: "small" }, "row minus column")), labels.map((label) => h("th", { scope: "col", class: "num name" }, label)));
   const body = labels.map((label, r) => h("tr", {}, h("th", { scope: "row" }, label), labels.map((_, c) => cell(r, c))));
   return table(`${board.subsets[comparison.subset].name}, ${shotsWords(comparison.shots)}, ${board.metric_names[comparison.metric]}`, head, body);
 }
@@ -292,17 +292,19 @@ function publishedSection(board) {
   if (!published.length) return null;
   const seen = new Map();
   for (const r of published) {
-    const caveats = Object.entries(r.caveats).map(([subset, words]) => [board.subsets[subset].name, words]);
-    const same = new Set(caveats.map(([, words]) => words)).size === 1;
-    const words = same ? caveats[0][1] : caveats.map(([name, text]) => `${name}: ${text}`).join(" ");
-    const key = JSON.stringify([r.source, r.where, r.test_list, words]);
-    seen.set(key, [...(seen.get(key) || []), r.label]);
+    const key = JSON.stringify([r.source, r.where, r.test_list, r.caveat]);
+    if (!seen.has(key)) seen.set(key, { reference: r, models: new Map(), rows: new Map() });
+    const { models, rows } = seen.get(key);
+    models.set(r.model, [...(models.get(r.model) || []), r.method]);
+    for (const [subset, count] of Object.entries(r.test_rows)) rows.set(board.subsets[subset].name, [count, r.comparable[subset]]);
   }
   const head = h("tr", {}, ["Source", "Rows", "Test list", "Caveat"].map((words) => h("th", { scope: "col" }, words)));
-  const body = [...seen].map(([key, labels]) => {
-    const [source, where, tested, words] = JSON.parse(key);
-    return h("tr", {}, h("th", { scope: "row" }, source, h("span", { class: "small" }, where)), h("td", {}, labels.join("; ")), h("td", {}, tested), h("td", {}, words));
-  });
+  const body = [...seen.values()].map(({ reference, models, rows }) => h("tr", {},
+    h("th", { scope: "row" }, reference.source, h("span", { class: "small" }, reference.where)),
+    h("td", {}, [...models].map(([model, methods]) => h("div", {}, h("b", {}, `${model}: `), methods.join(", ")))),
+    h("td", {}, reference.test_list, [...rows].filter(([, [count]]) => count).map(([name, [count, same]]) =>
+      h("span", { class: "small" }, `${name} ${count.toLocaleString("en")}${same ? ", as here" : ", not as here"}`))),
+    h("td", {}, reference.caveat)));
   return [h("p", {}, "Reference rows, not baselines of ours. A number counts for a comparison only where its test list is the same."),
     table("Published numbers and the lists they were measured on", head, body)];
 }
@@ -317,7 +319,7 @@ function missingSection(board) {
   const body = board.settings.filter((setting) => board.gaps.some((gap) => gap.setting === setting.key)).map((setting) => h("tr", {}, h("th", { scope: "row" }, setting.label),
     places.map(([subset, shots]) => {
       const gap = board.gaps.find((g) => g.setting === setting.key && g.subset === subset && g.shots === shots);
-      return h("td", { class: gap ? "warn" : null }, gap ? (gap.seeds.length === 5 ? "no run" : `seed ${gap.seeds.join(", ")}`) : "complete");
+      return h("td", { class: gap ? "warn" : null }, gap ? (gap.seeds.length === 5 ? "no run" : `seed ${gap.seeds.join(", ")}`) : cellOf(board, setting.key, subset, shots) ? "complete" : MISSING);
     })));
   return [...parts, table("Draws (seeds 0 to 4) without a finished run", head, body)];
 }
