@@ -72,7 +72,7 @@ def decode(source: Mapping) -> np.ndarray:
         source: `{"bytes": ..., "path": ...}`.
 
     Returns:
-        uint8, (H, W) or (H, W, 3).
+        uint8, (H, W) or (H, W, 3), not to be written to.
 
     Raises:
         MedfmcError: the file is missing, truncated, no picture, or of a kind with no obvious 8-bit form.
@@ -95,7 +95,7 @@ def decode(source: Mapping) -> np.ndarray:
 
 def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
     if image.mode in ("L", "RGB"):
-        return np.array(image)
+        return np.asarray(image)
     if image.mode.startswith("I;16") or image.mode == "I":
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
@@ -103,9 +103,9 @@ def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
             raise MedfmcError(f"{name} has {found}; expected 8 or 16 bits: convert it to a 16-bit PNG.")
         return ((values + 128) // 257).astype(np.uint8)
     if image.mode in ("1", "LA", "La"):
-        return np.array(image.convert("L"))
+        return np.asarray(image.convert("L"))
     if image.mode in ("P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"):
-        return np.array((image.convert("RGBA") if image.mode in ("PA", "RGBa") else image).convert("RGB"))
+        return np.asarray((image.convert("RGBA") if image.mode in ("PA", "RGBa") else image).convert("RGB"))
     raise MedfmcError(f"{name} has pixels of mode {image.mode!r}, which have no 8-bit form; convert it to PNG.")
 
 

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import MedfmcError
 from ..progress import say
-from .resize import RESAMPLES, centre_crop, resize_as_pillow, shortest_edge_size
+from .resize import RESAMPLES, centre_crop, channels_first, resize_as_pillow, shortest_edge_size
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -81,8 +81,7 @@ def process(picture: np.ndarray | torch.Tensor, processing: Processing) -> torch
     Returns:
         uint8, (C, height, width); C is 1 for grey and 3 for RGB. Within one grey level of transformers' PIL processor.
     """
-    picture = torch.as_tensor(picture)
-    picture = picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)
+    picture = channels_first(picture)
     size = processing.resize if processing.rule == "direct" else shortest_edge_size(*picture.shape[1:], processing.resize[0])
     return centre_crop(resize_as_pillow(picture, size, processing.resample), processing.height, processing.width)
 
@@ -106,7 +105,9 @@ def normalise(
     scale = [processing.rescale / std for std in processing.std]
     shift = [-mean / std for mean, std in zip(processing.mean, processing.std)]
     scale, shift = (torch.tensor(values, dtype=torch.float32, device=batch.device).view(1, 3, 1, 1) for values in (scale, shift))
-    return torch.addcmul(shift, batch.float(), scale).to(dtype)
+    values = batch.float()
+    values = values.mul_(scale) if values.shape[1] == 3 else values * scale
+    return values.add_(shift).to(dtype)
 
 
 # What each processor class of transformers does where a backbone's file is silent. Swin and ViT-MAE name ViT's, DINOv2 BiT's, ResNet and

@@ -5,12 +5,23 @@ channels, so a grey picture is cut in four and its quarters are resized as if th
 """
 
 import math
+import warnings
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+with warnings.catch_warnings():  # torch warns once of arrays it may not write to, such as Pillow gives; nothing here writes to pictures
+    warnings.simplefilter("ignore")
+    torch.from_numpy(np.frombuffer(b"0", np.uint8))
+
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers, which processors store
+
+
+def channels_first(picture: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """A picture (H, W) or (H, W, 3) as (1, H, W) or (3, H, W), in the same memory, which is not to be written to."""
+    picture = torch.as_tensor(picture)
+    return picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)
 
 
 def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:

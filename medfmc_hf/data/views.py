@@ -13,6 +13,7 @@ from ..progress import bar, say
 from .augmentation import crop_flip
 from .pictures import decode
 from .processing import Processing, process
+from .resize import channels_first
 from .rows import PictureRows, in_order
 
 if TYPE_CHECKING:
@@ -142,8 +143,7 @@ class TrainingPixels:
         """The whole picture: uint8, (C, H, W), rows of pixels one after the other in memory."""
 
         def make() -> torch.Tensor:
-            pixels = torch.from_numpy(decode(self._pictures.source(row)))
-            return (pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)).to(self.device)
+            return channels_first(decode(self._pictures.source(row))).to(self.device)
 
         return self.store.get((self._pictures.identities[row], self.device), make)
 
