@@ -67,6 +67,7 @@ class Board:
         gaps: draws of the grid that have no finished run: `setting`, `subset`, `shots`, `seeds`.
         absent: subsets without any run.
         failed: failed runs: `id`, `setting`, `subset`, `shots`, `seed`, `error`, `finished_at`.
+        left_out: ids of runs that another run of the same draw replaced.
         notes: what the board cannot show or left out, in words.
         counts: `finished` and `failed` runs.
         replicates: of the bootstrap; 0 for none.
@@ -80,6 +81,7 @@ class Board:
     gaps: list[dict[str, Any]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     replicates: int = 0
@@ -145,6 +147,7 @@ def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], replicate
             if run.record.status == "finished":
                 known = cells[run.subset, run.shots].get(run.seed)
                 if known is not None:
+                    board.left_out.append(known.record.id)
                     board.notes.append(
                         f"{setting.label}, {known.record.run_config.dataset_config}, seed {run.seed}: runs {known.record.id} and "
                         f"{run.record.id} differ in their data; only the one that finished last is shown."
@@ -219,7 +222,7 @@ def _with_predictions(run: Run, replicates: int) -> tuple[Run, Bootstrap | None,
             return run, None, None
         scores = predictions.probabilities  # the official AUC is of probabilities; a softmax changes it
         boot = slim(bootstrap(predictions.targets, scores, predictions.patient_ids, classes=subset.classes, replicates=replicates))
-    except (MedfmcError, OSError) as error:  # pyarrow's complaint about a broken file is an OSError
+    except (ValueError, OSError) as error:  # a MedfmcError, or what pyarrow says of a broken file
         return run, None, f"No test-set interval and no paired comparison: {error}"
     recorded = run.record.scores["test"]
     if any(abs(value - recorded[name]) > AGREEMENT for name, value in boot.point.items() if recorded.get(name) is not None):

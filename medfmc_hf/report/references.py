@@ -15,9 +15,9 @@ def references(cells: Sequence["Cell"]) -> list[dict[str, Any]]:
     """Reference rows for the subsets of some cells.
 
     Returns:
-        For each row `key`, `kind` (`chance` or `published`), `source`, `where`, `method`, `model`, `label`, `test_list`, `caveat`, by subset
-        `test_rows`, `caveats` and `comparable` (whether the test list is as long as that of the cells), and `values`: `subset`, `shots`,
-        `metric`, `value` (a fraction).
+        For each row `key`, `kind` (`chance` or `published`), `source`, `where`, `method`, `model`, `label`, `test_list`, `caveat`, by
+        subset `test_rows`, `caveats` and `comparable` (whether the test list is as long as that of the cells), and `values`: `subset`,
+        `shots`, `metric`, `value` (a fraction).
     """
     present = {cell.subset for cell in cells}
     rows = {key: Counter(cell.test_rows for cell in cells if cell.subset == key).most_common(1)[0][0] for key in SUBSETS if key in present}
