@@ -189,8 +189,8 @@ def _results(experiment: Experiment) -> str:
         f"each draw (seeds {', '.join(map(str, experiment.seeds))})",
     ] * several
     words = (
-        f"Percent, on {test['rows']['test']:,} test pictures of {test['patients']['test']:,} {_groups(experiment)}. Score is the mean of the "
-        "two above, which is what the MedFM challenge averages. The interval over patients is a bootstrap of the test set with 1,000 "
+        f"Percent, on {test['rows']['test']:,} test pictures of {test['patients']['test']:,} {_groups(experiment)}. Score is the mean of "
+        "the two above, which is what the MedFM challenge averages. The interval over patients is a bootstrap of the test set with 1,000 "
         "resamples of whole patients; "
     )
     if several:

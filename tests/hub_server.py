@@ -120,6 +120,7 @@ class Answered(Exception):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for an acknowledgement
     server: Hub
 
     def log_message(self, *args) -> None:

@@ -35,13 +35,17 @@ def run(args: argparse.Namespace) -> None:
 
     common = {"public": args.public, "overwrite": args.overwrite}
     if args.what == "dataset":
-        from ..hub.dataset import DatasetPush
+        from ..hub.dataset import RIGHTS, DatasetPush
 
         push = DatasetPush(args.folder, args.repo_id, rights=args.i_have_the_rights, max_side=args.max_side, **common)
         if not args.dry_run:
             print(push())
             return
         print(tree_of(push.sizes(), args.repo_id, "dataset", args.public))
+        if args.max_side:
+            print("Bytes are those of the pictures before they are shrunk.")
+        if not args.i_have_the_rights:
+            print(f"To publish it: {RIGHTS}")
     else:
         if args.what == "metric":
             from ..hub.metric import metric_upload, push_metric

@@ -21,18 +21,32 @@ tags:
 """
 
 
-def dataset_card(manifest: dict, report: Report, absent: dict[str, str]) -> str:
+def dataset_card(manifest: dict, report: Report, absent: dict[str, str], repo_id: str | None = None) -> str:
     """The whole README.md of a build.
 
     Args:
         manifest: what is in the build, as `medfmc_build.json` has it.
         report: the audit of its configs.
         absent: subsets that are not in it, and why.
+        repo_id: where it will be on the Hub; None for a folder.
     """
     audits = {audit.config: audit for audit in report.configs}
-    parts = [_WHAT.replace("EXAMPLE", example_config(manifest)), _source(manifest, absent), _subsets(manifest), _CONFIGS, _COLUMNS]
+    parts = [_WHAT + (_FOLDER if repo_id is None else _HUB), _source(manifest, absent), _subsets(manifest), _CONFIGS, _COLUMNS]
     parts += [_origin(manifest), _audit(manifest, audits), _LICENCE, f"## Citation\n\n```bibtex\n{CITATION}```\n"]
-    return f"---\n{_HEAD}{_configs_yaml(manifest)}---\n\n" + "\n".join(parts)
+    example = example_config(manifest)
+    text = "\n".join(parts).replace("EXAMPLE", example).replace("SUBSET", ConfigName.parse(example).subset)
+    if repo_id is not None:
+        text = text.replace("REPO", repo_id).replace("ORGANISATION", repo_id.split("/")[0])
+    return f"---\n{_HEAD}{_tasks_yaml(manifest)}{_configs_yaml(manifest)}---\n\n{text}"
+
+
+def _tasks_yaml(manifest: dict) -> str:
+    """What the Hub's search and its Croissant metadata say of the data: tasks and size."""
+    tasks = {SUBSETS[key].task.replace("single-label", "multi-class") for key in manifest["subsets"]}
+    images = sum(entry["images"] for entry in manifest["subsets"].values())
+    size = next(name for most, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (float("inf"), "10K<n<100K")) if images < most)
+    lines = ["task_ids:", *(f"- {task}-image-classification" for task in sorted(tasks)), "size_categories:", f"- {size}"]
+    return "\n".join([*lines, "annotations_creators:", "- expert-generated", "source_datasets:", "- original"]) + "\n"
 
 
 def example_config(manifest: dict) -> str:
@@ -67,12 +81,27 @@ Five sets of medical images for adapting foundation models with few labels: ches
 (ColonPath), colonoscopy (Endo), skin photographs of newborns (NeoJaundice) and fundus photographs (Retino). Paper: Wang et al.,
 *A real-world dataset and benchmark for foundation model adaptation in medical image classification*, Scientific Data 10:574
 (2023), [doi 10.1038/s41597-023-02460-0](https://doi.org/10.1038/s41597-023-02460-0).
+"""
 
+_FOLDER = """
 ```python
 from datasets import load_dataset
 
 splits = load_dataset("medfmc", "EXAMPLE")  # this folder, seen from its parent; a path or a Hub id works too
 ```
+"""
+
+_HUB = """
+```python
+from datasets import load_dataset
+
+splits = load_dataset("REPO", "EXAMPLE")  # train, validation, test
+rows = load_dataset("REPO", "EXAMPLE", split="test", streaming=True)  # without downloading all of it first
+```
+
+Score predictions with `evaluate.load("ORGANISATION/medfm_score", "SUBSET")`, where that Space is published. `eval.yaml` names a
+task for each subset, number of shots and protocol; its value is the mean of the main metric (accuracy or mAP) and AUC, in
+percent, averaged over the draws.
 """
 
 _CONFIGS = """\

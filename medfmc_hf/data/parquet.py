@@ -128,25 +128,50 @@ def _encode(picture: Image.Image, size: tuple[int, int], kept: dict) -> tuple[by
 
 
 def write_rows(table: pa.Table, folder: Path, name: str, pictures: Pictures | None) -> list[str]:
-    """Write rows as `<name>.parquet` below `folder`, or as several numbered files where they hold much.
+    """Write rows as `<name>-<digest>.parquet` below `folder`, or as several numbered files where they hold much.
+
+    The digest is of the content: `datasets` keeps using its cached copy of a local folder for as long as README.md names the same files,
+    so a build with other rows or other paths must name others.
 
     Returns:
         The files, relative to `folder`.
     """
-    file = folder / f"{name}.parquet"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if pictures is None:
-        pq.write_table(table, file, compression="zstd")
-        return [f"{name}.parquet"]
-    shards = _chunks([pictures.size(path) for path in table["image"].combine_chunks().field("path").to_pylist()], SHARD_BYTES)
-    names = [name] if len(shards) == 1 else [f"{name}-{i:05d}-of-{len(shards):05d}" for i in range(len(shards))]
-    for shard_name, (start, stop) in zip(names, shards):
-        _write_embedded(table.slice(start, stop - start), folder / f"{shard_name}.parquet", pictures)
-    return [f"{shard_name}.parquet" for shard_name in names]
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    shards = shards_of(table, name, pictures) if pictures else {f"{name}.parquet": table}
+    files = []
+    for shard, rows in shards.items():
+        if pictures:
+            write_embedded(rows, folder / shard, pictures)
+        else:
+            pq.write_table(rows, folder / shard, compression="zstd")
+        files.append(f"{shard.removesuffix('.parquet')}-{_digest(folder / shard)}.parquet")
+        (folder / shard).rename(folder / files[-1])
+    return files
 
 
-def _write_embedded(table: pa.Table, file: Path, pictures: Pictures) -> None:
-    paths = table["image"].combine_chunks().field("path").to_pylist()
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()[:12]
+
+
+def shards_of(table: pa.Table, name: str, pictures: Pictures) -> dict[str, pa.Table]:
+    """Linked rows as they are spread over embedded files: `<name>.parquet`, or several numbered ones, and the rows of each."""
+    ranges = _chunks([pictures.size(path) for path in linked_files(table)], SHARD_BYTES)
+    names = [name] if len(ranges) == 1 else [f"{name}-{i:05d}-of-{len(ranges):05d}" for i in range(len(ranges))]
+    return {f"{shard}.parquet": table.slice(start, stop - start) for shard, (start, stop) in zip(names, ranges)}
+
+
+def linked_files(table: pa.Table) -> list[str]:
+    """The picture files of linked rows, in row order."""
+    return table["image"].combine_chunks().field("path").to_pylist()
+
+
+def write_embedded(table: pa.Table, file: Path, pictures: Pictures) -> None:
+    """Write linked rows as one file with the pictures inside."""
+    paths = linked_files(table)
     position, image_type = table.schema.get_field_index("image"), table.schema.field("image").type
     with pq.ParquetWriter(file, table.schema, compression="none") as writer:
         for start, stop in _chunks([pictures.size(path) for path in paths], _GROUP_BYTES):
