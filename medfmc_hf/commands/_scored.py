@@ -38,13 +38,17 @@ def labels_of(args: argparse.Namespace, subset: Subset) -> Mapping[str, Label] |
         return scored.labels_of_build(args.data, subset)
     if not args.labels:
         return None
+    labels: dict[str, Label] = {}
     problems = []
     for path in args.labels:
         try:
-            return scored.read_labels(path, subset)
+            # A table of another subset may be readable too (endo also has a class tumor), but names other pictures.
+            labels |= scored.read_labels(path, subset)
         except MedfmcError as error:
             problems.append(str(error))
-    raise MedfmcError(f"none of the files given with --labels has labels of {subset.key}:\n" + "\n".join(problems))
+    if not labels:
+        raise MedfmcError(f"none of the files given with --labels has labels of {subset.key}:\n" + "\n".join(problems))
+    return labels
 
 
 def table(rows: list[dict[str, str]]) -> str:

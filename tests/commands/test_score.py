@@ -1,0 +1,115 @@
+"""`medfmc score` as it is typed."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from invented_runs import invent_run, invent_runs
+
+from medfmc_hf.cli import main
+from medfmc_hf.runs import RunRecord
+from medfmc_hf.subsets import SUBSETS
+
+CSV = "image_id,patient_id,label,cat,dog\n" + "".join(
+    f"i{n},p{n // 2},{n % 2},{0.9 - 0.1 * (n % 3)},{0.1 + 0.1 * (n % 3)}\n" for n in range(12)
+)
+
+
+@pytest.fixture
+def say(capsys):
+    """Runs a command, returns what it printed."""
+
+    def run(*words, status=0):
+        assert main([*map(str, words), "--quiet"]) == status
+        printed = capsys.readouterr()
+        return printed.err if status else printed.out
+
+    return run
+
+
+def test_a_run(tmp_path, say):
+    folder = invent_run(tmp_path, subset="endo", shots=5, seed=0, rows=60, patients=12)
+    out = say("score", folder, "--per-class", "--replicates", 200, "--json", tmp_path / "out.json")
+    record = RunRecord.load(folder)
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert report["runs"][0]["result"]["map"] == pytest.approx(record.scores["test"]["map"], abs=1e-6)
+    low, high = report["runs"][0]["intervals"]["auc"]
+    assert f"{100 * low:.2f} to {100 * high:.2f}" in out and low < report["runs"][0]["result"]["auc"] < high
+    assert "12 studies" in out and "tumor" in out
+    assert "by the interval over 12 studies" in out and "chance (50.00" in out
+
+
+def test_draws_are_summed_up(tmp_path, say):
+    invent_runs(tmp_path, methods=("lora",), subsets=("endo",), shots=(5,), rows=60, patients=12)
+    out = say("score", tmp_path, "--replicates", 200, "--json", tmp_path / "out.json")
+    summary = json.loads((tmp_path / "out.json").read_text())["draws"][0]
+    values = [run["result"]["auc"] for run in json.loads((tmp_path / "out.json").read_text())["runs"]]
+    assert summary["draws"] == 5 and summary["metrics"]["auc"]["mean"] == pytest.approx(sum(values) / 5)
+    assert "endo 5-shot lora, 5 draws" in out and "95% over draws (t)" in out and "95% over studies, these draws" in out
+    assert "is the larger uncertainty of the score" in out
+
+
+def test_the_official_mode_repeats_the_auc_of_the_class_before(tmp_path, say):
+    rows = "".join(f"x{n},{labels},.{n}1,.{n}2,.{9 - n},.5\n" for n, labels in enumerate(["0", "1 2", "", "0 1", "2", ""]))
+    (tmp_path / "endo.csv").write_text("image_id,labels,ulcer,erosion,polyp,tumor\n" + rows)
+    say("score", tmp_path / "endo.csv", "--official", "--json", tmp_path / "out.json")
+    result = json.loads((tmp_path / "out.json").read_text())["runs"][0]["result"]
+    assert result["per_class"]["tumor"]["auc"] == result["per_class"]["polyp"]["auc"] and result["per_class"]["tumor"]["ap"] == 0
+    assert "tumor without positives" in say("score", tmp_path / "endo.csv")
+
+
+def test_a_csv(tmp_path, say):
+    (tmp_path / "mine.csv").write_text(CSV)
+    out = say("score", tmp_path / "mine.csv")
+    assert "6 patients" in out and "Acc" in out and "mAP" not in out
+    assert "(" not in say("score", tmp_path / "mine.csv", "--replicates", 0)
+
+
+def test_a_csv_needs_neither_torch_nor_datasets(tmp_path):
+    (tmp_path / "mine.csv").write_text(CSV)
+    code = (
+        "import sys; from medfmc_hf.cli import main; status = main(sys.argv[1:]); "
+        "assert not {'torch', 'transformers', 'datasets', 'evaluate', 'sklearn', 'scipy'} & set(sys.modules); sys.exit(status)"
+    )
+    subprocess.run([sys.executable, "-c", code, "score", str(tmp_path / "mine.csv")], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code, "compare", "--help"], check=True, capture_output=True)
+
+
+def test_the_official_sample(shared, say):
+    tables = [next(shared.rglob(SUBSETS[key].table)) for key in ("endo", "chest", "colon")]
+    sample = shared / "openmedlab" / "result_sample"
+    out = say("score", sample, "--labels", *tables, "--official")
+    assert "challenge: 58.559064, the mean of 18 numbers" in out
+    assert "74.28" in out and "13.45" in out
+    one = say("score", sample / "endo_5-shot_submission.csv", "--labels", *tables)
+    assert "41 studies" in one and "20.55 (" in one
+
+
+def test_the_aggregate_of_runs_lists_what_is_missing(tmp_path, say):
+    invent_runs(tmp_path, methods=("lora",), seeds=(0,), rows=12)
+    assert ", the mean of 18 numbers" in say("score", tmp_path, "--challenge")
+    invent_run(tmp_path, method="lora", subset="endo", shots=5, seed=1, rows=12)
+    out = say("score", tmp_path, "--challenge")
+    assert "not defined, 70 of 90 numbers are missing; the mean of the 20 there are is" in out
+    assert "exp2 chest 1-shot mAP" in out and "exp2 endo 5-shot mAP" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["none"], "none does not exist"),
+        (["none.csv"], "does not exist"),
+        (["."], "holds no finished run"),
+    ],
+)
+def test_mistakes(words, message, say, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in say("score", *words, status=2)
+
+
+def test_a_submission_without_labels(tmp_path, say):
+    (tmp_path / "endo_5-shot_submission.csv").write_text("b.png,0.1,0.2,0.3,0.4\n")
+    assert "--data" in say("score", tmp_path, status=2)
+    (tmp_path / "wrong.csv").write_text("name,label\nb,1\n")
+    assert "none of the files given with --labels" in say("score", tmp_path, "--labels", tmp_path / "wrong.csv", status=2)
