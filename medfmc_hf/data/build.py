@@ -216,7 +216,7 @@ def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: P
 
 
 def _file_name(config: ConfigName, split: str) -> str:
-    """`data/endo/test`, `data/endo/5shot-seed0-official/train`; the official test, which 15 configs share, lies above them."""
+    """Such as `data/endo/test` or `data/endo/5shot-seed0-official/train`; the official test, which 15 configs share, lies apart."""
     rest = str(config).removeprefix(config.subset).removeprefix("-")
     if config.variant == "official" and split == "test":
         rest = "official"

@@ -11,6 +11,7 @@ from trees import figshare
 
 from medfmc_hf.data.build import build
 from medfmc_hf.data.check import Rows, audit_config, audit_configs, check_build
+from medfmc_hf.data.loading import MANIFEST
 from medfmc_hf.data.plan import make_plans, rows_of
 from medfmc_hf.data.release import read_release
 from medfmc_hf.data.sources import find
@@ -174,13 +175,17 @@ def test_a_sound_build_has_no_mistake(folder):
     assert report.to_dict()["sound"] and json.dumps(report.to_dict())
 
 
+def file_of(folder, config, split):
+    return folder / json.loads((folder / MANIFEST).read_text())["configs"][config][split]["files"][0]
+
+
 def rewrite(file, change):
     pq.write_table(change(pq.read_table(file)), file)
 
 
 def test_a_test_row_moved_into_train(folder):
-    train, test = folder / "data/endo/1shot-seed0/train.parquet", pq.read_table(folder / "data/endo/test.parquet")
-    rewrite(train, lambda table: pa.concat_tables([table, test.slice(0, 1)]))
+    test = pq.read_table(file_of(folder, "endo", "test"))
+    rewrite(file_of(folder, "endo-1shot-seed0", "train"), lambda table: pa.concat_tables([table, test.slice(0, 1)]))
     mistakes = check_build(folder).all_mistakes
     assert "endo-1shot-seed0, train: its rows are not those that were built" in mistakes
     assert "endo-1shot-seed0: train and test share 1 pictures" in mistakes
@@ -192,7 +197,7 @@ def test_a_changed_label(folder):
         label = table.schema.field("label")
         return table.set_column(table.schema.get_field_index("label"), label, pa.array([0] * table.num_rows, label.type))
 
-    rewrite(folder / "data/retino/1shot-seed1/validation.parquet", change)
+    rewrite(file_of(folder, "retino-1shot-seed1", "validation"), change)
     assert any("labels differ from those in other configs" in mistake for mistake in check_build(folder).all_mistakes)
 
 
@@ -202,18 +207,21 @@ def test_a_changed_patient(folder):
             table.schema.get_field_index("patient_id"), table.schema.field("patient_id"), pa.array(["x"] * table.num_rows)
         )
 
-    rewrite(folder / "data/endo/test.parquet", change)
+    rewrite(file_of(folder, "endo", "test"), change)
     assert any("patient ids are wrong, such as that of 13333" in mistake for mistake in check_build(folder).all_mistakes)
 
 
 def test_lost_features(folder):
-    rewrite(folder / "data/endo/test.parquet", lambda table: table.replace_schema_metadata(None))
+    rewrite(file_of(folder, "endo", "test"), lambda table: table.replace_schema_metadata(None))
     assert any("has lost its Hugging Face features" in mistake for mistake in check_build(folder).all_mistakes)
 
 
 def test_a_card_that_points_elsewhere(folder):
     card = folder / "README.md"
-    card.write_text(card.read_text().replace("path: data/retino/1shot-seed0/train.parquet", "path: data/retino/test.parquet"))
+    train, test = (
+        file_of(folder, config, split).relative_to(folder) for config, split in (("retino-1shot-seed0", "train"), ("retino", "test"))
+    )
+    card.write_text(card.read_text().replace(f"path: {train}", f"path: {test}"))
     mistakes = check_build(folder).all_mistakes
     assert "retino-1shot-seed0, train: its rows are not those that were built" in mistakes
     assert any(mistake.startswith("retino-1shot-seed0: train and test share") for mistake in mistakes)
@@ -226,12 +234,13 @@ def test_a_card_that_lacks_a_config(folder):
 
 
 def test_missing_and_cut_files(folder):
-    (folder / "data/endo/test.parquet").unlink()
-    cut = folder / "data/retino/test.parquet"
+    file_of(folder, "endo", "test").unlink()
+    cut = file_of(folder, "retino", "test")
     cut.write_bytes(cut.read_bytes()[:100])
     mistakes = check_build(folder).all_mistakes
-    assert any("data/endo/test.parquet cannot be read" in mistake for mistake in mistakes)
-    assert any("data/retino/test.parquet cannot be read" in mistake for mistake in mistakes)
+    for key in ("endo", "retino"):
+        name = file_of(folder, key, "test").name
+        assert any(f"{name} cannot be read" in mistake for mistake in mistakes)
 
 
 def test_pictures_that_are_gone(tmp_path):
