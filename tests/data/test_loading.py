@@ -1,0 +1,123 @@
+import json
+import shutil
+import time
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+from trees import PICTURES, figshare, stem
+
+from medfmc_hf.data.build import build
+from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits, picture_sources, targets_of
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.subsets import SUBSETS, ConfigName
+
+ENDO, COLON = SUBSETS["endo"], SUBSETS["colon"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("loading")
+    build([figshare(root / "download", "endo", "colon")], root / "medfmc")
+    return root / "medfmc"
+
+
+def test_takes_a_name_or_its_parts(folder):
+    one, other = load_splits(folder, "endo-5shot-seed1"), load_splits(str(folder), ConfigName("endo", 5, 1))
+    assert list(one) == ["train", "validation", "test"] and fingerprint(one, ENDO) == fingerprint(other, ENDO)
+
+
+@pytest.mark.parametrize("subset", [ENDO, COLON])
+def test_targets(folder, subset):
+    rows, truth = load_splits(folder, subset.key)["test"], {stem(name): row for name, row in PICTURES[subset.key]}
+    targets, expected = targets_of(rows, subset), np.array([truth[image_id] for image_id in rows["image_id"]])
+    assert targets.dtype == np.int64
+    assert np.array_equal(targets, expected if subset.multilabel else expected.argmax(axis=1))
+    picked = rows.select([3, 0, 3])
+    assert np.array_equal(targets_of(picked, subset), targets[[3, 0, 3]])
+
+
+def test_targets_of_unlabelled_rows():
+    features = datasets.Features(labels=datasets.List(datasets.ClassLabel(names=list(ENDO.classes))))
+    rows = datasets.Dataset.from_dict({"labels": [[0, 3], None, []]}, features=features)
+    assert targets_of(rows, ENDO).tolist() == [[1, 0, 0, 1], [-1] * 4, [0] * 4]
+    features = datasets.Features(label=datasets.ClassLabel(names=list(COLON.classes)))
+    rows = datasets.Dataset.from_dict({"label": [1, -1, None]}, features=features)
+    assert targets_of(rows, COLON).tolist() == [1, -1, -1]
+
+
+def test_picture_sources(folder):
+    rows = load_splits(folder, "endo")["test"]
+    sources = picture_sources(rows)
+    assert [stem(source["path"].rpartition("/")[2]) for source in sources] == rows["image_id"][:]
+    assert all(source["bytes"] is None for source in sources)
+
+
+def test_fingerprint_sees_names_labels_order_and_split_and_nothing_else(folder):
+    splits = load_splits(folder, "colon-1shot-seed0")
+    train, validation = splits["train"], splits["validation"]
+
+    def of(**parts):
+        return fingerprint(datasets.DatasetDict(parts), COLON)
+
+    base = of(train=train, validation=validation)
+    moved = train.cast_column("image", datasets.Image(decode=False)).map(lambda row: {"image": {"bytes": b"x", "path": "elsewhere"}})
+    assert of(validation=validation, train=moved) == base
+    order = list(range(len(train)))[::-1]
+    relabelled = train.remove_columns("label").add_column("label", [1 - label for label in train["label"]])
+    renamed = train.remove_columns("image_id").add_column("image_id", [f"{i}x" for i in train["image_id"]])
+    others = [
+        of(train=train.select(order), validation=validation), of(train=relabelled, validation=validation),
+        of(train=renamed, validation=validation), of(train=validation, validation=train), of(train=train),
+    ]  # fmt: skip
+    assert len({base, *others}) == 6 and len(base) == 64
+
+
+def test_choosing_a_config_touches_no_pixels(folder, monkeypatch):
+    splits = load_splits(folder, "endo-5shot-seed0")
+
+    def refuse(*_, **__):
+        raise AssertionError("a picture was opened")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(datasets.Image, "decode_example", refuse)
+    load_splits(folder, "endo-5shot-seed0")
+    fingerprint(splits, ENDO), targets_of(splits["test"], ENDO), picture_sources(splits["test"])
+
+
+def test_pictures_that_have_moved(tmp_path):
+    build([figshare(tmp_path / "download", "endo")], tmp_path / "medfmc")
+    (tmp_path / "download").rename(tmp_path / "new place")
+    with pytest.raises(MedfmcError, match=rf"(?s)24 of the pictures that endo links to .*medfmc build NEW_PLACE --out {tmp_path}/medfmc"):
+        load_splits(tmp_path / "medfmc", "endo")
+    build([tmp_path / "new place"], tmp_path / "medfmc")
+    assert len(load_splits(tmp_path / "medfmc", "endo")["test"])
+
+
+def test_what_cannot_be_loaded(folder, tmp_path):
+    with pytest.raises(MedfmcError, match=r"there is no folder .*medfmc build SOURCE"):
+        load_splits(tmp_path / "absent", "endo")
+    with pytest.raises(MedfmcError, match=r"is not a build: it has no medfmc_build\.json"):
+        load_splits(tmp_path, "endo")
+    with pytest.raises(MedfmcError, match=r"has no config retino; it has colon, .*60 few-shot configs such as colon-1shot-seed0"):
+        load_splits(folder, "retino")
+    with pytest.raises(MedfmcError, match="'endo-five' is not a config name"):
+        load_splits(folder, "endo-five")
+    with pytest.raises(MedfmcError, match="neither a folder here nor a dataset that could be loaded from the Hub"):
+        load_splits("nobody/medfmc", "endo")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99, "configs": {}}'])
+def test_a_damaged_manifest(tmp_path, content):
+    (tmp_path / MANIFEST).write_text(content)
+    with pytest.raises(MedfmcError, match="build the folder again"):
+        load_splits(tmp_path, "endo")
+
+
+def test_a_damaged_file_is_no_traceback(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / f"medfmc{time.time_ns()}")
+    file = json.loads((copy / MANIFEST).read_text())["configs"]["endo"]["test"]["files"][0]
+    (copy / file).write_bytes(b"PAR1")
+    with pytest.raises(MedfmcError, match=r"cannot be loaded .*medfmc check"):
+        load_splits(copy, "endo")
