@@ -4,8 +4,8 @@ import copy
 import errno
 import hashlib
 import json
+import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from .. import __version__
 from ..data.card import dataset_card
 from ..data.check import Report, check_build
 from ..data.loading import MANIFEST, read_manifest
-from ..data.parquet import Pictures, linked_files, shards_of, write_embedded
+from ..data.parquet import SHARD_BYTES, Pictures, linked_files, shards_of, write_embedded
 from ..errors import MedfmcError
 from ..experiment import seedless
 from ..progress import bar, say
@@ -24,8 +24,10 @@ from .journal import Journal
 from .repository import Repository, Upload, check_repo_id, commit, open_repository, preupload
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from huggingface_hub import CommitOperationAdd
 
+BATCH_FILES = 50  # that are sent at a time, five of them at once
 RIGHTS = (
     "the pictures of MedFMC are other people's, and its releases state different licences: CC0 1.0 with a note against "
     "diagnosis-oriented use (NeoJaundice on figshare), CC BY-SA 4.0 (OpenDataLab), Apache-2.0 for the project (the official "
@@ -68,7 +70,8 @@ class DatasetPush:
         sizes = {}
         for file, _ in self._parts():
             if self.linked:
-                shards, pictures = self._shards(file, Pictures(Path(), None))
+                pictures = Pictures(Path(), None)
+                shards = self._shards(file, pictures)
                 sizes |= {name: sum(map(pictures.size, linked_files(rows))) for name, rows in shards.items()}
             else:
                 sizes[file] = (self.folder / file).stat().st_size
@@ -129,46 +132,49 @@ class DatasetPush:
     def _upload(self, repository: Repository, journal: Journal) -> dict[str, dict[str, "CommitOperationAdd"]]:
         """Send every file that the Hub does not have. Returns for each file of the build the files it became."""
         sent: dict[str, dict[str, CommitOperationAdd]] = {}
+        batch: list[tuple[str, str, str, Path]] = []  # file of the build, its key, path in the repository, local file
+
+        def flush() -> None:
+            operations = preupload(repository, {name: path for _, _, name, path in batch})
+            for file, key, name, path in batch:
+                sent[file][name] = operations[name]
+                if operations[name]._is_uploaded:
+                    journal.add(key, operations[name])
+                if self.linked:
+                    path.unlink()
+            batch.clear()
+
         with tempfile.TemporaryDirectory(prefix="medfmc-push-") as temporary:
             pictures, of_subset = None, None
             for file, subset in bar(self._parts(), desc="publishing", unit="file"):
                 if subset != of_subset:  # a subset's smaller copies are of no use to the next
+                    shutil.rmtree(Path(temporary, str(of_subset)), ignore_errors=True)
                     pictures, of_subset = Pictures(Path(temporary, subset), self.max_side), subset
                 key = self._key(file)
                 sent[file] = journal.uploaded(key)
-                if not journal.is_complete(key):
-                    for name, path in self._ready(file, pictures, Path(temporary), sent[file]):
-                        operation = preupload(repository, name, path)
-                        sent[file][name] = operation
-                        if operation._is_uploaded:
-                            journal.add(key, operation)
-                        else:  # small enough to travel in the commit itself, and soon gone from the disk
-                            operation.path_or_fileobj = path.read_bytes()
-                    if all(operation._is_uploaded for operation in sent[file].values()):
-                        journal.complete(key)
+                if journal.is_complete(key):
+                    continue
+                shards = self._shards(file, pictures) if self.linked else {file: None}
+                journal.expect(key, shards)
+                for name in shards.keys() - sent[file].keys():
+                    path = self.folder / file
+                    if self.linked:
+                        path = Path(temporary, f"{len(batch)}.parquet")
+                        write_embedded(shards[name], path, pictures)
+                    batch.append((file, key, name, path))
+                    if len(batch) == BATCH_FILES or sum(waiting.stat().st_size for *_, waiting in batch) >= SHARD_BYTES:
+                        flush()
+            flush()
         return sent
 
-    def _ready(self, file: str, pictures: Pictures, temporary: Path, known: dict) -> Iterator[tuple[str, Path]]:
-        """The files that a file of the build becomes, one at a time, but for those that are known."""
-        if not self.linked:
-            if file not in known:
-                yield file, self.folder / file
-            return
-        shards, pictures = self._shards(file, pictures)
-        for name, rows in shards.items():
-            if name not in known:
-                path = temporary / "shard.parquet"
-                write_embedded(rows, path, pictures)
-                yield name, path
-                path.unlink()
-
-    def _shards(self, file: str, pictures: Pictures) -> tuple[dict, Pictures]:
+    def _shards(self, file: str, pictures: Pictures) -> dict[str, "pa.Table"]:
+        """The files that a linked file of the build becomes, and the rows of each."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.folder / file, partitioning=None)
         try:
             pictures.prepare(linked_files(table))
-            return shards_of(table, file.removesuffix(".parquet"), pictures), pictures
+            return shards_of(table, file.removesuffix(".parquet"), pictures)
         except FileNotFoundError as error:
             raise MedfmcError(
                 f"{error.filename} is not there; if the download was moved, build the data set again (medfmc build)."
@@ -194,7 +200,7 @@ class DatasetPush:
         manifest = copy.deepcopy(self.manifest) | {"form": "embedded", "max_side": self.max_side, "sources": []}
         for splits in manifest["configs"].values():
             for split in splits.values():
-                parts = [operation for file in split["files"] for operation in files[file].values()]
+                parts = [operation for file in split["files"] for _, operation in sorted(files[file].items())]
                 split["files"] = [operation.path_in_repo for operation in parts]
                 split["bytes"] = sum(operation.upload_info.size for operation in parts)
         for entry in manifest["subsets"].values():

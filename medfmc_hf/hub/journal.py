@@ -2,17 +2,16 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from ..files import write_json
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
 
 class Journal:
-    """The uploads of one repository that no commit shows yet, in a file of the user's cache.
+    """The uploads of one repository that no commit shows yet: a file of JSON lines in the user's cache.
 
     They are kept by the part of the data they came from: a key that changes with everything that determines the bytes.
     """
@@ -21,38 +20,48 @@ class Journal:
         from huggingface_hub import constants
 
         name = hashlib.sha256(f"{constants.ENDPOINT} {kind} {repo_id}".encode()).hexdigest()[:16]
-        self.path = Path(constants.HF_HOME) / "medfmc" / "push" / f"{name}.json"
-        try:
-            self._parts: dict[str, dict] = json.loads(self.path.read_text())
-        except (FileNotFoundError, ValueError):
-            self._parts = {}
+        self.path = Path(constants.HF_HOME) / "medfmc" / "push" / f"{name}.jsonl"
+        self._expected: dict[str, set[str]] = {}
+        self._uploaded: dict[str, dict[str, dict]] = {}
+        for line in self.path.read_text().splitlines() if self.path.is_file() else ():
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError):  # the line that was being written when the push was killed
+                continue
 
     def uploaded(self, key: str) -> dict[str, "CommitOperationAdd"]:
         """The files of a part that are on the Hub, by path, ready for a commit."""
-        return {path: _sent(path, **known) for path, known in self._parts.get(key, {}).get("files", {}).items()}
+        return {path: _sent(path, line["sha256"], line["size"]) for path, line in self._uploaded.get(key, {}).items()}
 
     def is_complete(self, key: str) -> bool:
         """Whether all files of a part are on the Hub."""
-        return self._parts.get(key, {}).get("complete", False)
+        return key in self._expected and self._expected[key] <= self._uploaded.get(key, {}).keys()
+
+    def expect(self, key: str, paths: Iterable[str]) -> None:
+        """Remember which files a part becomes."""
+        self._write({"key": key, "expected": sorted(paths)})
 
     def add(self, key: str, operation: "CommitOperationAdd") -> None:
         """Remember one uploaded file."""
         info = operation.upload_info
-        self._part(key)["files"][operation.path_in_repo] = {"sha256": info.sha256.hex(), "size": info.size}
-        write_json(self.path, self._parts)
-
-    def complete(self, key: str) -> None:
-        """Remember that a part has no more files."""
-        self._part(key)["complete"] = True
-        write_json(self.path, self._parts)
+        self._write({"key": key, "path": operation.path_in_repo, "sha256": info.sha256.hex(), "size": info.size})
 
     def clear(self) -> None:
         """Forget all: it is committed, or the Hub no longer has it."""
-        self._parts = {}
+        self._expected, self._uploaded = {}, {}
         self.path.unlink(missing_ok=True)
 
-    def _part(self, key: str) -> dict:
-        return self._parts.setdefault(key, {"files": {}, "complete": False})
+    def _write(self, line: dict) -> None:
+        self._take(line)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _take(self, line: dict) -> None:
+        if "expected" in line:
+            self._expected[line["key"]] = set(line["expected"])
+        else:
+            self._uploaded.setdefault(line["key"], {})[line["path"]] = line
 
 
 def _sent(path: str, sha256: str, size: int) -> "CommitOperationAdd":

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -163,14 +163,25 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
     return f"{upload.url}/tree/{sha}"
 
 
-def preupload(repository: Repository, path: str, file: str | os.PathLike) -> "CommitOperationAdd":
-    """Send one large file ahead of the commit that will show it."""
+def preupload(repository: Repository, files: Mapping[str, str | os.PathLike]) -> dict[str, "CommitOperationAdd"]:
+    """Send files ahead of the commit that will show them, several at once. They may be removed from the disk afterwards.
+
+    Args:
+        repository: as `open_repository` returned it.
+        files: path in the repository -> file.
+
+    Returns:
+        What `commit` takes, by path. The Hub may want a small file in the commit itself; its content is then in memory.
+    """
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    operation = CommitOperationAdd(path, str(file))
+    operations = {name: CommitOperationAdd(name, str(file)) for name, file in files.items()}
     with explained(repository.upload.repo_id):
-        HfApi().preupload_lfs_files(repository.upload.repo_id, [operation], repo_type=repository.upload.kind)
-    return operation
+        HfApi().preupload_lfs_files(repository.upload.repo_id, list(operations.values()), repo_type=repository.upload.kind)
+    for name, operation in operations.items():
+        if not operation._is_uploaded:
+            operation.path_or_fileobj = Path(files[name]).read_bytes()
+    return operations
 
 
 def _made(repository: Repository, added: list["CommitOperationAdd"], removed: list[str]) -> str | None:
