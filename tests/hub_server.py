@@ -143,10 +143,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 return
             self.cut_after = fault.answer == "cut-after"
-            if not self.cut_after:
-                self._answer(fault.answer, {"error": fault.message})
-                return
         try:
+            if fault and not self.cut_after:
+                self._answer(fault.answer, {"error": fault.message})
             self._dispatch()
             self._answer(404, {"error": f"this server has no {name}"})
         except Answered:

@@ -28,6 +28,8 @@ def explained(repo_id: str) -> Iterator[None]:
 
 def explain(error: BaseException, repo_id: str) -> str | None:
     """One message for an error of the Hub or of the network; None for an error of another kind."""
+    if isinstance(error, ValueError) and "metadata in README.md" in str(error):
+        return f"the Hub does not accept the card's metadata; please report this: {error}"
     for cause in _chain(error):
         status = status_of(cause)
         if status is not None:
@@ -48,8 +50,6 @@ def explain(error: BaseException, repo_id: str) -> str | None:
                 f"{_endpoint()} cannot be reached{through} ({name}: {cause}). Check the network and, behind a proxy, HTTPS_PROXY. "
                 "What was uploaded is kept: run the same command again."
             )
-    if isinstance(error, ValueError) and "metadata in README.md" in str(error):
-        return f"the Hub does not accept the card's metadata; please report this: {error}"
     if isinstance(error, ValueError) and "LFS batch" in str(error):
         return f"the Hub does not accept a file: {error}"
     return None
@@ -115,5 +115,5 @@ def _proxy() -> str:
     scheme = urlsplit(_endpoint()).scheme
     for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"):
         if value := os.environ.get(name):
-            return value.rpartition("@")[2]
+            return urlsplit(value if "//" in value else f"//{value}").netloc.rpartition("@")[2]
     return ""

@@ -1,0 +1,32 @@
+"""Run folders with real adapters: the records are invented, the models are small, random and untrained, and load like trained ones."""
+
+from pathlib import Path
+
+import torch
+from invented_runs import invent_run
+
+from medfmc_hf import adapt, backbones, cards
+from medfmc_hf.data.hf_processor import save_processor
+from medfmc_hf.data.processing import processing_of
+from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
+from medfmc_hf.subsets import subset_of
+
+
+def adapted_run(root: Path, backbone: Path, *, method: str = "lora", subset: str = "endo", seed: int = 0, rows: int = 60) -> Path:
+    """Write the folder of one run below `root`, as `medfmc_hf.training.train` does, and return it."""
+    config = RunConfig(subset, shots=5, seed=seed, method=method, model=str(backbone), epochs=2)
+    folder = invent_run(root, config, rows=rows)
+    record = RunRecord.load(folder)
+    torch.manual_seed(seed)
+    model = adapt.adapt(backbones.load_backbone(str(backbone), subset_of(subset)), method)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))  # LoRA starts at zero, which would hide a lost adapter
+    files = adapt.save(model, folder / "adapter")
+    record.cost["adapter_bytes"] = sum(file.stat().st_size for file in files)
+    record.backbone |= {"fingerprint": backbones.backbone_fingerprint(str(backbone)), "image_size": 64}
+    save_processor(processing_of(str(backbone)), folder / "adapter")
+    cards.write_card(record, folder / "adapter", load_predictions(folder))
+    record.save(folder)
+    return folder
