@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> None:
         print(path)
     counts = board.counts
     gaps = sum(len(gap["seeds"]) for gap in board.gaps)
-    rows = f"{counts['finished']} finished and {counts['failed']} failed runs in {len(board.settings)} rows"
+    rows = (
+        f"{counts['finished']} finished and {counts['failed']} failed runs in {len(board.settings)} row{'s' * (len(board.settings) != 1)}"
+    )
     print(f"\n{rows}; {gaps} draws of the grid are missing.")
     if board.notes:
         print("What the report cannot show:")

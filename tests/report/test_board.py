@@ -123,7 +123,7 @@ def test_a_run_without_predictions_joins_its_row_and_is_named(tmp_path):
 
 
 def test_predictions_that_are_not_the_records_are_told(tmp_path):
-    honest, tampered, broken = (invent_run(tmp_path, subset="colon", shots=shots, rows=30, patients=9) for shots in (1, 5, 10))
+    _, tampered, broken = (invent_run(tmp_path, subset="colon", shots=shots, rows=30, patients=9) for shots in (1, 5, 10))
     predictions = load_predictions(tampered)
     predictions.logits[:] = -predictions.logits
     save_predictions(tampered, {"test": predictions})
