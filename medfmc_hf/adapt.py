@@ -17,6 +17,7 @@ from .anatomy import anatomy_of
 from .backbones import Origin, draw_head, load_backbone
 from .errors import MedfmcError
 from .files import atomic_path, write_json
+from .inject import probe
 from .methods import METHODS, Method, all_options, method_of, resolve
 from .subsets import subset_of
 
@@ -165,11 +166,7 @@ def load(folder: str | Path, *, model: str | None = None) -> nn.Module:
 def _freeze_unused(model: nn.Module) -> None:
     """Freeze what does not reach the logits (mask tokens, CLIP's last norm): DDP waits for gradients that never come."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    size = model.origin.image_size
-    was_training = model.training
-    logits = model.eval()(pixel_values=torch.zeros(1, 3, size, size, device=trained[0].device, dtype=trained[0].dtype)).logits
-    model.train(was_training)
-    for parameter, gradient in zip(trained, torch.autograd.grad(logits.sum(), trained, allow_unused=True)):
+    for parameter, gradient in zip(trained, torch.autograd.grad(probe(model).sum(), trained, allow_unused=True)):
         parameter.requires_grad_(gradient is not None)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,11 @@ from typing import Any, Literal
 
 import peft
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from .anatomy import Anatomy, inside_attention, inside_mlp, mlp_output, norm_layers, query_value
 from .errors import MedfmcError
+from .inject import inject
 from .tuners import BottleneckConfig, VptConfig
 
 Build = Callable[[nn.Module, Anatomy, Mapping[str, Any]], nn.Module]
@@ -108,36 +107,9 @@ def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value"
         options["modules_to_save"] = list(dict.fromkeys([*options["modules_to_save"], *anatomy.heads]))
         if "feedforward_modules" in takes and options.get("feedforward_modules") is None:
             options["feedforward_modules"] = [name for name in options["target_modules"] if _ends_mlp(model, anatomy, name)]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            return inject(model, lambda: config_cls(**options))
+        return inject(model, lambda: config_cls(**options))
 
     return build
-
-
-def inject(model: nn.Module, make_config: Callable[[], peft.PeftConfig]) -> peft.PeftModel:
-    """`get_peft_model`, whose many ways to fail become one error and leave the model as it was.
-
-    Raises:
-        MedfmcError: the method does not fit the model or its options do not fit each other.
-    """
-    try:
-        return peft.get_peft_model(model, make_config())
-    except MedfmcError:
-        _remove_layers(model)
-        raise
-    except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, NotImplementedError, AssertionError, IndexError) as error:
-        _remove_layers(model)
-        raise MedfmcError(f"PEFT cannot do this to a {type(model).__name__}: {error}") from error
-
-
-def _remove_layers(model: nn.Module) -> None:
-    for name, part in list(model.named_modules()):
-        if isinstance(part, BaseTunerLayer) and hasattr(part, "base_layer"):
-            getattr(part, "release", lambda: None)()
-            model.set_submodule(name, part.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
 
 
 def _ends_mlp(model: nn.Module, anatomy: Anatomy, name: str) -> bool:

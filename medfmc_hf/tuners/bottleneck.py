@@ -92,6 +92,12 @@ class BottleneckLayer(VisionTunerLayer):
         return result
 
 
+_AFTER_ATTENTION = (attention_output, "attention in every block, to follow it")
+_AFTER_MLP = (mlp_output, "an MLP (two Linear layers outside attention) in every block, to follow it")
+_BESIDE_MLP = (mlp_module, "one module that is the whole MLP of a block, to stand beside it")
+_NEEDS = {"houlsby": (_AFTER_ATTENTION, _AFTER_MLP), "pfeiffer": (_AFTER_MLP,), "adaptformer": (_BESIDE_MLP,)}
+
+
 class BottleneckModel(VisionTuner):
     """The tuner of `BottleneckConfig`."""
 
@@ -101,21 +107,13 @@ class BottleneckModel(VisionTuner):
     why_not_merged = "an adapter has a non-linear activation between its two projections, so no weight equals it."
 
     def _find_targets(self, config: BottleneckConfig) -> list[str]:
-        finders = {"houlsby": (attention_output, mlp_output), "pfeiffer": (mlp_output,), "adaptformer": (mlp_module,)}[config.style]
         targets = []
         for name in self.anatomy.blocks:
             block = self.model.get_submodule(name)
-            found = [finder(block) for finder in finders]
-            if None in found:
-                raise MedfmcError(
-                    f"{config.style} adapters do not fit a {type(block).__name__}: "
-                    + {
-                        attention_output: "it has no attention whose output could get one.",
-                        mlp_output: "it has no MLP (two Linear layers outside attention) whose output could get one.",
-                        mlp_module: "it has no module that is its whole MLP, beside which one could stand; try style='pfeiffer'.",
-                    }[finders[found.index(None)]]
-                )
-            targets += [f"{name}.{part}" for part in found]
+            for finder, needed in _NEEDS[config.style]:
+                if (found := finder(block)) is None:
+                    raise MedfmcError(f"{config.style} adapters need {needed}. The block {name}, a {type(block).__name__}, has none.")
+                targets.append(f"{name}.{found}")
         return targets
 
     def _describe(self, config: BottleneckConfig) -> str:

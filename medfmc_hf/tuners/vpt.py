@@ -167,7 +167,7 @@ class VptModel(VisionTuner):
         self.position = int(has_class_token(model))
         self.patch_pixels = patch_pixels(model)
         if self.anatomy.family == "convolutional":
-            raise MedfmcError(f"{type(model).__name__} is convolutional: it has no sequence of tokens that prompts could join.")
+            raise MedfmcError("prompts are tokens, and a convolutional network has no sequence of tokens that they could join.")
         for name in self.anatomy.blocks if self.anatomy.family == "tokens" else ():
             _refuse_unknown_bias(model.get_submodule(name))
 
