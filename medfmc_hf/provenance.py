@@ -61,7 +61,6 @@ def machine(accelerator) -> dict:
     return {
         "device": f"{accelerator.device.type}: {name}",
         "threads": torch.get_num_threads(),
-        "precision": accelerator.mixed_precision,
         "processes": accelerator.num_processes,
         "peak_memory_bytes": peak,
     }

@@ -1,14 +1,16 @@
 """Adapts one backbone to one dataset config: the whole path of a run, from its config to its folder of files.
 
-`train` is the path, `fit` is the loop. Losses, methods, pixels and scores have files of their own.
+`train` is the path, `Loop.fit` is the loop. Losses, methods, pixels and scores have files of their own; what several runs can share is in
+`shared.py`, `kept.py` and `trunk.py`.
 """
 
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,36 +19,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from . import adapt, backbones, cards, frozen, losses, provenance, scoring
+from . import adapt, cards, frozen, losses, precision, provenance, scoring, trunk
 from .data import loading, pixels, processing
+from .data.hf_processor import save_processor
 from .errors import MedfmcError
+from .kept import Kept
+from .merging import merged
 from .progress import bar, say
-from .runs import Predictions, RunConfig, RunRecord, identity, probabilities_of, run_folder, save_predictions
+from .runs import Predictions, RunConfig, RunRecord, probabilities_of, run_folder, save_predictions
+from .shared import Loan, Shared
 from .subsets import ConfigName, Subset, subset_of
 
 EVALUATION_BATCH = 64  # pictures; it changes speed and memory, not results
 
-
-@dataclass
-class Shared:
-    """What the runs of one process can share: the data folder, its loaded configs, and the pictures.
-
-    Attributes:
-        data: folder of a build, or a dataset repository on the Hub.
-        cache: folder of the pixel cache; None for the user's.
-        pictures: decoded training pictures, within a budget of memory.
-    """
-
-    data: str | os.PathLike = "medfmc"
-    cache: Path | None = None
-    pictures: pixels.PictureStore = field(default_factory=pixels.PictureStore)
-    _splits: dict = field(default_factory=dict)
-
-    def splits(self, name: ConfigName):
-        """The `DatasetDict` of a config, loaded once."""
-        if name not in self._splits:
-            self._splits[name] = loading.load_splits(self.data, name)
-        return self._splits[name]
+Split = tuple[ConfigName, str]  # a config and one of its splits
 
 
 class Stopwatch:
@@ -80,8 +66,8 @@ def train(
         config: what to run.
         data: folder that `medfmc build` made, or a dataset repository on the Hub.
         out: folder below which the run's folder is made.
-        shared: pass one object to many calls to load data and pictures once.
-        accelerator: made from the config if None. With several processes, all of them call this function.
+        shared: pass one object to many calls to load data, pictures and the backbone once. It does not change a result.
+        accelerator: made if None. With several processes, all of them call this function.
 
     Returns:
         The run's folder and its record.
@@ -92,74 +78,123 @@ def train(
     watch = Stopwatch()
     shared = shared or Shared(data)
     subset = subset_of(config.subset)
-    method = adapt.method_of(config.method)
+    config = replace(config, method_options=adapt.resolve(config.method, config.method_options))
     if config.loss not in losses.LOSSES:
         raise MedfmcError(f"loss is one of {', '.join(losses.LOSSES)}; got {config.loss!r}.")
     with watch("start"):
         accelerator = accelerator or make_accelerator(config)
-        splits = shared.splits(config.dataset_config)
-        fingerprints = loading.fingerprint(splits, subset), backbones.backbone_fingerprint(config.model, config.revision)
-        run_id = identity(config, *fingerprints)
+        run_id = shared.identity(config)
         folder = run_folder(out, config, run_id)
         if (folder / "run.json").is_file() and RunRecord.load(folder).status == "finished":
             say(f"Already finished: {folder}")
             return folder, RunRecord.load(folder)
-        set_seed(config.seed)
-        model = backbones.load_backbone(config.model, subset, revision=config.revision, image_size=config.image_size)
-        process = processing.processing_of(config.model, revision=config.revision, image_size=config.image_size)
-        if method.kind == "gradient":
-            model = adapt.adapt(model, config.method, config.method_options)
+        splits = shared.splits(config.dataset_config)
+        scored = scored_splits(config, shared)
+        rows = {name: shared.splits(where)[split] for name, (where, split) in scored.items()}
+        targets = {name: loading.targets_of(part, subset) for name, part in {"train": splits["train"], **rows}.items()}
+        loop = Loop(config, subset, shared.processing(config), accelerator, watch)
 
-    scored = scored_splits(config, splits, shared)
-    targets = {name: loading.targets_of(rows, subset) for name, rows in {"train": splits["train"], **scored}.items()}
-    with watch("data"), accelerator.main_process_first():
-        store = {
-            name: pixels.evaluation_pixels(rows, process, cache=shared.cache, subset=subset, progress=f"{config.subset} {name} pictures")
-            for name, rows in scored.items()
+    with shared.lend(config) as loan:
+        work = by_gradient if adapt.method_of(config.method).kind == "gradient" else by_features
+        logits, history = work(loop, loan, shared, scored, targets)
+        predictions = {
+            name: Predictions(np.array(part["image_id"]), np.array(part["patient_id"]), targets[name], logits[name])
+            for name, part in rows.items()
         }
-    if method.kind == "gradient":
-        views = pixels.TrainingPixels(
-            splits["train"], process, augmentation=config.augmentation, store=shared.pictures, device=accelerator.device
+        model = loan.adapted or loan.backbone
+        record = RunRecord(
+            id=run_id,
+            status="finished",
+            config=config.to_dict(),
+            data=provenance.data(config, splits, shared.data_fingerprint(config.dataset_config)),
+            backbone=provenance.backbone(model) | {"fingerprint": shared.backbone_fingerprint(config)},
+            scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
+            history=history,
+            cost=provenance.parameters(model) | provenance.machine(accelerator) | {"precision": loop.dtype},
+            versions=provenance.versions(),
+            finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
-        loop = Loop(config, subset, process, accelerator, watch)
-        history = loop.fit(model, views, targets["train"], store.get("validation"), targets.get("validation"))
-        with watch("test"):
-            logits = {name: loop.predict(model, part, f"{name} pictures") for name, part in store.items()}
-    else:
-        with watch("data"), accelerator.main_process_first():
-            support = pixels.evaluation_pixels(splits["train"], process, cache=shared.cache, subset=subset, progress="training pictures")
-        history = []
-        with watch("test"):
-            features = {
-                name: frozen_features(model, part, process, accelerator, name) for name, part in {"train": support, **store}.items()
-            }
-        with watch("train"):
-            logits = frozen_logits(config, subset, features, targets["train"])
-
-    predictions = {
-        name: Predictions(np.array(rows["image_id"]), np.array(rows["patient_id"]), targets[name], logits[name])
-        for name, rows in scored.items()
-    }
-    record = RunRecord(
-        id=run_id,
-        status="finished",
-        config=config.to_dict(),
-        data=provenance.data(config, splits, fingerprints[0]),
-        backbone=provenance.backbone(model) | {"fingerprint": fingerprints[1]},
-        scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
-        history=history,
-        cost=provenance.parameters(model) | provenance.machine(accelerator),
-        versions=provenance.versions(),
-        finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    )
-    if accelerator.is_main_process:
-        adapter = adapt.save(accelerator.unwrap_model(model), folder / "adapter")
-        save_predictions(folder, predictions)
-        record.cost |= {"adapter_bytes": sum(path.stat().st_size for path in adapter), "seconds": watch.total()}
-        cards.write_card(record, folder / "adapter")
-        record.save(folder)
+        if accelerator.is_main_process:
+            clear_leftovers(folder)
+            adapter = adapt.save(model, folder / "adapter")
+            save_predictions(folder, predictions)
+            record.cost |= {"adapter_bytes": sum(path.stat().st_size for path in adapter), "seconds": watch.total()}
+            save_processor(loop.process, folder / "adapter")
+            cards.write_card(record, folder / "adapter", predictions["test"])
+            record.save(folder)
     accelerator.wait_for_everyone()
     return folder, record
+
+
+def by_gradient(
+    loop: "Loop", loan: Loan, shared: Shared, scored: dict[str, Split], targets: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """Train the backbone that was lent. Returns the logits of every scored split, and the history of `Loop.fit`."""
+    config, watch, train_split = loop.config, loop.watch, (loop.config.dataset_config, "train")
+    with watch("start"):
+        model = adapted(loan, config, len(targets["train"])).to(loop.accelerator.device)
+    with watch("data"):
+        store = {name: shared.evaluation_pixels(*split, config) for name, split in scored.items()}
+        views = pixels.TrainingPixels(
+            shared.splits(train_split[0])["train"],
+            loop.process,
+            augmentation=config.augmentation,
+            store=shared.pictures,
+            device=loop.accelerator.device,
+        )
+    network = trunk.cut(model, loop.process)
+    if network is not model:
+        support = shared.evaluation_pixels(*train_split, config) if config.augmentation == "none" else None
+        with watch("trunk"), loop.autocast():
+            store, views = trunk.keep_outputs(network, shared, config, loop.dtype, loop.accelerator.device, store, views, support)
+    history = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
+    with watch("test"):
+        return {name: loop.predict(network, part, f"{name} pictures") for name, part in store.items()}, history
+
+
+def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
+    """Adapt the backbone that was lent, with new weights that the run's seed alone decides."""
+    set_seed(config.seed)
+    steps = math.ceil(rows / config.batch_size) * config.epochs
+    loan.adapted = adapt.adapt(loan.backbone, config.method, config.method_options, total_steps=steps)
+    return loan.adapted
+
+
+def by_features(
+    loop: "Loop", loan: Loan, shared: Shared, scored: dict[str, Split], targets: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """Fit a head on features of the backbone as it is. Returns the logits of every scored split, and no history."""
+    config, subset = loop.config, loop.subset
+    splits = {"train": (config.dataset_config, "train"), **scored}
+    with loop.watch("data"):
+        store = {name: shared.evaluation_pixels(*split, config) for name, split in splits.items()}
+    with loop.watch("features"):
+        kept = frozen_features(loop, loan.backbone, shared, list(store.values()))
+        features = {name: part[:].numpy() for name, part in zip(store, kept)}
+    with loop.watch("train"):
+        together = np.concatenate([features[name] for name in scored])
+        options = adapt.all_options(config.method, config.method_options)
+        logits = frozen.HEADS[config.method](features["train"], targets["train"], together, subset.task, len(subset.classes), options)
+    ends = np.cumsum([len(features[name]) for name in scored])[:-1]
+    return dict(zip(scored, np.split(logits, ends), strict=True)), []
+
+
+def frozen_features(loop: "Loop", backbone: torch.nn.Module, shared: Shared, parts: list[pixels.EvaluationPixels]) -> list[Kept]:
+    """What the head reads of every picture of every part, computed now where it is not on disk."""
+    device = loop.accelerator.device
+    backbone.to(device)
+    with loop.autocast():
+        return shared.keep(
+            "features", lambda batch: torch.from_numpy(frozen.features(backbone, [batch])), parts, loop.config, loop.dtype, device
+        )
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a run that was killed, or failed, left in its folder."""
+    if folder.is_dir():
+        shutil.rmtree(folder / "adapter", ignore_errors=True)
+        for path in (folder / "predictions.parquet", *folder.glob(".*.part")):
+            path.unlink(missing_ok=True)
 
 
 @dataclass
@@ -171,6 +206,21 @@ class Loop:
     process: processing.Processing
     accelerator: Accelerator
     watch: Stopwatch
+
+    @property
+    def dtype(self) -> str:
+        """`float32` or `bfloat16`, what `auto` came to."""
+        return precision.resolve(self.config.dtype, self.accelerator.device)
+
+    def autocast(self) -> torch.autocast:
+        """The precision of the network; the loss is float32."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+
+    def ready(self, batch: torch.Tensor) -> torch.Tensor:
+        """A batch as the network takes it: pixels normalised, a trunk's outputs as they are."""
+        if batch.dtype == torch.uint8:
+            return processing.normalise(batch, self.process, device=self.accelerator.device)
+        return batch.to(self.accelerator.device, non_blocking=True)
 
     def fit(self, model, views, targets, validation=None, validation_targets=None) -> list[dict]:
         """Train `model` in place, and put back its best epoch where the config selects by validation.
@@ -208,14 +258,15 @@ class Loop:
                     mine = rows[rank::world]
                     share = len(mine) * world / len(rows)  # so that the mean over processes is the mean over the batch
                     mine = mine if len(mine) else rows[:1]
-                    batch = processing.normalise(views.batch(mine, generator), self.process, device=accelerator.device)
-                    with accelerator.autocast():
+                    batch = self.ready(views.batch(mine, generator))
+                    with self.autocast():
                         logits = wrapped(pixel_values=batch).logits
                     loss = loss_of(logits.float(), labels[mine].to(accelerator.device)) * share
                     accelerator.backward(loss)
                     if config.gradient_clip:
                         accelerator.clip_grad_norm_(trained, config.gradient_clip)
                     optimizer.step()
+                    adapt.after_step(getattr(model, "network", model), epoch * steps + step + 1)
                     optimizer.zero_grad()
                     total += loss.detach() * len(rows)
             mean_loss = accelerator.reduce(total, "mean").item() / len(targets)
@@ -232,6 +283,7 @@ class Loop:
             with torch.no_grad():
                 for parameter, value in zip(trained, best[1], strict=True):
                     parameter.copy_(value)
+        accelerator.free_memory()  # it would hold on to every model it ever prepared
         return history
 
     @torch.no_grad()
@@ -244,10 +296,9 @@ class Loop:
         mine = torch.arange(math.ceil(n / world)) * world + rank
         mine = mine.clamp(max=n - 1)  # every process predicts equally many; the repeats are cut off below
         parts = []
-        for rows in bar(mine.split(EVALUATION_BATCH), desc=progress, hidden=not (progress and accelerator.is_main_process)):
-            batch = processing.normalise(pictures[rows], self.process, device=accelerator.device)
-            with accelerator.autocast():
-                parts.append(model(pixel_values=batch).logits.float())
+        with merged(accelerator.unwrap_model(model)), self.autocast():
+            for rows in bar(mine.split(EVALUATION_BATCH), desc=progress, hidden=not (progress and accelerator.is_main_process)):
+                parts.append(model(pixel_values=self.ready(pictures[rows])).logits.float())
         gathered = accelerator.gather(torch.cat(parts)).reshape(world, len(mine), -1)
         return gathered.transpose(0, 1).reshape(world * len(mine), -1)[:n].cpu().numpy()
 
@@ -282,57 +333,23 @@ def make_optimizer(config: RunConfig, parameters: list[torch.nn.Parameter]) -> t
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """An Accelerator of the config's dtype; `auto` takes bfloat16 where a probe finds its matrix product faster than float32's."""
-    dtype = config.dtype
-    if dtype == "auto":
-        dtype = "bfloat16" if bfloat16_is_faster() else "float32"
-    return Accelerator(mixed_precision="bf16" if dtype == "bfloat16" else "no")
+    """An Accelerator for any config: the loop casts by itself, because one process may run configs of several precisions."""
+    return Accelerator(mixed_precision="no")
 
 
-def bfloat16_is_faster(size: int = 1024, rounds: int = 3) -> bool:
-    """Whether a bfloat16 matrix product beats float32 on this device: many processors emulate it and are slower."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-
-    def seconds(dtype: torch.dtype) -> float:
-        matrix = torch.ones(size, size, dtype=dtype, device=device)
-        times = []
-        for _ in range(rounds + 1):  # the first is a warm-up
-            begin = time.perf_counter()
-            (matrix @ matrix)[0, 0].item()
-            times.append(time.perf_counter() - begin)
-        return min(times[1:])
-
-    return seconds(torch.bfloat16) < seconds(torch.float32)
-
-
-def scored_splits(config: RunConfig, splits, shared: Shared) -> dict:
+def scored_splits(config: RunConfig, shared: Shared) -> dict[str, Split]:
     """The splits a run predicts: test; validation where it selects by it; the challenge's pictures where asked."""
-    scored = {"test": splits["test"]}
+    name = config.dataset_config
+    scored = {"test": (name, "test")}
     if config.select == "best":
+        splits = shared.splits(name)
         if "validation" not in splits or len(splits["validation"]) == 0:
-            raise MedfmcError(f"select: best needs a validation split and {config.dataset_config} has none; use select: last.")
-        scored["validation"] = splits["validation"]
+            raise MedfmcError(f"select: best needs a validation split and {name} has none; use select: last.")
+        scored["validation"] = name, "validation"
     if config.predict_challenge:
-        challenge = shared.splits(ConfigName(config.subset, variant="challenge"))
-        scored |= {f"challenge-{name}": rows for name, rows in challenge.items()}
+        challenge = ConfigName(config.subset, variant="challenge")
+        scored |= {f"challenge-{split}": (challenge, split) for split in shared.splits(challenge)}
     return scored
-
-
-def frozen_features(model, pictures, process, accelerator: Accelerator, name: str) -> np.ndarray:
-    """What the head of a frozen backbone reads of n stored pictures: float32, (n, dim)."""
-    model.to(accelerator.device)
-    rows = bar(torch.arange(len(pictures)).split(EVALUATION_BATCH), desc=f"{name} features")
-    return frozen.features(model, (processing.normalise(pictures[part], process, device=accelerator.device) for part in rows))
-
-
-def frozen_logits(config: RunConfig, subset: Subset, features: dict[str, np.ndarray], train_targets: np.ndarray) -> dict[str, np.ndarray]:
-    """Fit a train-free head on the features of `train` and apply it to those of every other split."""
-    names = [name for name in features if name != "train"]
-    together = np.concatenate([features[name] for name in names])
-    options = adapt.all_options(config.method, config.method_options)
-    logits = frozen.HEADS[config.method](features["train"], train_targets, together, subset.task, len(subset.classes), options)
-    ends = np.cumsum([len(features[name]) for name in names])[:-1]
-    return dict(zip(names, np.split(logits, ends), strict=True))
 
 
 def score(targets: np.ndarray, logits: np.ndarray, subset: Subset) -> dict:
