@@ -117,12 +117,19 @@ def _class_statistics(scores: np.ndarray, positive: np.ndarray) -> tuple[float, 
     the two formulas need. The counts are integers, so the AUC is exact up to one division.
     """
     hits, others = np.sort(scores[positive]), np.sort(scores[~positive])
-    below = others.searchsorted(hits, "left")  # negatives below each positive
-    true = len(hits) - hits.searchsorted(hits, "left")  # positives at or above each positive
-    false = len(others) - below
-    pairs = len(hits) * len(others)
-    auc = (int(below.sum()) + int(others.searchsorted(hits, "right").sum())) / (2 * pairs) if pairs else np.nan
-    return auc, float((true / (true + false)).mean()) if len(hits) else 0.0, len(hits)
+    if not len(hits) or not len(others):
+        return np.nan, float(len(hits) > 0), len(hits)
+    below = others.searchsorted(hits)  # negatives below each positive
+    tied = others[np.minimum(below, len(others) - 1)] == hits
+    ties = int((others.searchsorted(hits[tied], "right") - below[tied]).sum()) if tied.any() else 0
+    lower = np.arange(len(hits))  # positives below each positive
+    repeats = hits[1:] == hits[:-1]
+    if repeats.any():
+        lower[1:][repeats] = 0
+        np.maximum.accumulate(lower, out=lower)
+    true, false = len(hits) - lower, len(others) - below  # called positive at the threshold of each positive
+    auc = (2 * int(below.sum()) + ties) / (2 * len(hits) * len(others))
+    return auc, float((true / (true + false)).mean()), len(hits)
 
 
 def _ap_in_row_order(scores: np.ndarray, positive: np.ndarray) -> float:
