@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> None:
             print(f"{key}: {note}.")
     for key, reason in built.absent.items():
         print(f"{key}: not built; {reason}.")
+    if built.absent and built.unpacking:
+        print(f"There are archives, which were not read; these commands unpack them:\n{built.unpacking}")
     example = example_config(built.manifest)
     print(f"\n{built.folder} is ready, with {len(names)} configs. Next:")
     print(f"  medfmc check {built.folder}")

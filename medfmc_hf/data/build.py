@@ -27,12 +27,21 @@ from .tables import some
 
 @dataclass(frozen=True)
 class Built:
-    """What a build made: its folder, the manifest, the audit of its splits, and the reason why a subset is absent."""
+    """What a build made.
+
+    Attributes:
+        folder: where.
+        manifest: the content of `medfmc_build.json`.
+        report: the audit of its splits.
+        absent: why a subset is not in it.
+        unpacking: the commands that unpack archives beside the pictures, which were not read; empty if there are none.
+    """
 
     folder: Path
     manifest: dict
     report: Report
     absent: dict[str, str]
+    unpacking: str
 
 
 def build(
@@ -70,6 +79,8 @@ def build(
     """
     if max_side is not None and (not embed or max_side < 1):
         raise MedfmcError("--max-side is a number of pixels and goes with --embed: linked pictures stay as they are.")
+    if any(mark in str(Path(out).resolve()) for mark in ("[", "]", "::")):
+        raise MedfmcError(f"{Path(out).resolve()} has [, ] or :: in it, from which `datasets` cannot load; give another --out.")
     chosen = [subset_of(key) for key in dict.fromkeys(subsets)] if subsets else list(SUBSETS.values())
     with replace_folder(out) as part:
         say("looking for pictures, tables and lists")
@@ -105,7 +116,7 @@ def build(
     from ..metric import install
 
     install()
-    return Built(Path(out), manifest, report, absent)
+    return Built(Path(out), manifest, report, absent, found.unpacking())
 
 
 def _add_lists(found: Found, more: Found, subsets: list[Subset]) -> None:

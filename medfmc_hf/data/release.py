@@ -91,6 +91,7 @@ class _Merger:
         self.said_by: dict[str, Path] = {}  # image id -> the file its label is from
         self.first_list: dict[str, tuple[Path, list[str]]] = {}
         self.conflicts: dict[tuple[Path, Path], dict[str, str]] = defaultdict(dict)  # files -> image id -> labels
+        self.strangers: dict[str, Path] = {}  # pictures that a list names and no table has, and the first such list
         self.at_threshold: set[str] = set()
         self.official = self.all_lists = 0
 
@@ -124,11 +125,9 @@ class _Merger:
         if kind == lists.VALIDATION_PHASE and known and image_ids and known.isdisjoint(image_ids):
             kind = lists.PRIVATE  # the final phase's list, in a folder that does not say so
         if kind != lists.PRIVATE:
-            strangers = [image_id for image_id in dict.fromkeys(image_ids) if known is not None and image_id not in known]
-            if strangers:
-                self.release.problems.append(
-                    f"{path} names {len(strangers):,} pictures that no label table has, such as {some(strangers)}."
-                )
+            for image_id in image_ids:
+                if known is not None and image_id not in known:
+                    self.strangers.setdefault(image_id, path)
             self._merge(file)
         elif kind == lists.PRIVATE and known and not known.isdisjoint(image_ids):
             shared = known.intersection(image_ids)
@@ -170,10 +169,15 @@ class _Merger:
 
     def finish(self) -> None:
         release = self.release
-        for (one, other), examples in self.conflicts.items():
+        if self.strangers and not release.problems:  # a table that cannot be read whole has been named already
+            first = next(iter(self.strangers.values()))
             release.problems.append(
-                f"{one} and {other} contradict each other on the label of {len(examples):,} pictures: {some(list(examples.values()))}."
+                f"the lists name {len(self.strangers):,} pictures that no label table has, such as {some(list(self.strangers))}, "
+                f"first in {first}; a table may be cut off, or a list be of another release."
             )
+        for (one, other), examples in self.conflicts.items():
+            who = f"{one} contradicts itself" if one == other else f"{one} and {other} contradict each other"
+            release.problems.append(f"{who} on the label of {len(examples):,} pictures: {some(list(examples.values()))}.")
         release.lists = {kind: image_ids for kind, (_, image_ids) in self.first_list.items()}
         release.official = (self.official, self.all_lists)
         release.digest = hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest()
@@ -243,7 +247,10 @@ def match_pictures(release: Release, found: Found) -> None:
         first = paths[double[0]]
         release.notes.append(f"{len(double):,} pictures are there more than once; the first is used, such as {first[0]} and not {first[1]}")
     unnamed = sorted(set(own).difference(wanted))
-    if unnamed:
+    if len(release.labels) < subset.images <= len(release.labels) + len(unnamed):
+        text = f"{len(release.labels):,} pictures have a label and {len(unnamed):,} more are there, such as {some(unnamed)}"
+        release.lost.append(f"{text}; the table seems to be cut off, for {subset.table} has {subset.images:,} rows.")
+    elif unnamed:
         release.notes.append(f"{len(unnamed):,} pictures are in no table or list and are left out: {some(unnamed)}")
     damaged = damaged_pictures(release.pictures.values())
     for image_id in [image_id for image_id in double if release.pictures[image_id] in damaged]:

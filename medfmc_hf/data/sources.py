@@ -65,7 +65,7 @@ def find(sources: Iterable[str | os.PathLike]) -> Found:
         if not source.is_dir():
             hint = "It is packed: unpack it, and give the folder. " if source.suffix.lower() in _ARCHIVES else ""
             found.archives += [source] * bool(hint)
-            raise MedfmcError(f"{source} is a file; expected a folder. {hint}{found.unpacking()}")
+            raise MedfmcError(f"{source} is a file; expected a folder. {hint}{found.unpacking()}".rstrip())
         if (source / MANIFEST).is_file():
             raise MedfmcError(f"{source} is a build already, not a download; give the folder that it was built from.")
         found.looked.append(source)

@@ -24,6 +24,12 @@ def test_summary_says_what_there_is_what_is_absent_and_what_to_type_next(tmp_pat
     assert "load_dataset('medfmc', 'endo-5shot-seed0')" in command
 
 
+def test_archives_are_named_where_a_subset_is_absent(tmp_path, capsys):
+    figshare(tmp_path / "download", "retino")
+    (tmp_path / "download" / "Endo.zip").write_bytes(b"PK")
+    assert f"unzip -q '{tmp_path}/download/Endo.zip'" in run(capsys, "build", tmp_path / "download", "--out", tmp_path / "medfmc")[1]
+
+
 def test_quiet_says_nothing_on_standard_error(tmp_path, capsys):
     figshare(tmp_path / "download", "retino")
     assert run(capsys, "build", tmp_path / "download", "--out", tmp_path / "medfmc", "--quiet")[2] == ""

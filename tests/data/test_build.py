@@ -85,6 +85,18 @@ def test_splits_of_the_same_rows_share_a_file(root):
     assert sorted(file.rpartition("-")[0] for (file,) in files) == ["data/endo/official/test", "data/endo/test"]
 
 
+@pytest.mark.parametrize("name", ["a[1]", "a::b"])
+def test_a_path_that_datasets_cannot_load_from_is_refused(root, tmp_path, name):
+    with pytest.raises(MedfmcError, match="cannot load; give another --out"):
+        build([root / "download"], tmp_path / name / "medfmc")
+
+
+@pytest.mark.parametrize("name", ["sp ace", "é", "a=b", "a#b%20", "[x] y"])
+def test_odd_paths_of_pictures(tmp_path, name):
+    build([figshare(tmp_path / name, "retino")], tmp_path / "medfmc")
+    assert load_splits(tmp_path / "medfmc", "retino")["train"][0]["image"].size == (8, 8)
+
+
 def test_the_same_input_gives_the_same_bytes(root, tmp_path):
     build([root / "download"], tmp_path / "medfmc")
     assert content(tmp_path / "medfmc") == content(root / "medfmc")

@@ -1,5 +1,7 @@
 """What the files say together: contradictions, gaps, damage, and NeoJaundice's two definitions."""
 
+import dataclasses
+
 import pytest
 from trees import AT_THRESHOLD, PICTURES, POOL, figshare, grand_challenge, stem, table_rows, write_list, write_pictures, write_table
 
@@ -94,7 +96,24 @@ def test_lists_that_name_unpublished_pictures(tmp_path):
     figshare(tmp_path, "retino")
     write_list(tmp_path / "Retino" / "fewshot-pool.txt", "retino", [("nobody.png", (1, 0, 0, 0, 0)), PICTURES["retino"][0]])
     (problem,) = read(tmp_path, "retino").problems
-    assert "names 1 pictures that no label table has, such as nobody" in problem
+    assert "name 1 pictures that no label table has, such as nobody" in problem and "fewshot-pool.txt" in problem
+
+
+def test_a_table_that_contradicts_itself(tmp_path):
+    figshare(tmp_path, "colon")
+    rows = table_rows("colon")
+    write_table(tmp_path / "ColonPath" / SUBSETS["colon"].table, [*rows, [*rows[1][:2], 1 - rows[1][2]]])
+    assert "contradicts itself on the label of 1 pictures" in read(tmp_path, "colon").problems[0]
+
+
+def test_a_table_cut_off_between_lines(tmp_path, monkeypatch):
+    """Nothing but the number of published pictures tells it; the tiny subset is given that number here."""
+    figshare(tmp_path, "retino")
+    write_table(tmp_path / "Retino" / SUBSETS["retino"].table, table_rows("retino")[:15])
+    assert any("6 pictures are in no table" in note for note in read(tmp_path, "retino").notes)
+    monkeypatch.setitem(SUBSETS, "retino", dataclasses.replace(SUBSETS["retino"], images=20))
+    (lost,) = read(tmp_path, "retino").lost
+    assert "14 pictures have a label and 6 more are there" in lost and "seems to be cut off" in lost
 
 
 def test_two_versions_of_a_list(tmp_path):
