@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..bootstrap import Bootstrap, bootstrap
+from ..compare import FEW
 from ..errors import MedfmcError
 from ..progress import bar
 from ..runs import RunRecord, find_runs, load_predictions
@@ -168,6 +169,10 @@ def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], replicate
     board.gaps, board.absent = _gaps(board)
     board.counts = {"finished": len(finished), "failed": len(failed)}
     board.until = max((run.record.finished_at for run in [*finished, *failed]), default="")
+    few = {cell.subset: cell.test_patients for cell in board.cells if cell.test_patients and cell.test_patients < FEW}
+    for subset, patients in few.items() if replicates else ():
+        words = f"test intervals from {patients} different {SUBSETS[subset].group} ids are too narrow."
+        board.notes.append(f"{SUBSETS[subset].name}: {words}")
     if not replicates:
         board.notes.append("Test-set intervals and paired comparisons were not asked for (0 replicates).")
     return board

@@ -134,7 +134,8 @@ def page_figures(board: Board) -> dict[str, list[dict[str, str]]]:
 
     def svg(draw: Callable, *what: str) -> str:
         with matplotlib.rc_context(PAGE_STYLE):
-            figure = Figure(figsize=(3.6, 2.7), layout="constrained")
+            figure = Figure(figsize=(3.6, 2.7))
+            figure.subplots_adjust(left=0.15, right=0.97, top=0.91, bottom=0.17)  # a layout engine would draw everything twice
             draw(figure.subplots(), board, *what)
             out = io.StringIO()
             figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -170,17 +171,19 @@ def save_figures(board: Board, folder: str | os.PathLike) -> list[Path]:
     paths = []
     for name, (draw, whats) in rows.items() if subsets else ():
         with matplotlib.rc_context(STYLE):
-            figure = Figure(figsize=(3.2 * len(subsets), 5.6), layout="constrained")
+            width = 3.2 * len(subsets)
+            figure = Figure(figsize=(width, 5.6), layout="constrained")
             panels = figure.subplots(len(whats), len(subsets), squeeze=False)
             for line, what in zip(panels, whats):
                 for axes, subset in zip(line, subsets):
                     draw(axes, board, subset, what(subset))
             entries = {label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels())}
-            figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), max(1, len(subsets))))
+            widest = max((0.5 + 0.068 * len(label) for label in entries), default=width)  # inches, at nine points
+            figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=max(1, int(width / widest)))
             for ending in ("png", "svg"):
                 path = Path(folder) / f"{name}.{ending}"
                 with atomic_path(path) as temporary:
                     metadata = {"Date": None, "Creator": None} if ending == "svg" else {"Software": None}
-                    figure.savefig(temporary, format=ending, dpi=300, metadata=metadata)
+                    figure.savefig(temporary, format=ending, dpi=300, metadata=metadata, bbox_inches="tight")
                 paths.append(path)
     return paths

@@ -225,3 +225,8 @@ def test_no_runs_and_unknown_folders_are_errors(tmp_path):
         make_board(tmp_path)
     with pytest.raises(MedfmcError, match="does not exist"):
         make_board(tmp_path / "nowhere")
+
+
+def test_few_patients_are_told(tmp_path):
+    invent_run(tmp_path, subset="endo", rows=60, patients=8)
+    assert any("8 different study ids are too narrow" in note for note in make_board(tmp_path, 20).notes)

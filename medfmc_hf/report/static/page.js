@@ -301,10 +301,10 @@ function publishedSection(board) {
   const head = h("tr", {}, ["Source", "Rows", "Test list", "Caveat"].map((words) => h("th", { scope: "col" }, words)));
   const body = [...seen.values()].map(({ reference, models, rows }) => h("tr", {},
     h("th", { scope: "row" }, reference.source, h("span", { class: "small" }, reference.where)),
-    h("td", {}, [...models].map(([model, methods]) => h("div", {}, h("b", {}, `${model}: `), methods.join(", ")))),
+    h("td", { class: "words" }, [...models].map(([model, methods]) => h("div", {}, h("b", {}, `${model}: `), methods.join(", ")))),
     h("td", {}, reference.test_list, [...rows].filter(([, [count]]) => count).map(([name, [count, same]]) =>
       h("span", { class: "small" }, `${name} ${count.toLocaleString("en")}${same ? ", as here" : ", not as here"}`))),
-    h("td", {}, reference.caveat)));
+    h("td", { class: "words" }, reference.caveat)));
   return [h("p", {}, "Reference rows, not baselines of ours. A number counts for a comparison only where its test list is the same."),
     table("Published numbers and the lists they were measured on", head, body)];
 }
@@ -328,7 +328,7 @@ function failedSection(board) {
   if (!board.failed.length) return null;
   const head = h("tr", {}, ["Run", "Row", "Data", "Error"].map((words) => h("th", { scope: "col" }, words)));
   const body = board.failed.map((run) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, run.id)), h("td", {}, settingOf(board, run.setting).label),
-    h("td", {}, `${board.subsets[run.subset].name} ${shotsWords(run.shots)}, seed ${run.seed}`), h("td", {}, run.error)));
+    h("td", {}, `${board.subsets[run.subset].name} ${shotsWords(run.shots)}, seed ${run.seed}`), h("td", { class: "words" }, run.error)));
   return table("Runs that ended with an error", head, body);
 }
 
@@ -338,7 +338,7 @@ function settingsSection(board) {
     const devices = [...new Set(cells.flatMap((cell) => cell.cost.devices))];
     return h("details", {}, h("summary", {}, setting.label), h("p", {}, options(setting.config).join(", ")),
       devices.length ? h("p", {}, `Devices: ${devices.join("; ")}.`) : null,
-      h("p", { class: "muted" }, "Runs: ", cells.flatMap((cell) => cell.runs.map((id) => [h("code", {}, id), " "]))));
+      cells.length ? h("p", { class: "muted" }, "Runs: ", cells.flatMap((cell) => cell.runs.map((id) => [h("code", {}, id), " "]))) : null);
   });
 }
 
