@@ -93,8 +93,8 @@ def evaluation_pixels(
         if _missing(store, pictures):
             _fill(store, pictures, processing, progress)
         return EvaluationPixels(store, pictures.identities)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
+        reason = getattr(error, "strerror", None) or error
         raise MedfmcError(f"pixels cannot be stored in {root} ({reason}); name another folder as the pixel cache.") from None
 
 

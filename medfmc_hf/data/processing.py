@@ -6,6 +6,7 @@ grey, until they are normalised; values are those of transformers' PIL processor
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,11 +148,14 @@ def processing_of(model: str, *, revision: str | None = None, image_size: int | 
 
     if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
         raise MedfmcError(f"image_size is a whole number of pixels; got {image_size!r}.")
+    if not Path(model).is_dir() and (Path(model).is_absolute() or model.startswith((".", "~"))):
+        raise MedfmcError(f"there is no folder {model}; expected a Hub id or a folder with a backbone.")
     try:
         values = get_image_processor_config(model, revision=revision)
     except (OSError, ValueError) as error:
         raise MedfmcError(f"the image processor of {model!r} cannot be read: {_first_line(error)}") from None
     if not values:
+        _check_absent(model, revision)
         return _default(model, revision, image_size)
     name = values.get("image_processor_type") or str(values.get("feature_extractor_type")).replace("FeatureExtractor", "ImageProcessor")
     name = name.removesuffix("Fast").removesuffix("Pil")
@@ -165,6 +169,27 @@ def processing_of(model: str, *, revision: str | None = None, image_size: int | 
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_absent(model: str, revision: str | None) -> None:
+    """Raise unless the backbone surely has no processor: without network, transformers takes one that was never fetched for absent."""
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    name = "preprocessor_config.json"
+    if Path(model).is_dir() or try_to_load_from_cache(model, name, revision=revision) is _CACHED_NO_EXIST:
+        return
+    try:
+        hf_hub_download(model, name, revision=revision)
+    except LocalEntryNotFoundError:
+        raise MedfmcError(
+            f"{name} of {model!r} is not on this machine and the Hub cannot be reached; fetch it where there is a network: "
+            f"hf download {model} {name}"
+        ) from None
+    except EntryNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise MedfmcError(f"the image processor of {model!r} cannot be read: {_first_line(error)}") from None
 
 
 def _default(model: str, revision: str | None, image_size: int | None) -> Processing:
