@@ -165,7 +165,7 @@ def _refuse_problems(releases: list[Release], found: Found, allow_missing: bool)
         if len(wrong) > 8:
             paragraphs.append(f"{release.subset.key}: ... and {len(wrong) - 8} more")
         if allow_missing:
-            release.notes += [f"built without them: {text}" for text in release.lost]
+            release.notes += [f"built without them: {text.rstrip('.')}" for text in release.lost]
     if not paragraphs:
         return
     if any(release.lost for release in releases) and not allow_missing:

@@ -114,7 +114,7 @@ def audit_configs(configs: Mapping[ConfigName, Mapping[str, Rows]]) -> Report:
         base = configs.get(ConfigName(config.subset))
         if base and config.variant == "clean" and config.shots is not None:
             trained = frozenset().union(*(splits[name].images for name in ("train", "validation") if name in splits))
-            if trained != base["train"].images:
+            if "train" not in base or trained != base["train"].images:
                 audit.mistakes.append(f"train and validation together are not the pool, the train split of {config.subset}")
         if (
             base

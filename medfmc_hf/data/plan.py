@@ -48,7 +48,8 @@ def make_plans(releases: list[Release], absent: dict[str, str]) -> list[Plan]:
         pool, pool_words = _pool(release, kept, labels)
         configs = compose(subset, labels, kept, pool)
         if not configs:
-            absent[subset.key] = "its split lists are not there: give them with --lists, or download them with --fetch-lists"
+            no_lists = "its split lists are not there: give them with --lists, or download them with --fetch-lists"
+            absent[subset.key] = no_lists if pool is None else "none of the pictures of its pool is there"
             continue
         few_shot = f"drawn by {SAMPLER}, our seeded sampler of patients"
         if subset.challenge:

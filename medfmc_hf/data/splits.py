@@ -91,6 +91,7 @@ def compose(
     """The splits of every config that can honestly be made.
 
     Few-shot configs of chest, colon and endo are the official draws, which cannot be drawn again: without a list, its config is left out.
+    So is a config of which no training picture is there.
 
     Args:
         subset: whose configs.
@@ -102,9 +103,10 @@ def compose(
     pool = None if pool is None else sorted(set(pool))
     test = [] if pool is None else sorted(set(labels).difference(pool))
     for config in config_names(subset.key):
-        splits = _splits_of(config, subset, labels, found, pool, test)
-        if splits and any(splits.values()):
-            configs[config] = {name: rows for name, rows in splits.items() if rows}
+        splits = _splits_of(config, subset, labels, found, pool, test) or {}
+        splits = {name: rows for name, rows in splits.items() if rows}
+        if "train" in splits or (config.variant == "challenge" and splits):
+            configs[config] = splits
     return configs
 
 

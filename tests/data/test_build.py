@@ -189,6 +189,15 @@ def test_allow_missing_goes_on_without_and_says_so(tmp_path):
     assert check_build(tmp_path / "medfmc").all_mistakes == []
 
 
+def test_a_config_without_any_training_picture_is_left_out(tmp_path):
+    figshare(tmp_path / "download", "endo")
+    for name, _ in PICTURES["endo"][: POOL["endo"]]:
+        (tmp_path / "download/Endo/images" / name).unlink()
+    built = build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=True)
+    assert list(built.manifest["configs"]) == ["endo-challenge"]
+    assert check_build(tmp_path / "medfmc").all_mistakes == []
+
+
 def test_without_lists_nothing_is_invented_for_the_challenges_subsets(tmp_path):
     built = build([figshare(tmp_path / "download", "endo", "retino", lists=False)], tmp_path / "medfmc")
     assert {name.split("-")[0] for name in built.manifest["configs"]} == {"retino"}
