@@ -167,7 +167,8 @@ def as_scores(scores: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise MedfmcError(f"predictions are {array.dtype}; expected numbers, one score per row and class.")
     if array.ndim != 2:
-        raise MedfmcError(f"predictions have shape {array.shape}; expected (rows, classes), one score per row and class.")
+        hint = " For one probability p per row, stack 1 - p and p." if array.ndim == 1 else ""
+        raise MedfmcError(f"predictions have shape {array.shape}; expected (rows, classes), one score per row and class.{hint}")
     if len(array) == 0:
         raise MedfmcError("there are no predictions; expected at least one row.")
     if array.shape[1] < 2:
@@ -240,8 +241,11 @@ def _multi_hot(lists: Any, classes: int) -> np.ndarray:
     for row, positives in enumerate(lists):
         try:
             indices = [int(index) for index in positives]
-        except (TypeError, ValueError):
-            raise MedfmcError(f"the reference in row {row} is {positives!r}; expected a list of positive class indices.") from None
+            whole = all(index == given for index, given in zip(indices, positives))
+        except (TypeError, ValueError, OverflowError):
+            whole = False
+        if not whole:
+            raise MedfmcError(f"the reference in row {row} is {positives!r}; expected a list of positive class indices.")
         if len(set(indices)) < len(indices):
             raise MedfmcError(
                 f"the reference in row {row} names a class twice: {list(indices)}; expected distinct class indices, or {classes} values "

@@ -226,6 +226,22 @@ def test_class_indices_have_an_accuracy_alone(load):
         load("endo").compute(predictions=predictions, references=MULTI)
 
 
+def test_nothing_is_rounded_on_the_way_through_arrow(load):
+    for predictions, references, message in (
+        ([0.3, 0.9], [0, 1], "stack 1 - p and p"),
+        ([[0.3, 0.7], [0.1, 0.9]], [0, 0.7], "expected class indices"),
+        ([[0.3, 0.7], [0.1, 0.9]], [[0.7], [1]], "expected class indices or 0 and 1"),
+        ([[0.3, 0.7], [0.1, 0.9]], [[0.7], []], "list of positive class indices"),
+        ([1, 0], [0, float("nan")], "expected class indices"),
+    ):
+        module = load()
+        with pytest.raises(ValueError, match=message):
+            module.compute(predictions=predictions, references=references)
+        module.add_batch(predictions=predictions, references=references)
+        with pytest.raises(ValueError, match=message):
+            module.compute()
+
+
 def test_the_evaluator_of_image_classification(load):
     from evaluate import evaluator
 

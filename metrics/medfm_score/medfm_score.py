@@ -6,7 +6,7 @@ import evaluate
 import numpy as np
 
 from .errors import MedfmcError
-from .scoring import as_array, score
+from .scoring import as_array, as_targets, score
 from .subsets import CITATION, SUBSETS
 
 _DESCRIPTION = """\
@@ -48,10 +48,11 @@ class MedfmScore(evaluate.Metric):
     def _info(self):
         if self.config_name != "default" and self.config_name not in SUBSETS:
             raise MedfmcError(f"medfm_score has no configuration {self.config_name!r}; it has default, {', '.join(SUBSETS)}.")
-        numbers = datasets.Sequence(datasets.Value("float64"))
-        single = datasets.Features({"predictions": numbers, "references": datasets.Value("int64")})
-        multi = datasets.Features({"predictions": numbers, "references": datasets.Sequence(datasets.Value("int64"))})
-        hard = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        # Labels too are stored as float64: an integer column would cut 0.7 to 0 silently, where `score` says what is wrong.
+        number, numbers = datasets.Value("float64"), datasets.Sequence(datasets.Value("float64"))
+        single = datasets.Features({"predictions": numbers, "references": number})
+        multi = datasets.Features({"predictions": numbers, "references": numbers})
+        hard = datasets.Features({"predictions": number, "references": number})
         subset = SUBSETS.get(self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
@@ -73,16 +74,19 @@ class MedfmScore(evaluate.Metric):
 
     def _compute(self, predictions, references, undefined="skip", ties="sklearn"):
         subset = SUBSETS.get(self.config_name)
+        options = {"task": subset and subset.task, "classes": subset and subset.classes}
         scores = as_array(predictions)
-        if scores.ndim == 1 and scores.dtype.kind in "iu":
-            scores = self._one_hot(scores, references)
-            return {"accuracy": score(references, scores, task="single-label", classes=subset and subset.classes)["accuracy"]}
-        return score(references, scores, task=subset and subset.task, classes=subset and subset.classes, undefined=undefined, ties=ties)
+        if scores.ndim == 1 and scores.dtype.kind in "iuf" and (scores == np.floor(scores)).all():
+            scores, references = self._one_hot(scores.astype(np.int64), references, subset)
+            return {"accuracy": score(references, scores, **options | {"task": "single-label"})["accuracy"]}
+        return score(references, predictions, undefined=undefined, ties=ties, **options)
 
-    def _one_hot(self, indices, references):
-        subset = SUBSETS.get(self.config_name)
-        labels = as_array(references)
-        width = len(subset.classes) if subset else max(2, *(int(a.max(initial=0)) + 1 for a in (indices, labels) if a.dtype.kind in "iu"))
+    def _one_hot(self, indices, references, subset):
+        """Class indices as scores, and the labels checked."""
+        labels = as_targets(
+            references, (len(indices), len(subset.classes) if subset else 1 << 31), subset.task if subset else "single-label"
+        )
+        width = len(subset.classes) if subset else max(2, 1 + int(max(indices.max(initial=0), labels.max(initial=0))))
         if len(indices) and not 0 <= indices.min() <= indices.max() < width:
             raise MedfmcError(f"predictions are class indices {indices.min()} to {indices.max()}; expected 0 to {width - 1}.")
-        return np.eye(width)[indices]
+        return np.eye(width)[indices], labels
