@@ -18,6 +18,7 @@ COMMANDS = {
     "quickstart": "the whole line in a minute, on an invented MedFMC: no download, no GPU, no network",
     "build": "make ./medfmc, a dataset folder for load_dataset, from a MedFMC download",
     "check": "audit a build: counts, repeats, and overlap of train, validation and test",
+    "benchmark": "run a grid of adaptations: resumable, shared, on one machine or many",
     "score": "score a run, a CSV or a challenge submission, with intervals and a verdict",
     "compare": "compare models on the same test pictures: differences, intervals, a verdict",
     "report": "make a board of runs: one HTML page, tables, plots, comparisons, and a static Space",

@@ -14,6 +14,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether `--quiet` was given."""
+    return _quiet
+
+
 def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options) -> tqdm:
     """A tqdm bar on standard error that leaves no line behind.
 

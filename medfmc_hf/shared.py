@@ -1,7 +1,7 @@
 """What the runs of one process share: the data, its pictures, fingerprints, and one loaded backbone that is handed from run to run."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,7 +46,8 @@ class Shared:
     _known: dict = field(default_factory=dict)
     _backbone: tuple | None = None
 
-    def _once(self, key: tuple, make):
+    def once(self, key: tuple, make: Callable):
+        """What `make` gave the first time something was asked for under `key`."""
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]
@@ -58,16 +59,16 @@ class Shared:
 
     def splits(self, name: ConfigName):
         """The `DatasetDict` of a config, loaded once."""
-        return self._once(("splits", name), lambda: loading.load_splits(self.data, name))
+        return self.once(("splits", name), lambda: loading.load_splits(self.data, name))
 
     def data_fingerprint(self, name: ConfigName) -> str:
         """Hash of the rows of a config."""
-        return self._once(("data", name), lambda: loading.fingerprint(self.splits(name), subset_of(name.subset)))
+        return self.once(("data", name), lambda: loading.fingerprint(self.splits(name), subset_of(name.subset)))
 
     def backbone_fingerprint(self, config: RunConfig) -> str:
         """Hash of the backbone of a run. Its files are read once."""
         model = config.model, config.revision
-        return self._once(("backbone", *model), lambda: backbones.backbone_fingerprint(*model))
+        return self.once(("backbone", *model), lambda: backbones.backbone_fingerprint(*model))
 
     def identity(self, config: RunConfig) -> str:
         """What makes a run the same as another, see `medfmc_hf.runs.identity`."""
@@ -76,7 +77,7 @@ class Shared:
     def processing(self, config: RunConfig) -> processing.Processing:
         """How the backbone of a run wants its pictures."""
         key = config.model, config.revision, config.image_size
-        return self._once(
+        return self.once(
             ("processing", *key), lambda: processing.processing_of(config.model, revision=config.revision, image_size=config.image_size)
         )
 
@@ -90,7 +91,7 @@ class Shared:
                 rows, process, cache=self.cache, subset=subset_of(name.subset), progress=f"{name} {split} pictures"
             )
 
-        return self._once(("pixels", name, split, process.geometry), make)
+        return self.once(("pixels", name, split, process.geometry), make)
 
     def keep(
         self, what: str, network: Network, parts: Sequence[Pictures], config: RunConfig, dtype: str, device: torch.device
@@ -112,7 +113,7 @@ class Shared:
             with torch.inference_mode():
                 return tuple(network(torch.zeros(1, 3, process.height, process.width, device=device)).shape[1:])
 
-        shape = self._once(("shape", what, key, process.key()), measure)
+        shape = self.once(("shape", what, key, process.key()), measure)
         return keep(network, shape, parts, process, root=self.root, subset=config.subset, key=key, what=what, device=device)
 
     @contextmanager
@@ -137,8 +138,12 @@ class Shared:
             if loan.adapted is not None:
                 adapt.strip(loan.adapted)
         except BaseException:
-            self._backbone = None
+            self.let_go()
             raise
+
+    def let_go(self) -> None:
+        """Forget the loaded backbone, and free its memory."""
+        self._backbone = None
 
 
 def _give_head(model: nn.Module, subset: Subset) -> None:
