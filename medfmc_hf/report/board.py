@@ -192,7 +192,11 @@ def _read(roots, notes: list[str]) -> tuple[list[Run], list[Run]]:
     found: dict[str, Run] = {}
     copies: Counter = Counter()
     for folder, record in find_runs(roots):
-        subset_of(record.config.get("subset", ""))
+        try:
+            subset_of(record.config.get("subset", ""))
+            _ = record.run_config
+        except MedfmcError as error:
+            raise MedfmcError(f"{folder / 'run.json'} cannot be read: {error}") from None
         rows = f"{record.data.get('rows', {}).get('test')}/{record.data.get('patients', {}).get('test')}"
         run = Run(Path(folder), record, rows)
         known = found.get(record.id)

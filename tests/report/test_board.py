@@ -230,3 +230,11 @@ def test_no_runs_and_unknown_folders_are_errors(tmp_path):
 def test_few_patients_are_told(tmp_path):
     invent_run(tmp_path, subset="endo", rows=60, patients=8)
     assert any("8 different study ids are too narrow" in note for note in make_board(tmp_path, 20).notes)
+
+
+@pytest.mark.parametrize("config", [{"subset": "brain"}, {}, {"subset": "endo", "temperature": 1}])
+def test_a_record_of_another_kind_is_named(tmp_path, config):
+    folder = invent_run(tmp_path, subset="endo", rows=20)
+    change(folder, config=config)
+    with pytest.raises(MedfmcError, match=folder.name):
+        make_board(tmp_path, 0)
