@@ -2,8 +2,8 @@
 
 Test sets are drawn again and again from a population whose scores are known (from one very large draw); an honest 95 % interval holds the
 true value 95 times in 100. "chest" has one picture a patient and classes down to 1 % prevalence; "endo" has 50 patients of 30 like
-pictures. Differences are of two models on the same pictures. It is why `medfmc score` uses BCa and `medfmc compare` percentiles, and why
-neither resamples pictures.
+pictures. Differences are of two models on the same pictures. Hence `medfmc score` uses normal intervals, `medfmc compare` percentiles,
+and neither resamples pictures.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=300, help="test sets per row (default: %(default)s)")
     args = parser.parse_args()
-    print(f"{'':30}{'percentile':>12}{'bca':>8}{'percentile over pictures':>28}")
+    print(f"{'':30}{'normal':>12}{'percentile':>12}{'bca':>8}{'normal over pictures':>24}")
     for kind, patients, each in (("chest", 1000, 1), ("endo", 50, 30)):
         targets, models, _ = draw(kind, 400_000 // each, each, np.random.default_rng(0))
         true = [score(targets, scores) for scores in models]
@@ -50,13 +50,14 @@ def main() -> None:
             for over, (a, b) in boots.items():
                 for name in ("map", "auc"):
                     for what, boot, value in ((name, a, true[0][name]), (f"difference of {name}", b - a, true[1][name] - true[0][name])):
-                        for method in ("percentile", "bca") if over == "patients" else ("percentile",):
+                        for method in ("normal", "percentile", "bca") if over == "patients" else ("normal",):
                             low, high = boot.interval(name, method=method)
                             hits.setdefault((what, f"{method} over {over}"), []).append(low <= value <= high)
         for what in ("map", "auc", "difference of map", "difference of auc"):
-            cells = [hits.get((what, column)) for column in ("percentile over patients", "bca over patients", "percentile over pictures")]
+            columns = ["normal over patients", "percentile over patients", "bca over patients", "normal over pictures"]
+            cells = [hits.get((what, column)) for column in columns]
             words = [f"{100 * np.mean(cell):.1f} %" if cell else "-" for cell in cells]
-            print(f"{kind + ', ' + what:30}{words[0]:>12}{words[1]:>8}{words[2]:>28}")
+            print(f"{kind + ', ' + what:30}{words[0]:>12}{words[1]:>12}{words[2]:>8}{words[3]:>24}")
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--challenge", action="store_true", help="of runs: print the challenge's aggregate and what it lacks, from run records"
     )
     parser.add_argument(
-        "--interval", choices=("bca", "percentile"), default="bca", help="kind of bootstrap interval (default: %(default)s)"
+        "--interval", choices=("normal", "percentile", "bca"), default="normal", help="kind of bootstrap interval (default: %(default)s)"
     )
     parser.add_argument("--replicates", type=int, default=1000, help="of the bootstrap; 0 for no intervals (default: %(default)s)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default: %(default)s)")
@@ -145,10 +145,16 @@ def _bootstrap(item: Scored, args: argparse.Namespace) -> Bootstrap:
     return bootstrap(item.targets, item.scores, item.patient_ids, classes=item.classes, **options)
 
 
+def _ends(boot: Bootstrap, name: str, args: argparse.Namespace) -> tuple[float, float]:
+    """The interval, cut to what a score can be."""
+    low, high = boot.interval(name, args.level, args.interval)
+    return (max(low, 0.0), min(high, 1.0)) if low == low else (low, high)
+
+
 def _with_interval(value: float, boot: Bootstrap | None, name: str, args: argparse.Namespace) -> str:
     if value != value:
         return "-"
-    return percent(value) + (f" ({interval(*boot.interval(name, args.level, args.interval))})" if boot else "")
+    return percent(value) + (f" ({interval(*_ends(boot, name, args))})" if boot else "")
 
 
 def _class_cells(name: str, own: dict[str, Any], boot: Bootstrap | None, args: argparse.Namespace) -> dict[str, str]:
@@ -161,7 +167,7 @@ def _class_cells(name: str, own: dict[str, Any], boot: Bootstrap | None, args: a
 
 
 def _intervals(boot: Bootstrap | None, args: argparse.Namespace) -> dict[str, list[float]] | None:
-    return boot and {name: list(boot.interval(name, args.level, args.interval)) for name in boot.point}
+    return boot and {name: list(_ends(boot, name, args)) for name in boot.point}
 
 
 def _verdict(item: Scored, result: dict[str, Any], boot: Bootstrap, args: argparse.Namespace) -> str:
@@ -171,7 +177,7 @@ def _verdict(item: Scored, result: dict[str, Any], boot: Bootstrap, args: argpar
     told = {"auc": "0.5", "accuracy": "the largest class", "map": "the share of positives"}
     words = []
     for name in (item.main, "auc"):
-        low, high = boot.interval(name, args.level, args.interval)
+        low, high = _ends(boot, name, args)
         if low != low:
             words.append(f"{METRIC_TITLES[name]} is undefined")
             continue
@@ -193,7 +199,7 @@ def _draws(scored: list[Scored], results: list[dict[str, Any]], boots: list[Boot
     rows, report = [], {"name": name, "draws": len(scored), "metrics": {}}
     for metric in (first.main, "auc", "score"):
         spread = over_draws([result[metric] for result in results], args.level)
-        patients = mean.interval(metric, args.level, args.interval) if mean else (float("nan"), float("nan"))
+        patients = _ends(mean, metric, args) if mean else (float("nan"), float("nan"))
         rows.append(
             {"": METRIC_TITLES[metric], "mean": percent(spread.mean), "sd over draws": percent(spread.sd)}
             | {f"{args.level:.0%} over draws (t)": interval(spread.low, spread.high)}
