@@ -57,17 +57,19 @@ def example_config(manifest: dict) -> str:
 
 
 def _configs_yaml(manifest: dict) -> str:
-    """`configs:` (which files) and `dataset_info:` (which columns and how many rows), in the form `datasets` itself writes."""
+    """`configs:` (which files) and `dataset_info:` (which columns and how many rows), in the form `datasets` itself writes.
+
+    The columns of a subset are one object, so YAML has them once and refers to them: `load_dataset` reads all of this each time.
+    """
     infos, configs = [], []
-    features = {key: features_of(SUBSETS[key]) for key in manifest["subsets"]}
+    columns = {key: DatasetInfo(features=features_of(SUBSETS[key]))._to_yaml_dict()["features"] for key in manifest["subsets"]}
     for name, splits in manifest["configs"].items():
         info = DatasetInfo(
-            features=features[ConfigName.parse(name).subset],
             splits=SplitDict({split: SplitInfo(split, part["bytes"], part["rows"]) for split, part in splits.items()}),
             download_size=sum(part["bytes"] for part in splits.values()),
             dataset_size=sum(part["bytes"] for part in splits.values()),
         )
-        infos.append({"config_name": name, **info._to_yaml_dict()})
+        infos.append({"config_name": name, "features": columns[ConfigName.parse(name).subset], **info._to_yaml_dict()})
         files = [{"split": split, "path": part["files"][0] if len(part["files"]) == 1 else part["files"]} for split, part in splits.items()]
         configs.append({"config_name": name, "data_files": files})
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from huggingface_hub import DatasetCard
 from PIL import Image
 from trees import AT_THRESHOLD, PICTURES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem, write_list, write_pictures
 
@@ -364,6 +365,18 @@ def test_no_picture_is_decoded(root, tmp_path, monkeypatch):
     build([root / "download"], tmp_path / "medfmc")
     load_splits(tmp_path / "medfmc", "endo-5shot-seed0")
     check_build(tmp_path / "medfmc")
+
+
+def test_card_as_the_hub_reads_it(root):
+    """Every config has its files, its columns and its row counts in the YAML head."""
+    from datasets.info import DatasetInfosDict
+
+    head = DatasetCard.load(root / "medfmc/README.md").data
+    infos, manifest = DatasetInfosDict.from_dataset_card_data(head), json.loads((root / "medfmc" / MANIFEST).read_text())
+    assert list(infos) == [entry["config_name"] for entry in head.configs] == list(manifest["configs"])
+    for name, splits in manifest["configs"].items():
+        assert infos[name].features == parquet.features_of(SUBSETS[name.split("-")[0]])
+        assert {split: info.num_examples for split, info in infos[name].splits.items()} == {s: part["rows"] for s, part in splits.items()}
 
 
 def test_card(root):
