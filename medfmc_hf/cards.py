@@ -40,11 +40,11 @@ def write_card(record: RunRecord, folder: str | Path, test: Predictions | None =
 
     Args:
         record: the run.
-        folder: where the adapter is.
+        folder: `adapter` in the run's folder; its weights are there already.
         test: the test rows, which the intervals are from.
     """
     path = Path(folder) / "README.md"
-    write_text(path, model_card(Experiment((Draw(record, test),))))
+    write_text(path, model_card(Experiment((Draw(record, test, Path(folder).parent),))))
     return path
 
 
@@ -67,10 +67,12 @@ def title(experiment: Experiment) -> str:
     return f"{_short(config.model)}, adapted by {config.method} to {experiment.name}"
 
 
-def backbone_id(config: RunConfig) -> str | None:
-    """The backbone's id on the Hub; None for a local folder."""
-    is_id = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", config.model) and not Path(config.model).is_dir()
-    return config.model if is_id else None
+def backbone_id(record: RunRecord) -> str | None:
+    """The backbone's id on the Hub; None for a local folder: its fingerprint is a SHA-256, and published it has no organisation."""
+    name = record.config["model"]
+    if Path(name).is_dir() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return None
+    return name if "/" in name or len(record.backbone.get("fingerprint") or "") != 64 else None
 
 
 def _short(model: str) -> str:
@@ -100,12 +102,11 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
                     metric_value=round(mean, 6),
                 )
             )
-    is_peft = config.method != "full"
-    base = backbone_id(config)
+    weights, base = experiment.draws[0].weights, backbone_id(experiment.record)
     data = ModelCardData(
         base_model=base,
-        base_model_relation=None if base is None else "adapter" if is_peft else "finetune",
-        library_name="peft" if is_peft else "transformers",
+        base_model_relation={"peft": "adapter", "plain": "finetune"}.get(weights) if base else None,
+        library_name="peft" if weights == "peft" else "transformers",
         pipeline_tag="image-classification",
         datasets=[dataset_id] if dataset_id else None,
         tags=["medfmc", "medical", "few-shot", config.method, subset.key],
@@ -117,7 +118,7 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
 
 def _what(experiment: Experiment) -> str:
     config, subset, record = experiment.config, experiment.subset, experiment.record
-    base = backbone_id(config)
+    base = backbone_id(experiment.record)
     backbone = f"[{base}](https://huggingface.co/{base})" if base else f"`{_short(config.model)}`, a local folder"
     revision = record.backbone.get("revision") or record.backbone.get("fingerprint")
     options = ", ".join(f"{name} = {value}" for name, value in config.method_options.items())
@@ -148,10 +149,16 @@ def _shots(config: RunConfig) -> str:
 
 def _use(experiment: Experiment, repo_id: str | None) -> str:
     """The two lines that load it, and the third that uses it."""
-    config = experiment.config
+    config, weights = experiment.config, experiment.draws[0].weights
+    if weights is None:
+        return "## Use\n\n" + _paragraph(
+            f"There are no weights to load: {config.method} trains no network. Its predictions are in the run's `predictions.parquet`."
+        )
+    held = "an adapter in PEFT's format and the head; the backbone is not among them"
+    held = held if weights == "peft" else "all that was trained; the rest of the backbone is not among them"
     where = f'"{repo_id}"' if repo_id else '"path/to/this/folder"'
     seed = f", seed={experiment.seeds[0]}" if len(experiment.draws) > 1 else ""
-    local = "" if backbone_id(config) else f', backbone="path/to/{_short(config.model)}"'
+    local = "" if backbone_id(experiment.record) else f', backbone="path/to/{_short(config.model)}"'
     return f"""\
 ## Use
 
@@ -161,14 +168,8 @@ classifier = load_classifier({where}{seed}{local})  # the `image-classification`
 classifier("picture.png")
 ```
 
-Or without Python: `medfmc predict {(repo_id or "path/to/this/folder")} picture.png`. The weights are {_weights(config)}.
+Or without Python: `medfmc predict {(repo_id or "path/to/this/folder")} picture.png`. The weights are {held}.
 """
-
-
-def _weights(config: RunConfig) -> str:
-    if config.method == "full":
-        return "those of the whole network"
-    return "an adapter in PEFT's format and the head; the backbone is not among them"
 
 
 def _results(experiment: Experiment) -> str:

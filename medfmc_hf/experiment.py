@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -31,6 +32,14 @@ class Draw:
     @property
     def seed(self) -> int:
         return self.record.config["seed"]
+
+    @property
+    def weights(self) -> Literal["peft", "plain"] | None:
+        """What `adapter/` holds: an adapter in PEFT's format, other trained weights, or none, as train-free methods leave it."""
+        adapter = self.folder and self.folder / "adapter"
+        if adapter and (adapter / "adapter_model.safetensors").is_file():
+            return "peft"
+        return "plain" if adapter and (adapter / "trained.safetensors").is_file() else None
 
 
 @dataclass(frozen=True)

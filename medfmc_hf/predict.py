@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -160,10 +161,10 @@ def _record(folder: Path) -> RunRecord | None:
 
 
 def _checked_backbone(record: RunRecord, backbone: str | os.PathLike | None) -> str | os.PathLike | None:
-    """The backbone to load, sure to be the one that was adapted. A local folder's fingerprint is a SHA-256, a Hub commit is shorter."""
+    """The backbone to load; of a local folder, whose fingerprint is a SHA-256, sure to be the one that was adapted."""
     fingerprint, name = record.backbone.get("fingerprint") or "", record.backbone.get("name") or ""
-    place = backbone if backbone is not None else name
-    if len(fingerprint) != 64:
+    place = name if backbone is None else backbone
+    if len(fingerprint) != 64 or (backbone is None and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).is_dir()):
         return backbone
     if not Path(place).is_dir():
         raise MedfmcError(

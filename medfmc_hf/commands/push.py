@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         each.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
         each.add_argument("--overwrite", action="store_true", help="write into a repository that holds something else")
         each.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
+        each.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no progress bars and no messages")
 
 
 def run(args: argparse.Namespace) -> None:

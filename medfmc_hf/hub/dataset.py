@@ -4,6 +4,7 @@ import copy
 import errno
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -174,7 +175,8 @@ class DatasetPush:
         table = pq.read_table(self.folder / file, partitioning=None)
         try:
             pictures.prepare(linked_files(table))
-            return shards_of(table, file.removesuffix(".parquet"), pictures)
+            # A build names its files by their content, and that changes here; the Hub tells versions apart by itself.
+            return shards_of(table, re.sub(r"(-[0-9a-f]{12})?\.parquet$", "", file), pictures)
         except FileNotFoundError as error:
             raise MedfmcError(
                 f"{error.filename} is not there; if the download was moved, build the data set again (medfmc build)."

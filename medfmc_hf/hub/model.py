@@ -64,7 +64,7 @@ def model_upload(
     dataset_id = dataset_id or f"{repo_id.split('/')[0]}/medfmc"
     check_repo_id(dataset_id)
     experiment = experiment_of(roots)
-    public_name = base_model or cards.backbone_id(experiment.config) or Path(experiment.config.model).name
+    public_name = base_model or cards.backbone_id(experiment.record) or Path(experiment.config.model).name
     files: dict[str, str | Path | bytes] = {}
     draws = []
     for draw in experiment.draws:
@@ -102,7 +102,7 @@ def eval_results(experiment: Experiment, dataset_id: str) -> str:
 def _adapter(draw: Draw, backbone: str) -> dict[str, Path | bytes]:
     """The files of a run's `adapter/`, with the backbone's public name in place of a path of this machine."""
     folder = draw.folder / "adapter"
-    if not any((folder / name).is_file() for name in WEIGHTS):
+    if draw.weights is None:
         raise MedfmcError(f"{folder} has no weights: method {draw.record.config['method']} leaves none, so there is no model to publish.")
     files: dict[str, Path | bytes] = {}
     for path in sorted(folder.iterdir()):
@@ -126,13 +126,13 @@ def _json(value: object) -> bytes:
 
 def _refuse_another_experiment(repository: Repository, experiment: Experiment) -> None:
     """A repository of ours is updated only with draws of the experiment it holds."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi
 
     record = next((path for path in repository.paths if path.rpartition("/")[2] == "run.json"), None)
     if record is None:
         return
     with explained(repository.upload.repo_id):
-        there = RunRecord.load(hf_hub_download(repository.upload.repo_id, record))
+        there = RunRecord.load(HfApi().hf_hub_download(repository.upload.repo_id, record))
     if setting_of(there) != setting_of(experiment.record):
         there_name = f"{there.config['method']} on {seedless(there.data['config'])}"
         raise MedfmcError(

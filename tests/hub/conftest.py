@@ -18,12 +18,9 @@ def client(hub, monkeypatch, tmp_path) -> Hub:
     from huggingface_hub import constants
     from huggingface_hub.utils import close_session
 
-    for name, value in {
-        "ENDPOINT": hub.url,
-        "HF_HUB_OFFLINE": False,
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HOME": str(tmp_path / "home"),
-    }.items():
+    values = {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
+    values |= {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HOME": str(tmp_path / "home")}
+    for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr("time.sleep", lambda seconds: None)

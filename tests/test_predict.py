@@ -1,0 +1,133 @@
+"""Adapted models at work: the pixels of training, every kind of weights, and errors that say what to do."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from adapted_runs import adapted_run
+from PIL import Image
+
+from medfmc_hf.data.hf_processor import image_processor, save_processor
+from medfmc_hf.data.processing import Processing, normalise, process, processing_of
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.predict import RESEARCH_ONLY, load_adapted, load_classifier, write_csv
+from medfmc_hf.quickstart import make_backbone
+from medfmc_hf.runs import load_predictions
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return make_backbone(tmp_path_factory.mktemp("models") / "backbone")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for name, shape in {"a.png": (90, 70, 3), "grey.png": (64, 64), "b.jpg": (40, 100, 3)}.items():
+        Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(folder / name)
+    return [folder / name for name in ("a.png", "grey.png", "b.jpg")]
+
+
+@pytest.mark.parametrize(("method", "subset"), [("lora", "endo"), ("vpt", "chest"), ("pfeiffer", "colon"), ("full", "retino")])
+def test_every_kind_of_weights_predicts_alone_and_in_a_pipeline(tmp_path, backbone, pictures, method, subset):
+    folder = adapted_run(tmp_path, backbone, method=method, subset=subset)
+    adapted = load_adapted(folder, device="cpu")
+    probabilities = adapted.probabilities(pictures)
+    assert probabilities.shape == (3, len(adapted.subset.classes))
+    if not adapted.subset.multilabel:
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    np.testing.assert_allclose(adapted.probabilities(pictures[1:]), probabilities[1:], atol=1e-6)
+
+    classifier = load_classifier(folder, device="cpu")
+    for answer, expected in zip(classifier([str(picture) for picture in pictures]), probabilities):
+        by_label = {each["label"]: each["score"] for each in answer}
+        np.testing.assert_allclose([by_label[name] for name in adapted.subset.classes], expected, atol=0.01)
+
+
+def test_it_predicts_what_training_predicted(tmp_path):
+    """The whole line: a real run, and its model loaded again gives the probabilities that the run kept."""
+    from medfmc_hf.data.build import build
+    from medfmc_hf.data.sample import make_sample
+    from medfmc_hf.runs import RunConfig
+    from medfmc_hf.training import train
+
+    make_sample(tmp_path / "download")
+    build([tmp_path / "download"], tmp_path / "medfmc", subsets=["retino"])
+    model = make_backbone(tmp_path / "backbone")
+    config = RunConfig("retino", shots=1, model=str(model), epochs=1, learning_rate=0.01)
+    folder, _ = train(config, data=tmp_path / "medfmc", out=tmp_path / "runs")
+    kept = load_predictions(folder)
+    files = [next((tmp_path / "download" / "Retino" / "images").glob(f"{image_id}.*")) for image_id in kept.image_ids[:20]]
+    np.testing.assert_allclose(load_adapted(folder, device="cpu").probabilities(files), kept.probabilities[:20], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "processing",
+    [
+        Processing(64, 64, (64, 64), mean=(0.5,) * 3, std=(0.25,) * 3),
+        Processing(48, 48, (64,)),
+        Processing(48, 48, (64, 60), resample="bilinear"),
+    ],
+)
+def test_the_saved_processor_is_the_one_of_training(tmp_path, processing, pictures):
+    save_processor(processing, tmp_path)
+    assert processing_of(str(tmp_path)) == processing
+    with Image.open(pictures[0]) as picture:
+        theirs = image_processor(processing)(picture, return_tensors="pt")["pixel_values"]
+        ours = normalise(process(np.array(picture), processing)[None], processing)
+    grey_levels = (theirs - ours).abs() * torch.tensor(processing.std).view(3, 1, 1) * 255
+    assert grey_levels.max() <= 1.01
+
+
+def test_a_draw_is_chosen_among_several(tmp_path, backbone, pictures):
+    for seed in (0, 1):
+        shutil.copytree(adapted_run(tmp_path / "runs", backbone, seed=seed) / "adapter", tmp_path / "published" / f"seed{seed}")
+    first, second = (load_adapted(tmp_path / "published", seed=seed).probabilities(pictures) for seed in (0, 1))
+    np.testing.assert_array_equal(load_adapted(tmp_path / "published").probabilities(pictures), first)
+    assert not np.allclose(first, second)
+    with pytest.raises(MedfmcError, match="no draw 4; it has 0, 1"):
+        load_adapted(tmp_path / "published", seed=4)
+
+
+def test_a_backbone_that_moved_is_asked_for_and_checked(tmp_path, pictures):
+    backbone = make_backbone(tmp_path / "backbone")
+    folder = adapted_run(tmp_path / "runs", backbone)
+    expected = load_adapted(folder).probabilities(pictures)
+    moved = backbone.rename(tmp_path / "moved")
+    with pytest.raises(MedfmcError, match=r"adapted from a local backbone, backbone.*--backbone FOLDER"):
+        load_adapted(folder)
+    np.testing.assert_array_equal(load_adapted(folder, backbone=moved).probabilities(pictures), expected)
+    config = moved / "config.json"
+    config.write_text(config.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-6'))
+    with pytest.raises(MedfmcError, match=r"not the backbone .* another SHA-256"):
+        load_adapted(folder, backbone=moved)
+
+
+def test_mistakes_are_explained(tmp_path, backbone, pictures):
+    with pytest.raises(MedfmcError, match=r"no folder ./nowhere"):
+        load_adapted("./nowhere")
+    with pytest.raises(MedfmcError, match=r"holds no adapted model: no backbone\.json"):
+        load_adapted(tmp_path)
+    with pytest.raises(MedfmcError, match=r"HF_HUB_OFFLINE|not in the cache"):
+        load_adapted("clinic/never-fetched")
+    adapted = load_adapted(adapted_run(tmp_path, backbone))
+    with pytest.raises(MedfmcError, match=r"missing\.png is not there"):
+        adapted.probabilities([tmp_path / "missing.png"])
+    (tmp_path / "note.png").write_text("no picture")
+    with pytest.raises(MedfmcError, match=r"note\.png cannot be decoded"):
+        adapted.probabilities([tmp_path / "note.png"])
+    assert adapted.probabilities([]).shape == (0, 4)
+
+
+def test_the_csv_says_what_it_is_for(tmp_path, backbone, pictures):
+    adapted = load_adapted(adapted_run(tmp_path, backbone))
+    probabilities = adapted.probabilities(pictures)
+    write_csv(tmp_path / "out.csv", pictures, probabilities, adapted.subset)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [str(picture) for picture in pictures]
+    assert {row["note"] for row in rows} == {RESEARCH_ONLY}
+    np.testing.assert_allclose([[float(row[name]) for name in adapted.subset.classes] for row in rows], probabilities, atol=1e-6)
