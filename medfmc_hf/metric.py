@@ -17,7 +17,8 @@ MODULES = ("errors.py", "scoring.py", "subsets.py")  # of this package, which th
 def sources() -> dict[str, Path]:
     """The files of the metric's Space by name: those of `metrics/medfm_score`, and the modules of this package that it needs.
 
-    The formulas exist once, in this package; a Space, which runs without it, gets copies of these modules.
+    The formulas exist once, in this package. A Space runs without it, so it gets copies; in a clone `metrics/medfm_score` has
+    links to them, so that `evaluate.load("metrics/medfm_score")` works there, too.
     """
     package = Path(__file__).parent
     own = {path.name: path for path in sorted(shipped(f"metrics/{NAME}").iterdir()) if path.is_file()}

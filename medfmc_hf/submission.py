@@ -124,7 +124,7 @@ def challenge_order(data: str | os.PathLike, phase: Phase, subset: str) -> list[
     if _SPLIT[phase] not in splits:
         raise MedfmcError(
             f"{data} has no pictures of the {phase} phase for {subset}: its {subset}-challenge has {', '.join(splits)}. "
-            "Build again from a download that has MedFMC_test."
+            "Build again from a download that has the pictures of MedFMC_test."
         )
     return [f"{image_id}.png" for image_id in splits[_SPLIT[phase]]["image_id"]]
 
