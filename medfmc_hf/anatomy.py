@@ -237,6 +237,6 @@ def _is_windowed(part: nn.Module) -> bool:
 
 
 def _name_inside(model: nn.Module, wanted: nn.Module, block_name: str) -> str:
-    return next(
-        f"{block_name}.{name}" if name else block_name for name, part in model.get_submodule(block_name).named_modules() if part is wanted
-    )
+    """The full name of a module that is somewhere inside a block (or, with an empty name, inside `model` itself)."""
+    name = next(name for name, part in model.get_submodule(block_name).named_modules() if part is wanted)
+    return ".".join(filter(None, (block_name, name)))

@@ -102,6 +102,7 @@ def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value"
             if chosen not in _TARGETS:
                 raise MedfmcError(f"targets is one of {', '.join(_TARGETS)}; got {chosen!r}. For modules by name give target_modules.")
             options["target_modules"] = _TARGETS[chosen](model, anatomy)
+            _ = [model.get_submodule(name) for name in options["target_modules"]]  # PEFT passes over names that are not there
         if not options.get("modules_to_save"):
             options["modules_to_save"] = list(anatomy.heads)
         options["modules_to_save"] = list(dict.fromkeys([*options["modules_to_save"], *anatomy.heads]))

@@ -91,7 +91,9 @@ class VisionTuner(BaseTuner):
 
     def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:
         if peft_config.target_modules is None:
-            peft_config.target_modules = set(self._find_targets(peft_config))
+            found = self._find_targets(peft_config)
+            _ = [self.model.get_submodule(name) for name in found]  # PEFT passes over names that are not there
+            peft_config.target_modules = set(found)
         if peft_config.modules_to_save is None:
             peft_config.modules_to_save = list(self.anatomy.heads)
         if not peft_config.inference_mode:
