@@ -25,9 +25,12 @@ class Pictures(Protocol):
 
 
 def batch_size(device: torch.device) -> int:
-    """Pictures a batch. A batch is always full, padded where need be: a matrix product of another size may round otherwise, and what is
-    kept must not depend on which pictures were computed together."""
-    return 64 if device.type == "cuda" else 16
+    """Pictures a batch; the last one is padded.
+
+    What is kept of a picture must not depend on which others were computed with it. A matrix product of another size may round otherwise,
+    so batches are of one size; and on a CPU the place of a row in it matters too, so there each picture goes alone, which costs a tenth.
+    """
+    return 64 if device.type == "cuda" else 1
 
 
 class Kept:
@@ -63,7 +66,7 @@ def keep(
 ) -> list[Kept]:
     """Compute what is missing and give what is kept of every row of every part.
 
-    Only one process computes for a store at a time; the others wait and find its results. A kill loses at most one batch.
+    Only one process computes for a store at a time; the others wait and find its results. A kill loses 32 pictures at most (a GPU's: 64).
 
     Args:
         network: float32 (B, 3, height, width) on the device -> float (B, *shape). It must treat every picture of a batch alone.
@@ -100,11 +103,19 @@ def _missing(store: PixelStore, parts: Sequence[Pictures]) -> dict[bytes, tuple[
 @torch.inference_mode()
 def _fill(store: PixelStore, network: Network, parts: Sequence[Pictures], process: Processing, what: str, device: torch.device) -> None:
     missing, size = _missing(store, parts), batch_size(device)
+    commit = max(size, 32)  # pictures that a kill can cost
     check_disk(store.folder, len(missing) * store.width)
     names = list(missing)
-    for start in bar(range(0, len(names), size), desc=f"{what} of {len(names)} pictures", unit="batch"):
-        batch = names[start : start + size]
-        pictures = [normalise(parts[part][[row]], process, device=device) for part, row in (missing[name] for name in batch)]
-        padded = torch.cat([*pictures, *[pictures[0]] * (size - len(pictures))])
-        results = network(padded)[: len(batch)].float().cpu().numpy()
-        store.append([(name, np.ascontiguousarray(row).view(np.uint8).reshape(1, 1, -1)) for name, row in zip(batch, results)])
+    done: list[tuple[bytes, np.ndarray]] = []
+    try:
+        for start in bar(range(0, len(names), size), desc=f"{what} of {len(names)} pictures", unit="batch"):
+            batch = names[start : start + size]
+            pictures = [normalise(parts[part][[row]], process, device=device) for part, row in (missing[name] for name in batch)]
+            padded = torch.cat([*pictures, *[pictures[0]] * (size - len(pictures))])
+            results = network(padded)[: len(batch)].float().cpu().numpy()
+            done += [(name, np.ascontiguousarray(row).view(np.uint8).reshape(1, 1, -1)) for name, row in zip(batch, results)]
+            if len(done) >= commit:
+                store.append(done)
+                done = []
+    finally:
+        store.append(done)

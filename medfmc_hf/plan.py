@@ -13,7 +13,6 @@ from .data.pixel_store import PixelStore
 from .data.pixels import decode
 from .data.rows import PictureRows
 from .errors import MedfmcError
-from .kept import batch_size
 from .progress import bar
 from .runs import RunConfig, RunRecord, identity, run_folder
 from .shared import Shared
@@ -81,10 +80,11 @@ def _cell(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) ->
         run_id = identity(config, "unknown", config.model)
         return Cell(config, run_id, run_folder(out, config, run_id), run_id, problem=str(error))
     folder = run_folder(out, config, run_id)
+    setting = f"{shared.backbone_fingerprint(config)} {config.image_size} {config.dtype} {config.subset}"
     test = sum(len(shared.splits(name)[split]) for name, split in scored.values())
     train = len(shared.splits(config.dataset_config)["train"])
     if adapt.method_of(config.method).kind == "frozen":
-        unit = f"features-{shared.backbone_fingerprint(config)[:16]}-{config.image_size}-{config.dtype}-{config.subset}"
+        unit = f"features {setting}"
         splits = {(config.dataset_config, "train"), *scored.values()}
         images = {image for name, split in splits for image in shared.splits(name)[split]["image_id"]}
         new = images - seen[unit]
@@ -133,9 +133,9 @@ def estimate(cells: Sequence[Cell], shared: Shared) -> Estimate:
 
 
 def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfig) -> float:
-    """Seconds of one picture in a full batch, the better of two."""
+    """Seconds of one picture in a batch of four, the better of two."""
     device = training.make_accelerator(config).device
-    process, size = shared.processing(config), batch_size(device)
+    process, size = shared.processing(config), 4
     batch, times = torch.rand(size, 3, process.height, process.width, device=device), []
     backbone.to(device)
     with torch.inference_mode():
