@@ -1,15 +1,13 @@
 """The model card of an experiment: what was adapted to what, on which rows, how well, at what cost, and how to do it again."""
 
-import dataclasses
 import math
 import re
-import shlex
 import textwrap
 from pathlib import Path
 
 from .experiment import Draw, Experiment, Number
 from .files import write_text
-from .options import recipe_of
+from .reproduce import flags_of
 from .runs import Predictions, RunConfig, RunRecord
 from .subsets import CITATION
 
@@ -328,23 +326,6 @@ def _again(experiment: Experiment) -> str:
 ```bibtex
 {CITATION}```
 """
-
-
-def flags_of(config: RunConfig) -> str:
-    """The flags of recipes/peft_train.py that give this config, whatever the defaults and the recipe say."""
-    defaults = RunConfig(config.subset)
-    recipe = RunConfig.from_dict({"subset": config.subset} | recipe_of(config.method))
-    always = ("subset", "shots", "seed", "method", "model")
-    words = []
-    for f in dataclasses.fields(RunConfig):
-        value = getattr(config, f.name)
-        differs = value != getattr(defaults, f.name) or value != getattr(recipe, f.name)
-        if f.name == "method_options":
-            words += [word for name, option in value.items() for word in ("--option", f"{name}={option}")]
-        elif f.name in always or (differs and value is not None and value is not False):
-            flag = "--" + f.name.replace("_", "-")
-            words += [flag] if value is True else [flag, "all" if value is None else str(value)]
-    return shlex.join(words)
 
 
 def percent(fraction: float | None) -> str:
