@@ -190,7 +190,7 @@ def _results(experiment: Experiment) -> str:
     words = (
         f"Percent, on {test['rows']['test']:,} test pictures of {test['patients']['test']:,} {_groups(experiment)}. Score is the mean of "
         "the two above, which is what the MedFM challenge averages. The interval over patients is a bootstrap of the test set with 1,000 "
-        "resamples of whole patients; "
+        "resamples of whole patients, its bias taken off; "
     )
     if several:
         words += "it is of the mean over the draws, and the spread over draws is another uncertainty."

@@ -25,6 +25,7 @@ COMMANDS = {
     "submission": "write a challenge submission from runs, or check anybody's",
     "cache": "list or clear the pixels that are kept for later runs",
     "predict": "class probabilities of pictures, by a run's model or one on the Hub (research use only)",
+    "demo": "try a model on pictures in the browser (research use only; needs the extra `demo`)",
     "push": "publish the data set, the metric or a model on the Hub, privately unless told otherwise",
     "install-metric": 'make evaluate.load("medfm_score") work by its bare name',
 }

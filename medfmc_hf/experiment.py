@@ -121,7 +121,7 @@ class Experiment:
         name = key if of is None else f"{key} of {of}"
         known = self._bootstrap is not None and name in self._bootstrap.point
         low, high = self._bootstrap.interval(name) if known else (float("nan"), float("nan"))
-        return Number(over, low, high)
+        return Number(over, max(low, 0.0), min(high, 1.0))  # in this order a NaN stays
 
 
 def setting_of(record: RunRecord) -> dict:

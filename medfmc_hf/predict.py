@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,7 +90,9 @@ def load_adapted(
     record = _record(folder)
     if record is not None:
         backbone = _checked_backbone(record, backbone)
-    model = adapt.load(folder, model=None if backbone is None else str(backbone))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute that will be renamed
+        model = adapt.load(folder, model=None if backbone is None else str(backbone))
     origin = model.origin
     if (folder / PROCESSOR).is_file():
         processing = processing_of(str(folder))

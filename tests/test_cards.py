@@ -34,7 +34,7 @@ def test_the_card_is_the_golden_one(tmp_path, monkeypatch, name):
         with_weights(invent_run(tmp_path, subset="colon", shots=1, seed=2, method="lora", rows=90, **options))
         text = card(tmp_path)
     else:
-        for folder in invent_runs(tmp_path, methods=["full"], subsets=["chest"], shots=[10], rows=120, protocol="official"):
+        for folder in invent_runs(tmp_path, methods=["full"], subsets=["chest"], shots=[10], rows=800, protocol="official"):
             with_weights(folder, "trained.safetensors")
         text = card(tmp_path, repo_id="clinic/vit-full-chest", dataset_id="clinic/medfmc")
     golden = GOLDEN / f"model_card_{name}.md"

@@ -29,13 +29,13 @@ def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
                 return Path(snapshot_download(repo_id, local_files_only=True))
             except LocalEntryNotFoundError:
                 raise MedfmcError(f"{repo_id} is not in the cache, and the Hub cannot be reached: {error}") from error
-        if "backbone.json" in paths:
-            wanted = ["*.json", "*.safetensors"]
-        else:
+        folder = ""
+        if "backbone.json" not in paths:
             seeds = sorted({found[1] for path in paths if (found := re.match(r"seed(\d+)/backbone\.json$", path))})
             if not seeds:
                 raise MedfmcError(f"{repo_id} holds no adapted model of ours: no backbone.json is in it.")
             if seed is not None and str(seed) not in seeds:
                 raise MedfmcError(f"{repo_id} has no draw {seed}; it has {', '.join(seeds)}.")
-            wanted = [f"seed{seeds[0] if seed is None else seed}/*"]
-        return Path(snapshot_download(repo_id, allow_patterns=wanted))
+            folder = f"seed{seeds[0] if seed is None else seed}/"
+        # Nothing that could run code is brought.
+        return Path(snapshot_download(repo_id, allow_patterns=[f"{folder}*.json", f"{folder}*.safetensors"]))

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -109,7 +110,8 @@ def open_repository(upload: Upload) -> Repository:
             if status_of(error) != 409:
                 raise
         info = _patiently(lambda: api.repo_info(upload_id, repo_type=upload.kind))
-    found = Repository(upload, info.sha, [sibling.rfilename for sibling in info.siblings or ()], bool(info.private))
+    sha = info.sha if re.fullmatch("[0-9a-f]{5,40}", info.sha or "") else None  # another Hub may count its commits otherwise
+    found = Repository(upload, sha, [sibling.rfilename for sibling in info.siblings or ()], bool(info.private))
     if not found.private and not upload.public:
         raise MedfmcError(f"{upload.url} is there already and is public; give --public to publish in it, or make it private first.")
     if found.private and upload.public:

@@ -1,0 +1,56 @@
+"""What is brought of a published experiment, and that it is enough without a network."""
+
+import pytest
+
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.hub.fetch import fetch_adapter
+
+FILES = {
+    "run.json": b"{}",
+    "backbone.json": b"{}",
+    "adapter_model.safetensors": b"w",
+    "code.py": b"print()",
+    "adapter_model.bin": b"pickle",
+}
+
+
+def publish(client, repo_id: str, *folders: str) -> None:
+    files = {f"{folder}{path}": content for folder in folders for path, content in FILES.items()}
+    client.add_repo("model", repo_id, {"README.md": b"card", **files})
+
+
+def fetched(folder) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_one_run_is_brought_without_code(client):
+    publish(client, "clinic/one-run", "")
+    assert fetched(fetch_adapter("clinic/one-run")) == {"run.json", "backbone.json", "adapter_model.safetensors"}
+
+
+def test_of_several_draws_one_is_brought(client):
+    publish(client, "clinic/draws", "seed0/", "seed3/")
+    assert fetched(fetch_adapter("clinic/draws", 3)) == {
+        f"seed3/{name}" for name in ("run.json", "backbone.json", "adapter_model.safetensors")
+    }
+    with pytest.raises(MedfmcError, match="no draw 1; it has 0, 3"):
+        fetch_adapter("clinic/draws", 1)
+
+
+def test_what_was_brought_once_is_enough_without_a_network(client, monkeypatch):
+    from huggingface_hub import constants
+
+    publish(client, "clinic/cached", "")
+    first = fetch_adapter("clinic/cached")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert fetch_adapter("clinic/cached") == first
+    with pytest.raises(MedfmcError, match="not in the cache"):
+        fetch_adapter("clinic/never-seen")
+
+
+def test_other_repositories_are_told_apart(client):
+    client.add_repo("model", "clinic/bert", {"config.json": b"{}"})
+    with pytest.raises(MedfmcError, match=r"holds no adapted model of ours: no backbone\.json"):
+        fetch_adapter("clinic/bert")
+    with pytest.raises(MedfmcError, match=r"no clinic/nothing on the Hub"):
+        fetch_adapter("clinic/nothing")
