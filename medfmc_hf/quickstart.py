@@ -55,7 +55,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     build([sample / "download"], data)
     say(f'3/5  load_dataset("{data}", "{CONFIG}")')
     splits = _libraries().load_dataset(str(data), CONFIG)
-    backbone = make_backbone(sample / "backbone")
+    backbone = make_backbone(sample / "tiny-vit")
     say(f"4/5  adapting a small vision transformer by {method} to {len(splits['train'])} pictures")
     from .training import train
 
