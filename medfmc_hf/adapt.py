@@ -124,6 +124,7 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
         model.save_pretrained(folder, save_embedding_layers=False)
+        _sort_names(folder / "adapter_config.json")
     elif hasattr(model, "pretrained"):
         values = dict(model.named_parameters()) | dict(model.named_buffers())
         trained = {name: values[name].detach().contiguous() for name in model.pretrained}
@@ -131,6 +132,13 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
             save_file(trained, temporary, metadata={"format": "pt"})
     write_json(folder / ORIGIN, vars(model.origin))
     return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def _sort_names(path: Path) -> None:
+    """PEFT writes sets of module names in whatever order they have in this process; the same run must leave the same bytes."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    named = {name: sorted(value) for name, value in config.items() if name.endswith(("_modules", "_to_save")) and isinstance(value, list)}
+    write_json(path, config | named)
 
 
 def load(folder: str | Path, *, model: str | None = None) -> nn.Module:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -81,12 +81,11 @@ def _by_claims(
 ) -> None:
     """Take one unit after another that nobody holds, until none is left. What a process that died held is taken by the next."""
     folder.mkdir(parents=True, exist_ok=True)
-    began = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    before = {cell.id: _written(cell) for unit in units.values() for cell in unit}
 
     def is_left(cell: Cell) -> bool:
-        """A failure that is older than this sweep is to be tried again; one of this sweep is not."""
-        record = cell.record
-        return cell.id in wanted and (record is None or (record.status == "failed" and record.finished_at < began))
+        """Whether no process has run it since: its record, if there was one, is the one that is to be replaced."""
+        return cell.id in wanted and _written(cell) == before[cell.id] and (cell.record is None or cell.record.status == "failed")
 
     left = dict(units)
     while left:
@@ -104,6 +103,11 @@ def _by_claims(
         if not worked and left:
             table.show()
             time.sleep(_PATIENCE)
+
+
+def _written(cell: Cell) -> int | None:
+    path = cell.folder / "run.json"
+    return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def _file_name(unit: str) -> str:
@@ -134,7 +138,7 @@ def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerato
         training.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
 
 
-def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, train: Callable = training.train) -> None:
+def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator) -> None:
     """Run a cell. What goes wrong becomes its record; only Ctrl-C and the like go through.
 
     With several processes on one run, an error that is not the user's goes through too: the processes may have parted.
@@ -142,7 +146,7 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, train: Callab
     try:
         if cell.problem:
             raise MedfmcError(cell.problem)
-        train(cell.config, out=cell.folder.parents[1], shared=shared, accelerator=accelerator)
+        training.train(cell.config, out=cell.folder.parents[1], shared=shared, accelerator=accelerator)
         return
     except MedfmcError as error:
         text = str(error)

@@ -83,6 +83,7 @@ class CutNetwork(nn.Module):
         self.__dict__["_blocks"] = [base.get_submodule(name) for name in anatomy.blocks[:length]]  # not children of their own
         self._picture = (1, 3, *side)
         self._in_tuple = False
+        self.training = network.training
 
     @torch.no_grad()
     def trunk(self, pixel_values: torch.Tensor) -> torch.Tensor:
