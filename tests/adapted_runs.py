@@ -8,17 +8,18 @@ from invented_runs import invent_run
 from medfmc_hf import adapt, backbones, cards
 from medfmc_hf.data.hf_processor import save_processor
 from medfmc_hf.data.processing import processing_of
+from medfmc_hf.options import recipe_of
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.subsets import subset_of
 
 
 def adapted_run(root: Path, backbone: Path, *, method: str = "lora", subset: str = "endo", seed: int = 0, rows: int = 60) -> Path:
     """Write the folder of one run below `root`, as `medfmc_hf.training.train` does, and return it."""
-    config = RunConfig(subset, shots=5, seed=seed, method=method, model=str(backbone), epochs=2)
+    config = RunConfig.from_dict(recipe_of(method) | {"subset": subset, "shots": 5, "seed": seed, "model": str(backbone), "epochs": 2})
     folder = invent_run(root, config, rows=rows)
     record = RunRecord.load(folder)
     torch.manual_seed(seed)
-    model = adapt.adapt(backbones.load_backbone(str(backbone), subset_of(subset)), method)
+    model = adapt.adapt(backbones.load_backbone(str(backbone), subset_of(subset)), method, config.method_options)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.requires_grad:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from adapted_runs import adapted_run
-from hub_server import TOKEN, Hub, environment, python
+from hub_server import environment, python
 from huggingface_hub import parse_eval_result_entries
 from invented_runs import invent_run
 from PIL import Image
@@ -116,13 +116,14 @@ def test_another_experiment_does_not_replace_a_published_one(client, runs):
 
 CARD_AND_PREDICT = """
 import json, sys
-picture, backbone, repo, seed, block = sys.argv[1:]
-exec(block.replace("picture.png", picture).replace("path/to/backbone", backbone))
+picture, backbone, *rest = sys.argv[1:]
 from medfmc_hf.predict import load_adapted
-adapted = load_adapted(repo, seed=int(seed), backbone=backbone)
-by_label = {each["label"]: each["score"] for each in classifier(picture)}
-by_pipeline, by_us = [by_label[name] for name in adapted.subset.classes], adapted.probabilities([picture])[0].tolist()
-print(json.dumps([type(classifier).__name__, by_pipeline, by_us]))
+for repo, seed, block in zip(*[iter(rest)] * 3):
+    exec(block.replace("picture.png", picture).replace("path/to/backbone", backbone))
+    adapted = load_adapted(repo, seed=int(seed), backbone=backbone)
+    by_label = {each["label"]: each["score"] for each in classifier(picture)}
+    by_pipeline, by_us = [by_label[name] for name in adapted.subset.classes], adapted.probabilities([picture])[0].tolist()
+    print(json.dumps([type(classifier).__name__, by_pipeline, by_us]))
 """
 
 BARE_PEFT = """
@@ -136,31 +137,29 @@ with torch.no_grad():
 """
 
 
-@pytest.mark.parametrize(("method", "seed"), [("lora", 0), ("vpt", 3)])
-def test_the_lines_of_the_card_load_what_was_pushed(hub: Hub, tmp_path, runs, picture, backbone, method, seed):
-    push = "import sys; from medfmc_hf.cli import main; sys.exit(main(sys.argv[1:]))"
-    pushed = python(push, environment(hub, tmp_path / "here"), "push", "model", runs / method, "--repo-id", f"clinic/{method}")
-    assert pushed.returncode == 0, pushed.stderr
-    assert len(hub.repos["model", f"clinic/{method}"].commits) == 2
-
-    card = hub.content("model", f"clinic/{method}", "README.md").decode()
-    block = re.search(r"## Use\n\n```python\n(.*?)```", card, re.DOTALL)[1]
-    arguments = (picture, backbone, f"clinic/{method}", seed, block)
-    loaded = python(CARD_AND_PREDICT, environment(hub, tmp_path / "elsewhere"), *arguments, cwd=tmp_path)
+def test_the_lines_of_the_cards_load_what_was_pushed(client, tmp_path, runs, picture, backbone):
+    published, arguments = {"lora": 0, "vpt": 3}, []
+    for method, seed in published.items():
+        push_model([runs / method], f"clinic/{method}")
+        assert len(client.repos["model", f"clinic/{method}"].commits) == 2
+        card = client.content("model", f"clinic/{method}", "README.md").decode()
+        arguments += [f"clinic/{method}", seed, re.search(r"## Use\n\n```python\n(.*?)```", card, re.DOTALL)[1]]
+    loaded = python(CARD_AND_PREDICT, environment(client, tmp_path / "elsewhere"), picture, backbone, *arguments, cwd=tmp_path)
     assert loaded.returncode == 0, loaded.stderr
-    kind, by_pipeline, by_us = json.loads(loaded.stdout)
-    expected = load_adapted(run_of(runs / method, seed)).probabilities([picture])[0]
-    assert kind == "ImageClassificationPipeline"
-    np.testing.assert_allclose(by_us, expected, atol=1e-6)
-    np.testing.assert_allclose(by_pipeline, expected, atol=0.01)  # transformers' pixels differ by up to a grey level
-    assert np.ptp(expected) > 0.01
+    for (method, seed), line in zip(published.items(), loaded.stdout.splitlines(), strict=True):
+        kind, by_pipeline, by_us = json.loads(line)
+        expected = load_adapted(run_of(runs / method, seed)).probabilities([picture])[0]
+        assert kind == "ImageClassificationPipeline"
+        np.testing.assert_allclose(by_us, expected, atol=1e-6)
+        np.testing.assert_allclose(by_pipeline, expected, atol=0.01)  # transformers' pixels differ by up to a grey level
+        assert np.ptp(expected) > 0.01
 
 
 def test_bare_peft_loads_a_draw_from_the_hub(client, tmp_path, runs, backbone):
     import torch
 
     push_model([runs / "lora"], "clinic/lora")
-    loaded = python(BARE_PEFT, environment(client, tmp_path / "elsewhere", token=TOKEN), backbone, cwd=tmp_path, isolated=True)
+    loaded = python(BARE_PEFT, environment(client, tmp_path / "elsewhere"), backbone, cwd=tmp_path, isolated=True)
     assert loaded.returncode == 0, loaded.stderr
     model = load_adapted(run_of(runs / "lora", 1)).model
     with torch.no_grad():
