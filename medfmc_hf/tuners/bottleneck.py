@@ -92,10 +92,14 @@ class BottleneckLayer(VisionTunerLayer):
         return result
 
 
-_AFTER_ATTENTION = (attention_output, "attention in every block, to follow it")
-_AFTER_MLP = (mlp_output, "an MLP (two Linear layers outside attention) in every block, to follow it")
-_BESIDE_MLP = (mlp_module, "one module that is the whole MLP of a block, to stand beside it")
-_NEEDS = {"houlsby": (_AFTER_ATTENTION, _AFTER_MLP), "pfeiffer": (_AFTER_MLP,), "adaptformer": (_BESIDE_MLP,)}
+# What each style goes after or beside, and what a block without it lacks. All styles meet at the module that is the whole MLP, where there
+# is one, so that adapters of different styles can live in one model.
+_NEEDS = {
+    "attention": (attention_output, "attention in every block, to follow it"),
+    "after MLP": (lambda block: mlp_module(block) or mlp_output(block), "an MLP (two Linear layers outside attention) in every block"),
+    "beside MLP": (mlp_module, "one module that is the whole MLP of a block, to stand beside it"),
+}
+_PLACES = {"houlsby": ("attention", "after MLP"), "pfeiffer": ("after MLP",), "adaptformer": ("beside MLP",)}
 
 
 class BottleneckModel(VisionTuner):
@@ -106,13 +110,20 @@ class BottleneckModel(VisionTuner):
     method = "bottleneck adapters"
     why_not_merged = "an adapter has a non-linear activation between its two projections, so no weight equals it."
 
+    def _pre_injection_hook(self, model: nn.Module, config: BottleneckConfig, adapter_name: str) -> None:
+        super()._pre_injection_hook(model, config, adapter_name)
+        # Found now, while no adapter is in the way: a second adapter of any style finds the same places.
+        self.places = {
+            (name, place): finder(model.get_submodule(name)) for name in self.anatomy.blocks for place, (finder, _) in _NEEDS.items()
+        }
+
     def _find_targets(self, config: BottleneckConfig) -> list[str]:
         targets = []
         for name in self.anatomy.blocks:
-            block = self.model.get_submodule(name)
-            for finder, needed in _NEEDS[config.style]:
-                if (found := finder(block)) is None:
-                    raise MedfmcError(f"{config.style} adapters need {needed}. The block {name}, a {type(block).__name__}, has none.")
+            for place in _PLACES[config.style]:
+                if (found := self.places[name, place]) is None:
+                    kind = type(self.model.get_submodule(name)).__name__
+                    raise MedfmcError(f"{config.style} adapters need {_NEEDS[place][1]}. The block {name}, a {kind}, has none.")
                 targets.append(f"{name}.{found}")
         return targets
 

@@ -2,11 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import get_peft_model
+from tiny_models import CONFIGS, TOKENS, WINDOWS, pictures, plain, stir, tiny
+from tuner_references import swin_forward, tokens_forward
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.tuners import BottleneckConfig
-from tuner_references import swin_forward, tokens_forward
-from tiny_models import CONFIGS, TOKENS, WINDOWS, pictures, plain, stir, tiny
 
 STYLES = ("houlsby", "pfeiffer", "adaptformer")
 

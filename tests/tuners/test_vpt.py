@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 from peft import get_peft_model
+from tiny_models import CONVOLUTIONAL, TOKENS, WINDOWS, pictures, plain, stir, tiny
+from tuner_references import swin_forward, tokens_forward
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.tuners import VptConfig
-from tuner_references import swin_forward, tokens_forward
-from tiny_models import CONVOLUTIONAL, TOKENS, WINDOWS, pictures, plain, stir, tiny
 
 
 def prompted(name, **options):
