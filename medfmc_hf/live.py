@@ -23,23 +23,22 @@ class Table:
     def __init__(self, cells: Sequence[Cell], shown: bool = True) -> None:
         self.cells, self.shown = cells, shown
         self.records: dict[str, RunRecord] = {}
+        self._written: dict[str, int] = {}
         self._labels = setting_labels(cells)
         self._lines = 0
         self._begin, self._work = time.perf_counter(), 0.0
         self.refresh()
         self._before = set(self.records)
 
-    def refresh(self) -> list[Cell]:
-        """Read the records that have appeared. Returns the cells they are of."""
-        new = []
+    def refresh(self) -> None:
+        """Read the records that have appeared, or changed."""
         for cell in self.cells:
-            if cell.id not in self.records and (record := cell.record) is not None:
-                self.records[cell.id] = record
-                new.append(cell)
-        return new
+            written = cell.written
+            if written is not None and written != self._written.get(cell.id):
+                self._written[cell.id], self.records[cell.id] = written, cell.record
 
     def forget(self, cell: Cell) -> None:
-        """Treat a cell as not run: it will be run again."""
+        """Treat a cell as not run until its record changes."""
         self.records.pop(cell.id, None)
         self._before.discard(cell.id)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import adapt, training
+from . import adapt, grouped, training
 from .data.pixel_store import PixelStore
 from .data.pixels import decode
 from .data.rows import PictureRows
@@ -46,16 +46,23 @@ class Cell:
     @property
     def record(self) -> RunRecord | None:
         """The record it has left so far."""
-        return RunRecord.load(self.folder) if (self.folder / "run.json").is_file() else None
+        return None if self.written is None else RunRecord.load(self.folder)
+
+    @property
+    def written(self) -> int | None:
+        """When its record was written (ns), or None if it has none."""
+        path = self.folder / "run.json"
+        return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path) -> list[Cell]:
+def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group: int = 1) -> list[Cell]:
     """The cells of a grid, those that share work next to each other, the costliest unit first.
 
     Args:
         configs: of all runs.
         shared: data and fingerprints. A config, or a backbone, that cannot be had makes a cell with a problem.
         out: folder of the runs.
+        group: how many alike runs are trained in one pass, which makes them one unit.
 
     Raises:
         MedfmcError: a method, or an option of it, is unknown.
@@ -65,8 +72,17 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path) -> list[
     seen: dict[str, set] = defaultdict(set)
     cells = [_cell(config, shared, Path(out), seen) for config in bar(configs, desc="planning", unit="run")]
     units: dict[str, list[Cell]] = defaultdict(list)
+    alike: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in {cell.id: cell for cell in cells}.values():
-        units[cell.unit].append(cell)
+        if group > 1 and not cell.problem and grouped.can_group(cell.config):
+            alike[grouped.group_key(cell.config)].append(cell)
+        else:
+            units[cell.unit].append(cell)
+    for members in alike.values():
+        members.sort(key=lambda cell: -cell.work)  # runs of one length together
+        for start in range(0, len(members), group):
+            unit = "group " + members[start].id
+            units[unit] = [replace(cell, unit=unit) for cell in members[start : start + group]]
     ordered = sorted(units.values(), key=lambda unit: (unit[0].config.model, -sum(cell.work for cell in unit)))
     return [cell for unit in ordered for cell in unit]
 

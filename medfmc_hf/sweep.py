@@ -19,10 +19,11 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from . import adapt, provenance, training
+from . import adapt, grouped, provenance, training
 from .errors import MedfmcError
 from .live import Table
 from .plan import Cell
+from .progress import say
 from .runs import RunRecord
 from .shared import Shared
 
@@ -81,11 +82,11 @@ def _by_claims(
 ) -> None:
     """Take one unit after another that nobody holds, until none is left. What a process that died held is taken by the next."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = {cell.id: _written(cell) for unit in units.values() for cell in unit}
+    before = {cell.id: cell.written for unit in units.values() for cell in unit}
 
     def is_left(cell: Cell) -> bool:
         """Whether no process has run it since: its record, if there was one, is the one that is to be replaced."""
-        return cell.id in wanted and _written(cell) == before[cell.id] and (cell.record is None or cell.record.status == "failed")
+        return cell.id in wanted and cell.written == before[cell.id] and (cell.record is None or cell.record.status == "failed")
 
     left = dict(units)
     while left:
@@ -105,11 +106,6 @@ def _by_claims(
             time.sleep(_PATIENCE)
 
 
-def _written(cell: Cell) -> int | None:
-    path = cell.folder / "run.json"
-    return path.stat().st_mtime_ns if path.is_file() else None
-
-
 def _file_name(unit: str) -> str:
     return hashlib.sha256(unit.encode()).hexdigest()[:16]
 
@@ -121,9 +117,23 @@ def _run_unit(cells: list[Cell], shared: Shared, table: Table, accelerator: Acce
             _compute_features(frozen, shared, accelerator)
         except Exception:  # each run meets the same trouble and records it
             shared.let_go()
+    trained = _train_together(cells, shared, accelerator) if cells and cells[0].unit.startswith("group ") else {}
     for cell in cells:
-        run_cell(cell, shared, accelerator)
+        run_cell(cell, shared, accelerator, trained.get(cell.id))
         table.show(cell)
+
+
+def _train_together(cells: list[Cell], shared: Shared, accelerator: Accelerator) -> dict[str, training.Trained]:
+    """Train the runs of a group in one pass. Whatever stands against it, they are trained one by one instead."""
+    if len(cells) < 2 or accelerator.num_processes > 1:
+        return {}
+    try:
+        trained = grouped.train_group([cell.config for cell in cells], shared, accelerator)
+    except (MedfmcError, RuntimeError) as error:
+        say(f"{len(cells)} runs are trained one by one, not in one pass: {str(error).strip().splitlines()[0]}")
+        free(shared)
+        return {}
+    return {} if trained is None else dict(zip((cell.id for cell in cells), trained))
 
 
 def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerator) -> None:
@@ -138,7 +148,7 @@ def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerato
         training.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
 
 
-def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator) -> None:
+def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: training.Trained | None = None) -> None:
     """Run a cell. What goes wrong becomes its record; only Ctrl-C and the like go through.
 
     With several processes on one run, an error that is not the user's goes through too: the processes may have parted.
@@ -146,7 +156,8 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator) -> None:
     try:
         if cell.problem:
             raise MedfmcError(cell.problem)
-        training.train(cell.config, out=cell.folder.parents[1], shared=shared, accelerator=accelerator)
+        extra = {} if trained is None else {"trained": trained}
+        training.train(cell.config, out=cell.folder.parents[1], shared=shared, accelerator=accelerator, **extra)
         return
     except MedfmcError as error:
         text = str(error)
@@ -154,10 +165,7 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator) -> None:
         if accelerator.num_processes > 1:
             raise
         text = traceback.format_exc()
-    shared.let_go()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    free(shared)
     if accelerator.is_main_process:
         training.clear_leftovers(cell.folder)
         RunRecord(
@@ -170,3 +178,11 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator) -> None:
             error=text,
             finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         ).save(cell.folder)
+
+
+def free(shared: Shared) -> None:
+    """Let go of the backbone and of what a failed run may still hold."""
+    shared.let_go()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

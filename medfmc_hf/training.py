@@ -35,6 +35,15 @@ EVALUATION_BATCH = 64  # pictures; it changes speed and memory, not results
 Split = tuple[ConfigName, str]  # a config and one of its splits
 
 
+@dataclass
+class Trained:
+    """A run that was trained elsewhere: the trained values by parameter name, the history of `Loop.fit`, and what to say of the cost."""
+
+    values: dict[str, torch.Tensor]
+    history: list[dict]
+    cost: dict
+
+
 class Stopwatch:
     """Wall seconds by stage of a run."""
 
@@ -59,6 +68,7 @@ def train(
     out: str | os.PathLike = "runs",
     shared: Shared | None = None,
     accelerator: Accelerator | None = None,
+    trained: Trained | None = None,
 ) -> tuple[Path, RunRecord]:
     """Adapt, score and save. A run that is already finished below `out` is returned as it is, not repeated.
 
@@ -68,6 +78,7 @@ def train(
         out: folder below which the run's folder is made.
         shared: pass one object to many calls to load data, pictures and the backbone once. It does not change a result.
         accelerator: made if None. With several processes, all of them call this function.
+        trained: what `medfmc_hf.grouped` made of this run beside others; it is tested and saved here.
 
     Returns:
         The run's folder and its record.
@@ -96,7 +107,7 @@ def train(
 
     with shared.lend(config) as loan:
         work = by_gradient if adapt.method_of(config.method).kind == "gradient" else by_features
-        logits, history = work(loop, loan, shared, scored, targets)
+        logits, history = work(loop, loan, shared, scored, targets, trained)
         predictions = {
             name: Predictions(np.array(part["image_id"]), np.array(part["patient_id"]), targets[name], logits[name])
             for name, part in rows.items()
@@ -110,7 +121,10 @@ def train(
             backbone=provenance.backbone(model) | {"fingerprint": shared.backbone_fingerprint(config)},
             scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
             history=history,
-            cost=provenance.parameters(model) | provenance.machine(accelerator) | {"precision": loop.dtype},
+            cost=provenance.parameters(model)
+            | provenance.machine(accelerator)
+            | {"precision": loop.dtype}
+            | (trained.cost if trained else {}),
             versions=provenance.versions(),
             finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -127,7 +141,12 @@ def train(
 
 
 def by_gradient(
-    loop: "Loop", loan: Loan, shared: Shared, scored: dict[str, Split], targets: dict[str, np.ndarray]
+    loop: "Loop",
+    loan: Loan,
+    shared: Shared,
+    scored: dict[str, Split],
+    targets: dict[str, np.ndarray],
+    trained: "Trained | None",
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     """Train the backbone that was lent. Returns the logits of every scored split, and the history of `Loop.fit`."""
     config, watch, train_split = loop.config, loop.watch, (loop.config.dataset_config, "train")
@@ -142,6 +161,12 @@ def by_gradient(
             store=shared.pictures,
             device=loop.accelerator.device,
         )
+    if trained is not None:
+        with torch.no_grad():
+            for name, value in trained.values.items():
+                model.get_parameter(name).copy_(value)
+        with watch("test"):
+            return {name: loop.predict(model, part, f"{name} pictures") for name, part in store.items()}, trained.history
     network = trunk.cut(model, loop.process)
     if network is not model:
         support = shared.evaluation_pixels(*train_split, config) if config.augmentation == "none" else None
@@ -161,7 +186,12 @@ def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
 
 
 def by_features(
-    loop: "Loop", loan: Loan, shared: Shared, scored: dict[str, Split], targets: dict[str, np.ndarray]
+    loop: "Loop",
+    loan: Loan,
+    shared: Shared,
+    scored: dict[str, Split],
+    targets: dict[str, np.ndarray],
+    trained: "Trained | None",
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     """Fit a head on features of the backbone as it is. Returns the logits of every scored split, and no history."""
     config, subset = loop.config, loop.subset
@@ -206,6 +236,11 @@ class Loop:
     process: processing.Processing
     accelerator: Accelerator
     watch: Stopwatch
+
+    @property
+    def cost(self) -> dict[str, str]:
+        """What the record says of the loop."""
+        return {"precision": self.dtype}
 
     @property
     def dtype(self) -> str:

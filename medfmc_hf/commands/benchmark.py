@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from ..sweep import sweep
 
     shared = Shared(args.data, cache=args.cache)
-    cells = plan(configs, shared, args.out)
+    cells = plan(configs, shared, args.out, group=1 if args.together else _group_size(args.group))
     records = {cell.id: cell.record for cell in cells}
     status = [record.status if record else None for record in records.values()]
     problems = [cell for cell in cells if cell.problem]
@@ -86,6 +86,14 @@ def _work_alone() -> None:
 
         if torch.cuda.is_available():
             torch.cuda.set_device(int(local) % torch.cuda.device_count())
+
+
+def _group_size(group: int | str) -> int:
+    if group != "auto":
+        return group
+    import torch
+
+    return 5 if torch.cuda.is_available() else 1
 
 
 def _by_setting(cells, left) -> list[str]:
