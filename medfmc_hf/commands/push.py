@@ -32,8 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from huggingface_hub.utils import disable_progress_bars
+
     from ..hub.repository import tree_of
 
+    if args.quiet:
+        disable_progress_bars()
     common = {"public": args.public, "overwrite": args.overwrite}
     if args.what == "dataset":
         from ..hub.dataset import RIGHTS, DatasetPush
