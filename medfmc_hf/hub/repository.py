@@ -83,12 +83,12 @@ def tree_of(sizes: dict[str, int], repo_id: str, kind: str, public: bool) -> str
 
 @dataclass
 class Repository:
-    """A repository that may be written to: the commit it stands at, its paths, and whether it was made just now."""
+    """A repository that may be written to: the commit it stands at, its paths, and whether it is private, if the Hub says so."""
 
     upload: Upload
     sha: str | None = None
     paths: list[str] = field(default_factory=list)
-    private: bool = True
+    private: bool | None = None
 
 
 def open_repository(upload: Upload) -> Repository:
@@ -111,8 +111,8 @@ def open_repository(upload: Upload) -> Repository:
                 raise
         info = _patiently(lambda: api.repo_info(upload_id, repo_type=upload.kind))
     sha = info.sha if re.fullmatch("[0-9a-f]{5,40}", info.sha or "") else None  # another Hub may count its commits otherwise
-    found = Repository(upload, sha, [sibling.rfilename for sibling in info.siblings or ()], bool(info.private))
-    if not found.private and not upload.public:
+    found = Repository(upload, sha, [sibling.rfilename for sibling in info.siblings or ()], info.private)
+    if found.private is False and not upload.public:
         raise MedfmcError(f"{upload.url} is there already and is public; give --public to publish in it, or make it private first.")
     if found.private and upload.public:
         say(f"{upload.url} is private and stays so; its settings can make it public.")
