@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,6 +16,9 @@ from .data import loading, pixels, processing
 from .kept import Kept, Network, Pictures, keep
 from .runs import RunConfig, identity
 from .subsets import ConfigName, Subset, subset_of
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass
@@ -59,7 +63,7 @@ class Shared:
 
     def splits(self, name: ConfigName):
         """The `DatasetDict` of a config, loaded once."""
-        return self.once(("splits", name), lambda: loading.load_splits(self.data, name))
+        return self.once(("splits", name), lambda: read_linked(self.data, name) or loading.load_splits(self.data, name))
 
     def data_fingerprint(self, name: ConfigName) -> str:
         """Hash of the rows of a config."""
@@ -144,6 +148,31 @@ class Shared:
     def let_go(self) -> None:
         """Forget the loaded backbone, and free its memory."""
         self._backbone = None
+
+
+def read_linked(data: str | os.PathLike, name: ConfigName) -> "datasets.DatasetDict | None":
+    """What `load_splits` gives, straight from the Parquet files of a linked build: these are small, and a grid has dozens of configs.
+
+    Returns:
+        None for anything else than a linked build that has the config and all its pictures; `load_splits` says what is wrong with it.
+    """
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not (Path(data) / loading.MANIFEST).is_file():
+        return None
+    manifest = loading.read_manifest(data)
+    entry = manifest["configs"].get(str(name))
+    if manifest.get("form") != "linked" or entry is None:
+        return None
+    try:
+        tables = {split: pa.concat_tables(pq.read_table(Path(data) / file) for file in part["files"]) for split, part in entry.items()}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    if loading.missing_pictures(path for table in tables.values() for path in loading.linked_paths(table["image"])):
+        return None
+    return datasets.DatasetDict({split: datasets.Dataset(table) for split, table in tables.items()})
 
 
 def _give_head(model: nn.Module, subset: Subset) -> None:

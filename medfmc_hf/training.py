@@ -173,8 +173,10 @@ def by_gradient(
         with watch("trunk"), loop.autocast():
             store, views = trunk.keep_outputs(network, shared, config, loop.dtype, loop.accelerator.device, store, views, support)
     history = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
+    logits = {} if loop.best_logits is None else {"validation": loop.best_logits}
     with watch("test"):
-        return {name: loop.predict(network, part, f"{name} pictures") for name, part in store.items()}, history
+        logits |= {name: loop.predict(network, part, f"{name} pictures") for name, part in store.items() if name not in logits}
+    return logits, history
 
 
 def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
@@ -236,6 +238,7 @@ class Loop:
     process: processing.Processing
     accelerator: Accelerator
     watch: Stopwatch
+    best_logits: np.ndarray | None = None  # of the validation pictures, at the epoch that was put back
 
     @property
     def cost(self) -> dict[str, str]:
@@ -310,10 +313,12 @@ class Loop:
             history.append({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": rate})
             if validation is not None:
                 with self.watch("validation"):
-                    result = score(validation_targets, self.predict(wrapped, validation), self.subset)
+                    logits = self.predict(wrapped, validation)
+                    result = score(validation_targets, logits, self.subset)
                 history[-1]["validation"] = {k: result[k] for k in (self.subset.metric, "auc", "score")}
                 if best is None or result["score"] > best[0] or math.isnan(best[0]):
                     best = result["score"], [p.detach().clone() for p in trained]
+                    self.best_logits = logits
         if best is not None:
             with torch.no_grad():
                 for parameter, value in zip(trained, best[1], strict=True):
