@@ -166,6 +166,7 @@ class VptModel(VisionTuner):
         super()._pre_injection_hook(model, config, adapter_name)
         self.position = int(has_class_token(model))
         self.patch_pixels = patch_pixels(model)
+        self.projections: dict[str, nn.Module] = {}  # a plain dict, so that they are saved once, with the layer that owns them
         if self.anatomy.family == "convolutional":
             raise MedfmcError("prompts are tokens, and a convolutional network has no sequence of tokens that they could join.")
         for name in self.anatomy.blocks if self.anatomy.family == "tokens" else ():
@@ -220,8 +221,8 @@ class VptModel(VisionTuner):
                 projection = nn.Linear(config.projection, width)
                 nn.init.kaiming_normal_(projection.weight, a=0, mode="fan_out")
                 layer.vpt_projection[adapter_name] = projection
-                self._projection = projection
-            layer.projections[adapter_name] = self._projection
+                self.projections[adapter_name] = projection
+            layer.projections[adapter_name] = self.projections[adapter_name]
 
     def _initial(self, config: VptConfig, *shape: int) -> torch.Tensor:
         prompts = torch.empty(shape)

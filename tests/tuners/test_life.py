@@ -3,11 +3,10 @@
 import json
 import subprocess
 import sys
-import warnings
+from pathlib import Path
 
 import pytest
 import torch
-from accelerate import debug_launcher
 from peft import PeftModel, get_peft_model
 from safetensors import safe_open
 from tiny_models import pictures, stir, tiny
@@ -199,23 +198,33 @@ def test_it_says_what_it_targeted(capsys):
     assert "classifier" in said
 
 
-def _train_in_two_processes():
-    from accelerate import Accelerator
+_IN_TWO_PROCESSES = """
+import sys
+import torch
+from accelerate import Accelerator
+from peft import get_peft_model
+sys.path.insert(0, sys.argv[1])
+from tiny_models import pictures, tiny
+from medfmc_hf.tuners import VptConfig
 
-    torch.manual_seed(0)
-    accelerator = Accelerator(cpu=True)
-    model = get_peft_model(tiny("vit"), VptConfig(num_prompts=2))
-    model, optimizer = accelerator.prepare(model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1))
-    x = pictures("vit", 4)[accelerator.process_index :: 2]
-    accelerator.backward(model(pixel_values=x).logits.square().mean())
-    optimizer.step()
-    prompts = next(p.detach() for n, p in model.named_parameters() if "vpt_prompts" in n)
-    everywhere = accelerator.gather(prompts[None])
-    assert accelerator.num_processes == 2
-    assert torch.equal(everywhere[0], everywhere[1])
+torch.manual_seed(0)
+accelerator = Accelerator(cpu=True)
+model = get_peft_model(tiny("vit"), VptConfig(num_prompts=2))
+model, optimizer = accelerator.prepare(model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1))
+before = next(p.detach().clone() for n, p in model.named_parameters() if "vpt_prompts" in n)
+accelerator.backward(model(pixel_values=pictures("vit", 4)[accelerator.process_index :: 2]).logits.square().mean())
+optimizer.step()
+after = next(p.detach() for n, p in model.named_parameters() if "vpt_prompts" in n)
+everywhere = accelerator.gather(after[None])
+assert accelerator.num_processes == 2 and type(model).__name__ == "DistributedDataParallel"
+assert torch.equal(everywhere[0], everywhere[1]) and not torch.equal(before, after)
+"""
 
 
-def test_two_processes_stay_alike():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        debug_launcher(_train_in_two_processes, num_processes=2)
+def test_two_processes_stay_alike(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(_IN_TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    launch += [str(script), str(Path(__file__).parents[1])]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
