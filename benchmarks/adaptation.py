@@ -162,9 +162,9 @@ def child(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value, what in (("train", 16, "training pictures of a draw"), ("validation", 16, "validation pictures"), ("test", 32, "test pictures"),
-                              ("epochs", 4, "passes over the training pictures"), ("rounds", 3, "rounds"), ("draws", 5, "draws")):  # fmt: skip
-        parser.add_argument(f"--{name}", type=int, default=value, help=f"{what} (default: {value})")
+    sizes = {"train": 16, "validation": 16, "test": 32, "epochs": 4, "rounds": 3, "draws": 5}
+    for name, value in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"(default: {value})")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads, one table each (default: 1 2)")
     parser.add_argument("--child", choices=["ours", "ours x5", "trainer"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -196,11 +196,8 @@ def main() -> None:
 
 def show(results: dict[str, list[dict]], threads: int, forwards: float, args: argparse.Namespace) -> None:
     middle = {name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in results.items()}
-    print(
-        f"\n{args.train} training pictures x {args.epochs} epochs at batch 4, {args.validation} validation pictures each epoch, {args.test} test; ",
-        end="",
-    )
-    print(f"{threads} thread{'s' * (threads > 1)}, {args.rounds} rounds; seconds per draw\n")
+    print(f"\n{args.train} training pictures x {args.epochs} epochs at batch 4, {args.validation} validation pictures each epoch, ", end="")
+    print(f"{args.test} test; {threads} thread{'s' * (threads > 1)}, {args.rounds} rounds; seconds per draw\n")
     print(f"| what | floor | ours | peer (Trainer) | ours / peer | goal | ours / floor |\n|{'---|' * 7}")
     for name, goal in (("ours", 0.80), ("ours x5", 0.66)):
         for key in ("wall", "work", "cpu"):
@@ -212,9 +209,8 @@ def show(results: dict[str, list[dict]], threads: int, forwards: float, args: ar
             what = {"ours": "one draw", "ours x5": "five draws, per draw"}[name]
             goal_text = f"{goal:.2f}" if key == "wall" else ""
             print(f"| {what}, {key} | {floor:.1f} | {own:.1f} | {peer:.1f} | {own / peer:.2f} | {goal_text} | {own / floor:.2f} |")
-    print(
-        f"| peak memory, MiB | | {middle['ours']['memory']:.0f} | {middle['trainer']['memory']:.0f} | {middle['ours']['memory'] / middle['trainer']['memory']:.2f} | | |"
-    )
+    own, peer = middle["ours"]["memory"], middle["trainer"]["memory"]
+    print(f"| peak memory, MiB | | {own:.0f} | {peer:.0f} | {own / peer:.2f} | | |")
 
 
 if __name__ == "__main__":

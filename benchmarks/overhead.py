@@ -31,7 +31,7 @@ def start_up(rounds: int) -> None:
     peer = fresh(["-c", "from transformers import Trainer, AutoImageProcessor; import peft, datasets, evaluate"], rounds)
     for what, code, goal in (
         ("import medfmc_hf", ["-c", "import medfmc_hf"], "0.05 above floor"),
-        ("medfmc --help", ["-m", "medfmc_hf", "--help"], "0.25"),
+        ("medfmc --help", ["-c", "import sys; from medfmc_hf.cli import main; sys.argv[1:] = ['--help']; main()"], "0.25"),
         ("import medfmc_hf.training", ["-c", "import medfmc_hf.training"], ""),
     ):
         own = fresh(code, rounds)
@@ -55,10 +55,10 @@ def selection(data: Path, rounds: int) -> None:
     whole = splits["test"]
     decodes.reset()
     own = 1e3 * seconds(lambda: loading.targets_of(whole, SUBSETS["retino"]))
-    assert_none = decodes.count
+    touched = decodes.count
     peer = 1e3 * seconds(lambda: whole.filter(lambda row: row["label"] == 1, load_from_cache_file=False))
     floor = 1e3 * seconds(lambda: whole.data.column("label").to_numpy())
-    print(f"| labels of {len(whole)} rows after loading ({assert_none} pictures decoded), ms | {floor:.2f} | {own:.2f} | {peer:.1f} (filter) "
+    print(f"| labels of {len(whole)} rows after loading ({touched} pictures decoded), ms | {floor:.2f} | {own:.2f} | {peer:.1f} (filter) "
           f"| {own / peer:.3f} | 10 |")  # fmt: skip
 
 
