@@ -31,6 +31,8 @@ def desk(tmp_path_factory, sample, tiny_backbone):
     folder = tmp_path_factory.mktemp("desk")
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(tiny_backbone, folder / "dinov2-small")
+    grid = folder / "recipes" / "grids" / "quick.yaml"
+    grid.write_text(grid.read_text().replace("facebook/dinov2-small", "dinov2-small"))
     shutil.copy(next((sample / "Endo" / "images").glob("*.png")), folder / "picture.png")
     return folder
 

@@ -2,6 +2,7 @@ import pytest
 import yaml
 
 from medfmc_hf import methods
+from medfmc_hf.options import read_recipe
 from medfmc_hf.runs import RunConfig
 from medfmc_hf.shipped import shipped
 
@@ -10,7 +11,7 @@ FILES = sorted(shipped("recipes/configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_recipe_is_a_run_of_a_known_method(path):
-    config = RunConfig.from_dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    config = RunConfig.from_dict({"subset": "endo"} | yaml.safe_load(path.read_text(encoding="utf-8")))
     methods.all_options(config.method, config.method_options)
     assert path.read_text(encoding="utf-8").startswith("# "), "a recipe says why"
 
@@ -22,9 +23,9 @@ def test_every_method_of_our_own_has_a_recipe():
 
 
 def test_the_official_recipes():
-    swin = RunConfig.from_dict(yaml.safe_load((shipped("recipes/configs") / "official-vpt-swin-b.yaml").read_text()))
+    swin = RunConfig.from_dict({"subset": "endo"} | read_recipe(shipped("recipes/configs") / "official-vpt-swin-b.yaml"))
     assert (swin.optimizer, swin.learning_rate, swin.weight_decay, swin.gradient_clip) == ("adamw", 0.05, 0.05, 5.0)
     assert (swin.epochs, swin.warmup_epochs, swin.batch_size, swin.image_size, swin.select) == (20, 20, 4, 384, "best")
     assert methods.all_options(swin.method, swin.method_options)["deep"] is False
-    vit = RunConfig.from_dict(yaml.safe_load((shipped("recipes/configs") / "official-vpt-vit-b.yaml").read_text()))
+    vit = RunConfig.from_dict({"subset": "endo"} | read_recipe(shipped("recipes/configs") / "official-vpt-vit-b.yaml"))
     assert (vit.optimizer, vit.learning_rate, vit.weight_decay, vit.method_options["num_prompts"]) == ("sgd", 6e-4, 1e-4, 1)
