@@ -64,7 +64,7 @@ def load_backbone(model: str, subset: Subset, *, revision: str | None = None, im
             network, report = loader.from_pretrained(
                 model, config=config, revision=revision, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: timm is an extra
         raise MedfmcError(f"{model} could not be loaded as an image classifier: {error}") from error
     if needed := towers.needed_inputs(network):
         raise MedfmcError(f"{model} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the picture.")

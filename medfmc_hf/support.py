@@ -109,6 +109,8 @@ def try_pairs(methods: Iterable[str] | None = None, architectures: Iterable[str]
     """
     methods = list(methods or adapt.METHODS)
     cells: dict[str, dict[str, str]] = {method: {} for method in methods}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
     with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for architecture in progress.bar(list(architectures or ARCHITECTURES), desc="architectures"):
@@ -117,6 +119,7 @@ def try_pairs(methods: Iterable[str] | None = None, architectures: Iterable[str]
             transformers.AutoModel.from_config(ARCHITECTURES[architecture]()).save_pretrained(folder)
             for method in methods:
                 cells[method][architecture] = try_pair(method, folder)
+    torch.set_num_threads(threads)
     return cells
 
 
@@ -161,7 +164,6 @@ def main() -> None:
     args = parser.parse_args()
     progress.set_quiet(True)
     transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(1)  # tiny models; more threads only wait for each other
     text = table(try_pairs())
     if args.readme:
         put(args.readme, text)

@@ -21,7 +21,7 @@ class PromptedStage(VptLayer):
 
     def __init__(self, base_layer: nn.Module):
         super().__init__(base_layer)
-        attention = base_layer.blocks[0].attention
+        attention = getattr(base_layer.blocks[0], "attention", None)
         self.is_v2 = hasattr(attention, "self")
         if not (self.is_v2 or hasattr(attention, "relative_position_bias")):
             raise MedfmcError(
