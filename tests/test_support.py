@@ -30,8 +30,9 @@ def test_the_readme_holds_what_the_generator_finds():
         pytest.skip("the README has no support table yet")
     shown = cells_of(content[content.index(support.BEGIN) : content.index(support.END, content.index(support.BEGIN))])
     assert {key for key in shown} == {(method, name) for method in adapt.METHODS for name in support.ARCHITECTURES}
-    for architecture in ("SigLIP", "ResNet"):  # all thirteen take minutes: `python -m medfmc_hf.support` makes the whole table
-        assert cells_of(support.table(support.try_pairs(None, [architecture]))).items() <= shown.items()
+    some = [*list(adapt.METHODS)[: list(adapt.METHODS).index("peft")], "ia3", "vera", "oft"]
+    for architecture in ("SigLIP", "ResNet"):  # the whole takes minutes: `python -m medfmc_hf.support`
+        assert cells_of(support.table(support.try_pairs(some, [architecture]))).items() <= shown.items()
 
 
 def test_putting_it_between_the_markers(tmp_path):

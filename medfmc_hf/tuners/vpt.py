@@ -188,11 +188,14 @@ class VptModel(VisionTuner):
         return f"{config.num_prompts} prompts {where}"
 
     def _chosen(self, config: VptConfig) -> list[str]:
-        return [name for name in self._places if self._check_target_module_exists(config, name) is True]
+        chosen = [name for name in self._places if self._check_target_module_exists(config, name) is True]
+        if not chosen:
+            raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; target_modules names none of them.")
+        return chosen
 
     def _wrap(self, target: nn.Module, key: str) -> VptLayer:
         if key not in self._places:
-            raise MedfmcError(f"prompts go before blocks; {key} is none. The blocks are {self._places[0]} .. {self._places[-1]}.")
+            raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; {key} is none of them.")
         if self.anatomy.family == "windows":
             from .windows import PromptedStage
 
