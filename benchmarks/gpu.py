@@ -55,7 +55,7 @@ def floating_operations(model, size: int) -> float:
 
 
 def evaluation(backbone: Path, size: int, device: torch.device, toy: bool) -> None:
-    from medfmc_hf.backbones import load_backbone
+    from medfmc_hf.models.backbones import load_backbone
     from medfmc_hf.subsets import SUBSETS
 
     side = 256 if toy else 8192
@@ -75,9 +75,10 @@ def evaluation(backbone: Path, size: int, device: torch.device, toy: bool) -> No
 
 
 def data_wait(backbone: Path, data: Path, device: torch.device) -> None:
-    from medfmc_hf import adapt, training
+    from medfmc_hf import training
     from medfmc_hf.data.pixels import TrainingPixels
     from medfmc_hf.data.processing import normalise
+    from medfmc_hf.models import adapt
     from medfmc_hf.runs import RunConfig
 
     shared = training.Shared(data, cache=data.parent / "cache")
@@ -116,8 +117,9 @@ def train_alone(config, shared, accelerator) -> None:
 
 
 def grouped_training(backbone: Path, data: Path, device: torch.device, epochs: int) -> None:
-    from medfmc_hf import grouped, training
-    from medfmc_hf.grid import Grid
+    from medfmc_hf import training
+    from medfmc_hf.benchmark import grouped
+    from medfmc_hf.benchmark.grid import Grid
 
     shared = training.Shared(data, cache=data.parent / "cache")
     for method, options in (("lora", {"lora_dropout": 0.0}), ("vpt", {}), ("adaptformer", {"bottleneck_dropout": 0.0})):

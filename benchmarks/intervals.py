@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from medfmc_hf.bootstrap import bootstrap
+from medfmc_hf.evaluation.bootstrap import bootstrap
 from medfmc_hf.scoring import score
 
 PREVALENCE = {"chest": np.geomspace(0.25, 0.01, 10), "endo": np.array([0.2, 0.25, 0.1, 0.02])}

@@ -63,11 +63,11 @@ def selection(data: Path, rounds: int) -> None:
 
 
 def grid(data: Path, scratch: Path) -> None:
-    from medfmc_hf.grid import Grid
-    from medfmc_hf.plan import plan
+    from medfmc_hf.benchmark.grid import Grid
+    from medfmc_hf.benchmark.plan import plan
+    from medfmc_hf.benchmark.shared import Shared
+    from medfmc_hf.benchmark.sweep import sweep
     from medfmc_hf.quickstart import make_backbone
-    from medfmc_hf.shared import Shared
-    from medfmc_hf.sweep import sweep
 
     shared = Shared(data, cache=scratch / "cache")
     values = {"backbones": [str(make_backbone(scratch / "backbone"))], "subsets": ["retino"], "methods": ["prototype"]}

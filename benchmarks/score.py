@@ -28,7 +28,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medfmc_hf import metric
-from medfmc_hf.bootstrap import bootstrap
+from medfmc_hf.evaluation.bootstrap import bootstrap
 from medfmc_hf.scoring import score
 
 

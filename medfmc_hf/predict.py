@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from . import adapt
-from .backbones import backbone_fingerprint
 from .data.hf_processor import PROCESSOR, image_processor
 from .data.pictures import decode
 from .data.processing import Processing, normalise, process, processing_of
 from .errors import MedfmcError
 from .files import write_text
+from .models import adapt
+from .models.backbones import backbone_fingerprint
 from .progress import bar
 from .runs import RunRecord, probabilities_of
 from .subsets import Subset, subset_of

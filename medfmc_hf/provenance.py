@@ -34,7 +34,7 @@ def data(config: RunConfig, splits, fingerprint: str) -> dict:
 
 
 def backbone(model) -> dict:
-    """The `backbone` part of a record, of what `medfmc_hf.backbones.load_backbone` returned or of its adaptation."""
+    """The `backbone` part of a record, of what `medfmc_hf.models.backbones.load_backbone` returned or of its adaptation."""
     origin = model.origin
     return {
         "name": origin.model,

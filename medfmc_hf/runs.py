@@ -35,7 +35,7 @@ class RunConfig:
         protocol: which lists: `clean`, `official` (the challenge's lists as they are) or `transfer` (train_20 / val_20).
         model: Hub id or local folder of the backbone.
         revision: branch, tag or commit of the backbone on the Hub.
-        method: adaptation method by name, as `medfmc_hf.adapt.METHODS` lists them.
+        method: adaptation method by name, as `medfmc_hf.models.adapt.METHODS` lists them.
         method_options: options of the method, such as `{"r": 8}`.
         image_size: side of the square the backbone sees, in pixels; None for the backbone's own.
         epochs: passes over the support set.
@@ -49,7 +49,7 @@ class RunConfig:
         gradient_clip: largest gradient norm; 0 for no clipping.
         augmentation: `crop-flip` (random resized crop and horizontal flip), `fixed-views` (four such views of each picture, the same
             in every run) or `none`.
-        loss: `auto` (cross-entropy, or binary cross-entropy for multi-label) or one of `medfmc_hf.losses.LOSSES`.
+        loss: `auto` (cross-entropy, or binary cross-entropy for multi-label) or one of `medfmc_hf.models.losses.LOSSES`.
         sampling: `uniform`, or `balanced` to draw rows inversely to how frequent their rarest class is.
         select: `last` (fixed epochs) or `best` (the epoch with the best validation score).
         dtype: `float32`, `bfloat16` (autocast) or `auto` (the faster of the two on this device, by a probe).

@@ -19,15 +19,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from . import adapt, cards, frozen, losses, precision, provenance, scoring, trunk
+from . import precision, provenance, scoring
+from .benchmark import trunk
+from .benchmark.kept import Kept
+from .benchmark.shared import Loan, Shared
 from .data import loading, pixels, processing
 from .data.hf_processor import save_processor
 from .errors import MedfmcError
-from .kept import Kept
-from .merging import merged
+from .models import adapt, frozen, losses
+from .models.merging import merged
 from .progress import bar, say
+from .publish import cards
 from .runs import Predictions, RunConfig, RunRecord, probabilities_of, run_folder, save_predictions
-from .shared import Loan, Shared
 from .subsets import ConfigName, Subset, subset_of
 
 EVALUATION_BATCH = 64  # pictures; it changes speed and memory, not results
@@ -78,7 +81,7 @@ def train(
         out: folder below which the run's folder is made.
         shared: pass one object to many calls to load data, pictures and the backbone once. It does not change a result.
         accelerator: made if None. With several processes, all of them call this function.
-        trained: what `medfmc_hf.grouped` made of this run beside others; it is tested and saved here.
+        trained: what `medfmc_hf.benchmark.grouped` made of this run beside others; it is tested and saved here.
 
     Returns:
         The run's folder and its record.

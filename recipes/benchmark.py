@@ -3,7 +3,7 @@
     accelerate launch --num_processes 8 recipes/benchmark.py recipes/grids/peft.yaml
 
 Each process takes the costliest run that nobody has; --together puts all of them on one run at a time (DDP). It is `medfmc benchmark`
-as a script: the grid is medfmc_hf.grid, the plan medfmc_hf.plan, and the sweep medfmc_hf.sweep.
+as a script: the grid is medfmc_hf.benchmark.grid, the plan medfmc_hf.benchmark.plan, and the sweep medfmc_hf.benchmark.sweep.
 """
 
 import argparse

@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 from invented_runs import invent_run
 
-from medfmc_hf import adapt, backbones, cards
 from medfmc_hf.data.hf_processor import save_processor
 from medfmc_hf.data.processing import processing_of
+from medfmc_hf.models import adapt, backbones
 from medfmc_hf.options import recipe_of
+from medfmc_hf.publish import cards
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.subsets import subset_of
 

@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from .. import scored
 from ..data.tables import Label
 from ..errors import MedfmcError
+from ..evaluation import scored
+from ..evaluation.scored import Scored
 from ..runs import find_runs
-from ..scored import Scored
 from ..subsets import SUBSETS, Subset, subset_of
 
 

@@ -37,17 +37,17 @@ def _group(text: str) -> int | str:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..grid import read_grid
+    from ..benchmark.grid import read_grid
 
     configs = read_grid(args.grid).configs()
     rank = int(os.environ.get("RANK", 0))
     if not args.together:
         _work_alone()
 
-    from ..live import duration
-    from ..plan import estimate, plan
-    from ..shared import Shared
-    from ..sweep import sweep
+    from ..benchmark.live import duration
+    from ..benchmark.plan import estimate, plan
+    from ..benchmark.shared import Shared
+    from ..benchmark.sweep import sweep
 
     shared = Shared(args.data, cache=args.cache)
     cells = plan(configs, shared, args.out, group=1 if args.together else _group_size(args.group))
@@ -97,7 +97,7 @@ def _group_size(group: int | str) -> int:
 
 
 def _by_setting(cells, left) -> list[str]:
-    from ..live import setting_labels
+    from ..benchmark.live import setting_labels
 
     labels, counts = setting_labels(cells), {}
     for cell in left:

@@ -12,11 +12,11 @@ mixed. p is of the bootstrap over patients, corrected over the whole table (Holm
 import argparse
 import dataclasses
 
-from ..compare import Comparison, compare, metric_title
 from ..errors import MedfmcError
+from ..evaluation.compare import Comparison, compare, metric_title
+from ..evaluation.scored import Scored
 from ..files import write_json
 from ..runs import finite
-from ..scored import Scored
 from ._scored import add_source_arguments, interval, load, percent, table
 
 

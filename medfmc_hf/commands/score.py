@@ -15,16 +15,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from .. import challenge, submission
-from ..bootstrap import Bootstrap, bootstrap, mean_of
-from ..challenge import METRIC_TITLES, Aggregate
 from ..errors import MedfmcError
+from ..evaluation import challenge, submission
+from ..evaluation.bootstrap import Bootstrap, bootstrap, mean_of
+from ..evaluation.challenge import METRIC_TITLES, Aggregate
+from ..evaluation.scored import Scored
+from ..evaluation.statistics import over_draws
 from ..files import write_json
 from ..progress import bar
 from ..runs import find_runs, finite
-from ..scored import Scored
 from ..scoring import score
-from ..statistics import over_draws
 from ..subsets import SUBSETS
 from ._scored import add_source_arguments, interval, labels_of, load, percent, table
 

@@ -11,8 +11,8 @@ one method. A check with --data also compares the order of the rows with the cha
 import argparse
 from pathlib import Path
 
-from .. import submission, submission_check
 from ..errors import MedfmcError
+from ..evaluation import submission, submission_check
 from ..runs import find_runs
 
 

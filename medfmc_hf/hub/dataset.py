@@ -17,8 +17,8 @@ from ..data.check import Report, check_build
 from ..data.loading import MANIFEST, read_manifest
 from ..data.parquet import SHARD_BYTES, Pictures, linked_files, shards_of, write_embedded
 from ..errors import MedfmcError
-from ..experiment import seedless
 from ..progress import bar, say
+from ..publish.experiment import seedless
 from ..subsets import SUBSETS, ConfigName
 from .errors import status_of
 from .journal import Journal

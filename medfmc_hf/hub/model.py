@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import cards
 from ..errors import MedfmcError
-from ..experiment import Draw, Experiment, experiment_of, seedless, setting_of
+from ..publish import cards
+from ..publish.experiment import Draw, Experiment, experiment_of, seedless, setting_of
 from ..runs import RunRecord
 from .errors import explained
 from .repository import Repository, Upload, check_repo_id, commit, open_repository

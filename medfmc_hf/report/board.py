@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..bootstrap import Bootstrap, bootstrap
-from ..compare import FEW
 from ..errors import MedfmcError
+from ..evaluation.bootstrap import Bootstrap, bootstrap
+from ..evaluation.compare import FEW
 from ..progress import bar
 from ..runs import RunRecord, find_runs, load_predictions
 from ..subsets import SEEDS, SHOTS, SUBSETS, subset_of

@@ -9,8 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ..bootstrap import Bootstrap, mean_of
-from ..statistics import holm, normal_p_value, over_draws
+from ..evaluation.bootstrap import Bootstrap, mean_of
+from ..evaluation.statistics import holm, normal_p_value, over_draws
 from ..subsets import SUBSETS
 from .settings import Run
 

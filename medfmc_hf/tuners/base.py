@@ -9,8 +9,8 @@ from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
-from ..anatomy import anatomy_of
 from ..errors import MedfmcError
+from ..models.anatomy import anatomy_of
 from ..progress import say
 
 

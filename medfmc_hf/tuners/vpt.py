@@ -10,8 +10,8 @@ from peft import PeftConfig
 from peft.utils.peft_types import PeftType
 from torch import nn
 
-from ..anatomy import attention_of, block_width, has_class_token, patch_pixels
 from ..errors import MedfmcError
+from ..models.anatomy import attention_of, block_width, has_class_token, patch_pixels
 from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer, as_dtype
 from .register import register
 

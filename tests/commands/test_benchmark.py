@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
+from medfmc_hf.benchmark.live import duration
 from medfmc_hf.cli import main
-from medfmc_hf.live import duration
 from medfmc_hf.runs import find_runs
 
 

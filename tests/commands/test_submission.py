@@ -3,8 +3,8 @@
 import pytest
 from invented_runs import invent_runs
 
-from medfmc_hf import submission
 from medfmc_hf.cli import main
+from medfmc_hf.evaluation import submission
 from medfmc_hf.runs import load_predictions
 
 

@@ -1,0 +1,135 @@
+"""The grid file: subsets, shots, seeds, methods and backbones, multiplied out into the configs of its runs."""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import MedfmcError
+from ..options import parse_shots, recipe_of
+from ..runs import RunConfig
+from ..shipped import shipped
+from ..subsets import SEEDS, SHOTS, SUBSETS
+
+_AXES = {"subset", "shots", "seed", "model", "revision", "method"}
+_BACKBONE = ("model", "revision", "image_size")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A benchmark: one run for every combination of its axes.
+
+    The options of a run, the later over the earlier: its method's recipe, `overrides`, the backbone's own keys, the method's own keys.
+
+    Attributes:
+        backbones: Hub ids or folders; or mappings of `model`, `revision` and `image_size`.
+        methods: names of methods or recipes; or mappings of `method` and options of a run, such as `{method: lora, learning_rate: 0.002}`.
+        subsets: subset keys.
+        shots: 1, 5, 10 or None for the whole pool (`all` in the file).
+        seeds: draws of the support set, 0 to 4.
+        overrides: options of every run, such as `{epochs: 20, protocol: official}`.
+    """
+
+    backbones: Sequence[str | Mapping[str, Any]]
+    methods: Sequence[str | Mapping[str, Any]]
+    subsets: Sequence[str] = tuple(SUBSETS)
+    shots: Sequence[int | None] = SHOTS
+    seeds: Sequence[int] = SEEDS
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Grid":
+        """A grid from the keys of its file.
+
+        Raises:
+            MedfmcError: a key is unknown or lacking, or a value is of the wrong kind; the message lists the known ones.
+        """
+        known = [f.name for f in dataclasses.fields(cls)]
+        _refuse_unknown("grid", values, known)
+        absent = [name for name in ("backbones", "methods") if not values.get(name)]
+        if absent:
+            raise MedfmcError(f"the grid has no {' and no '.join(absent)}; it knows {', '.join(known)}.")
+        values = dict(values)
+        overrides = values.pop("overrides", None) or {}
+        if not isinstance(overrides, Mapping):
+            raise MedfmcError(f"overrides is a list of `option: value` lines; got {overrides!r}.")
+        axes = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
+        for name, axis in axes.items():
+            if not axis:
+                raise MedfmcError(f"{name} is empty; leave the key out for all of them, or name at least one.")
+        if "shots" in axes:
+            axes["shots"] = [parse_shots(value) if isinstance(value, str) else value for value in axes["shots"]]
+        return cls(**axes, overrides=overrides)
+
+    def configs(self) -> list[RunConfig]:
+        """Every run of the grid, each once, backbone by backbone and subset by subset.
+
+        Raises:
+            MedfmcError: an option is unknown, a recipe is not there, or a combination makes no config.
+        """
+        options = [f.name for f in dataclasses.fields(RunConfig) if f.name not in _AXES]
+        _refuse_unknown("overrides", self.overrides, options)
+        backbones = [_mapping("backbone", backbone, "model", _BACKBONE) for backbone in self.backbones]
+        methods = [_mapping("method", method, "method", ("method", *options)) for method in self.methods]
+        recipes = [_recipe(method["method"]) for method in methods]
+        configs = {}
+        for backbone, subset, (recipe, method) in itertools.product(backbones, self.subsets, list(zip(recipes, methods))):
+            own = {name: value for name, value in method.items() if name != "method"}
+            for shots, seed in itertools.product(self.shots, self.seeds):
+                values = {**recipe, **self.overrides, **backbone, **own, "subset": subset, "shots": shots, "seed": seed}
+                parts = (recipe, self.overrides, own)
+                values["method_options"] = {k: v for part in parts for k, v in (part.get("method_options") or {}).items()}
+                config = RunConfig.from_dict(values)
+                configs[repr(config)] = config
+        return list(configs.values())
+
+
+def read_grid(path: str | Path) -> Grid:
+    """Read a grid file.
+
+    Raises:
+        MedfmcError: there is no such file, it is not YAML, or it does not describe a grid.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise MedfmcError(f"there is no grid file {path}; the ones that ship are {', '.join(map(str, grid_files()))}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MedfmcError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise MedfmcError(f"{path} holds {type(values).__name__}; a grid is a list of `key: values` lines.")
+    try:
+        return Grid.from_dict(values)
+    except MedfmcError as error:
+        raise MedfmcError(f"{path}: {error}") from None
+
+
+def grid_files() -> list[Path]:
+    """The grid files that ship with the package."""
+    return sorted(shipped("recipes/grids").glob("*.yaml"))
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    """The options of a recipe without the axes of the grid; a name that is no recipe is the name of a method."""
+    return {key: value for key, value in recipe_of(name).items() if key not in _AXES or key == "method"}
+
+
+def _mapping(what: str, value: Any, name: str, known: Sequence[str]) -> dict[str, Any]:
+    """A bare name as a mapping."""
+    if isinstance(value, str):
+        return {name: value}
+    if not isinstance(value, Mapping) or not isinstance(value.get(name), str):
+        raise MedfmcError(f"a {what} is a name or a mapping with the key {name}; got {value!r}.")
+    _refuse_unknown(f"{what} {value[name]}", value, known)
+    return dict(value)
+
+
+def _refuse_unknown(what: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = sorted(map(str, set(values) - set(known)))
+    if unknown:
+        raise MedfmcError(f"unknown key {', '.join(unknown)} in {what}; it knows {', '.join(known)}.")

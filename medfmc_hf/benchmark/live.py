@@ -1,0 +1,124 @@
+"""The live table of a sweep: what is done, what is left, and how good it is. A terminal shows it in place, a log gets a line a run."""
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from .. import progress
+from ..runs import RunRecord
+from .plan import Cell
+
+_AXES = ("subset", "shots", "seed", "model", "revision", "image_size")
+
+
+class Table:
+    """Follows the records of a grid's cells, whichever process writes them.
+
+    Args:
+        cells: of the grid.
+        shown: whether this process is the one that shows it.
+    """
+
+    def __init__(self, cells: Sequence[Cell], shown: bool = True) -> None:
+        self.cells, self.shown = cells, shown
+        self.records: dict[str, RunRecord] = {}
+        self._written: dict[str, int] = {}
+        self._labels = setting_labels(cells)
+        self._lines = 0
+        self._begin, self._work = time.perf_counter(), 0.0
+        self.refresh()
+        self._before = set(self.records)
+
+    def refresh(self) -> None:
+        """Read the records that have appeared, or changed."""
+        for cell in self.cells:
+            written = cell.written
+            if written is not None and written != self._written.get(cell.id):
+                self._written[cell.id], self.records[cell.id] = written, cell.record
+
+    def forget(self, cell: Cell) -> None:
+        """Treat a cell as not run until its record changes."""
+        self.records.pop(cell.id, None)
+        self._before.discard(cell.id)
+
+    def count(self, status: str) -> int:
+        return sum(record.status == status for record in self.records.values())
+
+    def left(self) -> str:
+        """`about 12 min`, by what the runs since the start took; empty before the first."""
+        ran = sum(cell.work for cell in self.cells if cell.id in self.records and cell.id not in self._before)
+        rest = sum(cell.work for cell in self.cells if cell.id not in self.records)
+        return f"about {duration((time.perf_counter() - self._begin) * rest / ran)}" if ran and rest else ""
+
+    def headline(self) -> str:
+        done, failed = self.count("finished"), self.count("failed")
+        parts = [
+            f"{done} of {len(self.cells)} done",
+            f"{failed} failed" * bool(failed),
+            f"{len(self.cells) - done - failed} left",
+            self.left(),
+        ]
+        return ", ".join(part for part in parts if part)
+
+    def rows(self) -> list[str]:
+        """The table: main metric / AUC on test in percent, mean over the draws that are finished, and how many these are."""
+        shots = sorted({cell.config.shots for cell in self.cells}, key=lambda n: n or 10**9)
+        lines: dict[tuple, dict] = defaultdict(lambda: defaultdict(list))
+        for cell in self.cells:
+            lines[cell.config.subset, self._labels[cell.id]][cell.config.shots].append(self.records.get(cell.id))
+        head = ["subset", "method", *(f"{n} shot{'s' * (n > 1)}" if n else "all shots" for n in shots)]
+        body = [[subset, label, *(_field(group.get(n, [])) for n in shots)] for (subset, label), group in sorted(lines.items())]
+        widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
+        return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in [head, *body]]
+
+    def show(self, finished: Cell | None = None) -> None:
+        """Draw the table again, or write a line about the run that finished."""
+        self.refresh()
+        if not self.shown or progress.is_quiet():
+            return
+        if sys.stderr.isatty():
+            lines = [self.headline(), *self.rows()]
+            up = f"\x1b[{self._lines}F\x1b[J" if self._lines else ""
+            print(up + "\n".join(lines), file=sys.stderr, flush=True)
+            self._lines = len(lines)
+        elif finished is not None:
+            record = self.records[finished.id]
+            came = record.error.strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
+            progress.say(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {came} | {self.headline()}")
+
+
+def setting_labels(cells: Sequence[Cell]) -> dict[str, str]:
+    """A short name for each cell's method and backbone: as little as tells the settings of this grid apart."""
+    settings = {cell.id: {k: repr(v) for k, v in cell.config.to_dict().items() if k not in _AXES} for cell in cells}
+    backbones = {(cell.config.model, cell.config.image_size) for cell in cells}
+    labels = {}
+    for cell in cells:
+        alike = [other for other in settings.values() if other["method"] == settings[cell.id]["method"]]
+        differing = [name for name, value in settings[cell.id].items() if any(other[name] != value for other in alike)]
+        size = f"@{cell.config.image_size}" if cell.config.image_size else ""
+        parts = [cell.config.method, *(f"{name}={settings[cell.id][name]}" for name in differing)]
+        labels[cell.id] = " ".join([*parts, cell.config.model.rstrip("/").rpartition("/")[2] + size] if len(backbones) > 1 else parts)
+    return labels
+
+
+def _field(records: list[RunRecord | None]) -> str:
+    if not records:
+        return ""
+    finished = [record for record in records if record and record.status == "finished"]
+    failed = sum(record is not None and record.status == "failed" for record in records)
+    text = f"{_numbers(finished)} " if finished else ""
+    return text + f"({len(finished)}/{len(records)}" + f", {failed} failed" * bool(failed) + ")"
+
+
+def _numbers(records: list[RunRecord]) -> str:
+    values = [[record.scores["test"].get(key) for record in records] for key in (records[0].subset.metric, "auc")]
+    return "/".join("-" if None in row else f"{100 * sum(row) / len(row):.1f}" for row in values)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `12 min` or `1 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,186 @@
+"""What a grid amounts to: its cells, what each costs, which of them share work, and how long and how large it all will be."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .. import training
+from ..data.pixel_store import PixelStore
+from ..data.pixels import decode
+from ..data.rows import PictureRows
+from ..errors import MedfmcError
+from ..models import adapt
+from ..progress import bar
+from ..runs import RunConfig, RunRecord, identity, run_folder
+from ..subsets import subset_of
+from . import grouped
+from .shared import Shared
+
+STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # a training step in forward passes, as benchmarks/ measures them
+_OTHER_STEP = 2.2  # every method that reaches back to the first block with few parameters
+_TRUNK = ("partial", "linear-sgd")  # methods that go through their trunk once a picture
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a grid.
+
+    Attributes:
+        config: what it runs.
+        id: its identity.
+        folder: where its files go.
+        unit: cells of the same unit share most of their work and go to the same process.
+        work: what it costs, in forward passes of one picture; cells of a unit count what they share once, in the first of them.
+        problem: why it cannot start, or None.
+    """
+
+    config: RunConfig
+    id: str
+    folder: Path
+    unit: str
+    work: float = 0.0
+    problem: str | None = None
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The record it has left so far."""
+        return None if self.written is None else RunRecord.load(self.folder)
+
+    @property
+    def written(self) -> int | None:
+        """When its record was written (ns), or None if it has none."""
+        path = self.folder / "run.json"
+        return path.stat().st_mtime_ns if path.is_file() else None
+
+
+def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group: int = 1) -> list[Cell]:
+    """The cells of a grid, those that share work next to each other, the costliest unit first.
+
+    Args:
+        configs: of all runs.
+        shared: data and fingerprints. A config, or a backbone, that cannot be had makes a cell with a problem.
+        out: folder of the runs.
+        group: how many alike runs are trained in one pass, which makes them one unit.
+
+    Raises:
+        MedfmcError: a method, or an option of it, is unknown.
+    """
+    for config in configs:
+        adapt.all_options(config.method, config.method_options)
+    seen: dict[str, set] = defaultdict(set)
+    cells = [_cell(config, shared, Path(out), seen) for config in bar(configs, desc="planning", unit="run")]
+    units: dict[str, list[Cell]] = defaultdict(list)
+    alike: dict[tuple, list[Cell]] = defaultdict(list)
+    for cell in {cell.id: cell for cell in cells}.values():
+        if group > 1 and not cell.problem and grouped.can_group(cell.config):
+            alike[grouped.group_key(cell.config)].append(cell)
+        else:
+            units[cell.unit].append(cell)
+    for members in alike.values():
+        members.sort(key=lambda cell: -cell.work)  # runs of one length together
+        for start in range(0, len(members), group):
+            unit = "group " + members[start].id
+            units[unit] = [replace(cell, unit=unit) for cell in members[start : start + group]]
+    ordered = sorted(units.values(), key=lambda unit: (unit[0].config.model, -sum(cell.work for cell in unit)))
+    return [cell for unit in ordered for cell in unit]
+
+
+def _cell(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) -> Cell:
+    config = replace(config, method_options=adapt.resolve(config.method, config.method_options))
+    try:
+        run_id = shared.identity(config)
+        scored = training.scored_splits(config, shared)
+    except MedfmcError as error:
+        run_id = identity(config, "unknown", config.model)
+        return Cell(config, run_id, run_folder(out, config, run_id), run_id, problem=str(error))
+    folder = run_folder(out, config, run_id)
+    setting = f"{shared.backbone_fingerprint(config)} {config.image_size} {config.dtype} {config.subset}"
+    test = sum(len(shared.splits(name)[split]) for name, split in scored.values())
+    train = len(shared.splits(config.dataset_config)["train"])
+    if adapt.method_of(config.method).kind == "frozen":
+        unit = f"features {setting}"
+        splits = {(config.dataset_config, "train"), *scored.values()}
+        images = {image for name, split in splits for image in shared.splits(name)[split]["image_id"]}
+        new = images - seen[unit]
+        seen[unit] |= new
+        return Cell(config, run_id, folder, unit, float(len(new)))
+    validation = len(shared.splits(config.dataset_config)["validation"]) if config.select == "best" else 0
+    step = STEP.get(config.method, _OTHER_STEP)
+    unit = run_id
+    if config.method in _TRUNK:
+        options = sorted(adapt.all_options(config.method, config.method_options).items())
+        unit = (
+            f"trunk-{shared.backbone_fingerprint(config)[:16]}-{config.image_size}-{config.dtype}-{config.subset}-{config.method}{options}"
+        )
+    return Cell(config, run_id, folder, unit, config.epochs * (train * step + validation) + test)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is left of a grid: seconds of decoding and of computing on this machine, and bytes on disk."""
+
+    decode_seconds: float
+    compute_seconds: float
+    disk_bytes: int
+
+
+def estimate(cells: Sequence[Cell], shared: Shared) -> Estimate:
+    """Time a forward pass of each backbone and a decode of each subset, and multiply.
+
+    Args:
+        cells: that are to run.
+        shared: the data and the caches.
+    """
+    compute, disk, forward = 0.0, 0, {}
+    for cell in cells:
+        config = cell.config
+        key = config.model, config.revision, config.image_size, config.dtype
+        with shared.lend(config) as loan:
+            if key not in forward:
+                forward[key] = _forward_seconds(loan.backbone, shared, config)
+            if adapt.method_of(config.method).kind == "gradient":
+                training.adapted(loan, config, len(shared.splits(config.dataset_config)["train"]))
+                disk += sum(4 * p.numel() for p in loan.adapted.parameters() if p.requires_grad)
+        compute += cell.work * forward[key]
+    decode_seconds, pixel_bytes = _pictures(cells, shared)
+    return Estimate(decode_seconds, compute, disk + pixel_bytes)
+
+
+def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfig) -> float:
+    """Seconds of one picture in a batch of four, the better of two."""
+    device = training.make_accelerator(config).device
+    process, size = shared.processing(config), 4
+    batch, times = torch.rand(size, 3, process.height, process.width, device=device), []
+    backbone.to(device)
+    with torch.inference_mode():
+        for _ in range(3):
+            begin = time.perf_counter()
+            backbone(pixel_values=batch).logits.sum().item()
+            times.append(time.perf_counter() - begin)
+    return min(times[1:]) / size
+
+
+def _pictures(cells: Sequence[Cell], shared: Shared) -> tuple[float, int]:
+    """Seconds and bytes that the pictures cost which no store holds yet."""
+    wanted: dict[tuple, dict] = defaultdict(dict)
+    for cell in cells:
+        process = shared.processing(cell.config)
+        splits = {(cell.config.dataset_config, "train"), *training.scored_splits(cell.config, shared).values()}
+        for name, split in splits:
+            rows = shared.once(("rows", name, split), lambda name=name, split=split: PictureRows(shared.splits(name)[split]))
+            for row, picture in enumerate(rows.identities):
+                wanted[cell.config.subset, process][picture] = rows, row
+    seconds, size = 0.0, 0
+    for (subset, process), pictures in wanted.items():
+        store = PixelStore(shared.root, subset_of(subset).key, process.geometry, process.height, process.width)
+        new = [place for picture, place in pictures.items() if picture not in store.where]
+        if new:
+            begin, few = time.perf_counter(), new[:: max(1, len(new) // 4)][:4]
+            depth = max(decode(rows.source(row)).ndim for rows, row in few)
+            seconds += (time.perf_counter() - begin) / len(few) * len(new)
+            size += len(new) * process.height * process.width * (3 if depth == 3 else 1)
+    return seconds, size

@@ -1,0 +1,191 @@
+"""What the runs of one process share: the data, its pictures, fingerprints, and one loaded backbone that is handed from run to run."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ..data import loading, pixels, processing
+from ..models import adapt, backbones
+from ..models.anatomy import head_names
+from ..runs import RunConfig, identity
+from ..subsets import ConfigName, Subset, subset_of
+from .kept import Kept, Network, Pictures, keep
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass
+class Loan:
+    """A backbone lent to a run: the run sets `adapted` to what it made of it, and gets it back off at the end.
+
+    Attributes:
+        backbone: with a fresh head for the run's subset and seed.
+        adapted: what `adapt` returned, if it was called.
+    """
+
+    backbone: nn.Module
+    adapted: nn.Module | None = None
+
+
+@dataclass
+class Shared:
+    """What the runs of one process share. Whatever ran before, a run gets the same from it.
+
+    Attributes:
+        data: folder of a build, or a dataset repository on the Hub.
+        cache: folder of the pixel cache; None for the user's.
+        pictures: decoded training pictures, within a budget of memory.
+    """
+
+    data: str | os.PathLike = "medfmc"
+    cache: Path | None = None
+    pictures: pixels.PictureStore = field(default_factory=pixels.PictureStore)
+    _known: dict = field(default_factory=dict)
+    _backbone: tuple | None = None
+
+    def once(self, key: tuple, make: Callable):
+        """What `make` gave the first time something was asked for under `key`."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    @property
+    def root(self) -> Path:
+        """Folder of the stores of pixels, features and trunk outputs."""
+        return Path(self.cache) if self.cache is not None else pixels.default_cache()
+
+    def splits(self, name: ConfigName):
+        """The `DatasetDict` of a config, loaded once."""
+        return self.once(("splits", name), lambda: read_linked(self.data, name) or loading.load_splits(self.data, name))
+
+    def data_fingerprint(self, name: ConfigName) -> str:
+        """Hash of the rows of a config."""
+        return self.once(("data", name), lambda: loading.fingerprint(self.splits(name), subset_of(name.subset)))
+
+    def backbone_fingerprint(self, config: RunConfig) -> str:
+        """Hash of the backbone of a run. Its files are read once."""
+        model = config.model, config.revision
+        return self.once(("backbone", *model), lambda: backbones.backbone_fingerprint(*model))
+
+    def identity(self, config: RunConfig) -> str:
+        """What makes a run the same as another, see `medfmc_hf.runs.identity`."""
+        return identity(config, self.data_fingerprint(config.dataset_config), self.backbone_fingerprint(config))
+
+    def processing(self, config: RunConfig) -> processing.Processing:
+        """How the backbone of a run wants its pictures."""
+        key = config.model, config.revision, config.image_size
+        return self.once(
+            ("processing", *key), lambda: processing.processing_of(config.model, revision=config.revision, image_size=config.image_size)
+        )
+
+    def evaluation_pixels(self, name: ConfigName, split: str, config: RunConfig) -> pixels.EvaluationPixels:
+        """The pictures of a split at the size of the run's backbone."""
+        process = self.processing(config)
+
+        def make():
+            rows = self.splits(name)[split]
+            return pixels.evaluation_pixels(
+                rows, process, cache=self.cache, subset=subset_of(name.subset), progress=f"{name} {split} pictures"
+            )
+
+        return self.once(("pixels", name, split, process.geometry), make)
+
+    def keep(
+        self, what: str, network: Network, parts: Sequence[Pictures], config: RunConfig, dtype: str, device: torch.device
+    ) -> list[Kept]:
+        """What a frozen part of a run's backbone makes of pictures, kept on disk; see `medfmc_hf.benchmark.kept.keep`.
+
+        Args:
+            what: names the part: `features`, or a trunk and its length.
+            network: float32 (B, 3, height, width) -> float (B, ...).
+            parts: the pictures, such as one part a split.
+            config: of the run.
+            dtype: precision of the network.
+            device: where the network is.
+        """
+        process = self.processing(config)
+        key = (self.backbone_fingerprint(config), dtype, torch.__version__)
+
+        def measure() -> tuple[int, ...]:
+            with torch.inference_mode():
+                return tuple(network(torch.zeros(1, 3, process.height, process.width, device=device)).shape[1:])
+
+        shape = self.once(("shape", what, key, process.key()), measure)
+        return keep(network, shape, parts, process, root=self.root, subset=config.subset, key=key, what=what, device=device)
+
+    @contextmanager
+    def lend(self, config: RunConfig) -> Iterator[Loan]:
+        """Lend the backbone of a run, loaded now if the last run had another one.
+
+        Its head is drawn anew from the run's seed. Afterwards the adaptation is taken off, so that every weight is as it was, bit for bit;
+        if the run failed, the backbone is let go instead and the next run loads it again.
+        """
+        key = config.model, config.revision, config.image_size
+        subset = subset_of(config.subset)
+        if self._backbone is None or self._backbone[0] != key:
+            self._backbone = None  # frees the old one first
+            model = backbones.load_backbone(config.model, subset, revision=config.revision, image_size=config.image_size)
+            self._backbone = key, model
+        model = self._backbone[1]
+        try:
+            _give_head(model, subset)
+            adapt.reset_head(model, config.seed)
+            loan = Loan(model)
+            yield loan
+            if loan.adapted is not None:
+                adapt.strip(loan.adapted)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        """Forget the loaded backbone, and free its memory."""
+        self._backbone = None
+
+
+def read_linked(data: str | os.PathLike, name: ConfigName) -> "datasets.DatasetDict | None":
+    """What `load_splits` gives, straight from the Parquet files of a linked build: these are small, and a grid has dozens of configs.
+
+    Returns:
+        None for anything else than a linked build that has the config and all its pictures; `load_splits` says what is wrong with it.
+    """
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not (Path(data) / loading.MANIFEST).is_file():
+        return None
+    manifest = loading.read_manifest(data)
+    entry = manifest["configs"].get(str(name))
+    if manifest.get("form") != "linked" or entry is None:
+        return None
+    try:
+        tables = {split: pa.concat_tables(pq.read_table(Path(data) / file) for file in part["files"]) for split, part in entry.items()}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    if loading.missing_pictures(path for table in tables.values() for path in loading.linked_paths(table["image"])):
+        return None
+    return datasets.DatasetDict({split: datasets.Dataset(table) for split, table in tables.items()})
+
+
+def _give_head(model: nn.Module, subset: Subset) -> None:
+    """Give the classifier as many outputs as the subset has classes; `load_backbone` makes the same of the config."""
+    if model.origin.subset == subset.key:
+        return
+    for name in head_names(model):
+        for inner, layer in list(model.get_submodule(name).named_modules()):
+            if isinstance(layer, nn.Linear) and layer.out_features == model.config.num_labels:
+                new = nn.Linear(layer.in_features, len(subset.classes), layer.bias is not None, layer.weight.device, layer.weight.dtype)
+                model.set_submodule(f"{name}.{inner}".rstrip("."), new.train(layer.training))
+    model.num_labels = model.config.num_labels = len(subset.classes)
+    model.config.id2label = dict(enumerate(subset.classes))
+    model.config.label2id = {name: index for index, name in enumerate(subset.classes)}
+    model.config.problem_type = "multi_label_classification" if subset.multilabel else "single_label_classification"
+    model.origin = replace(model.origin, subset=subset.key)

@@ -1,0 +1,1 @@
+"""What is made of scores: intervals, comparisons, the challenge's number and its submissions."""

@@ -1,0 +1,268 @@
+"""Scored pictures, wherever they come from: the predictions of a run, a CSV with labels, or a submission CSV with labels from elsewhere."""
+
+import csv
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.tables import Label, image_id_of, read_list, read_table
+from ..errors import MedfmcError
+from ..runs import RunRecord, load_predictions
+from ..subsets import ConfigName, Subset, subset_of
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The predictions of one model for one test set, with the labels.
+
+    Attributes:
+        name: what to call it in a table.
+        subset: whose classes it has; None for a CSV of other data.
+        config: the dataset config of a run; None for a CSV.
+        setting: what a run was besides its draw (method, backbone, options), so that the draws of one setting can be told; "" for a CSV.
+        classes: class names.
+        image_ids: n names, each once.
+        patient_ids: n ids.
+        targets: (n,) class indices or (n, classes) multi-hot.
+        scores: (n, classes) float64 probabilities.
+    """
+
+    name: str
+    subset: Subset | None
+    config: ConfigName | None
+    setting: str
+    classes: tuple[str, ...]
+    image_ids: np.ndarray
+    patient_ids: np.ndarray
+    targets: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def multilabel(self) -> bool:
+        return self.targets.ndim == 2
+
+    @property
+    def main(self) -> str:
+        """`map` or `accuracy`: the metric beside AUC."""
+        return "map" if self.multilabel else "accuracy"
+
+    @property
+    def group(self) -> str:
+        """What one patient id stands for, in the plural."""
+        words = {"study": "studies"}
+        word = self.subset.group if self.subset else "patient"
+        return words.get(word, word + "s")
+
+
+def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") -> Scored:
+    """The labelled predictions of one split of a run.
+
+    Raises:
+        MedfmcError: the run failed, has no predictions of the split, or the split's labels are not public.
+    """
+    if record.status != "finished":
+        raise MedfmcError(f"{folder} is a run that failed ({record.error}); run it again.")
+    predictions = load_predictions(folder, split)
+    if (predictions.targets < 0).any():
+        raise MedfmcError(f"the labels of split {split!r} of {folder} are not public, so it cannot be scored.")
+    config = record.run_config
+    setting = {key: value for key, value in config.to_dict().items() if key not in ("subset", "shots", "seed", "protocol")}
+    return Scored(
+        name=f"{config.dataset_config} {config.method}",
+        subset=record.subset,
+        config=config.dataset_config,
+        setting=repr(sorted(setting.items())),
+        classes=record.subset.classes,
+        image_ids=predictions.image_ids,
+        patient_ids=predictions.patient_ids,
+        targets=predictions.targets,
+        scores=predictions.probabilities,
+    )
+
+
+def of_csv(path: str | os.PathLike, subset: Subset | None = None, labels: Mapping[str, Label] | None = None) -> Scored:
+    """The scored pictures of a CSV file.
+
+    Either it has a header: `label` (a class index or name) or `labels` (positive class indices or names, separated by spaces, may be
+    empty), optionally `image_id` and `patient_id`, and one column of scores per class, named after it. Or it has none and is a
+    challenge submission (`name.png,p0,p1,...`): then the labels come from `labels`.
+
+    Args:
+        path: the file.
+        subset: whose classes it has; for a submission named `<subset>_<k>-shot_submission.csv` the name tells.
+        labels: labels by image id, as `read_labels` returns them.
+
+    Raises:
+        MedfmcError: the file cannot be read as either.
+    """
+    path = Path(path)
+    rows = read_rows(path)
+    if subset is None:
+        subset = subset_in_name(path)
+    return _of_header(path, rows, subset) if has_header(rows) else of_submission(path, rows, subset, labels)
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The cells of a CSV file, without empty lines.
+
+    Raises:
+        MedfmcError: it is absent, empty or not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise MedfmcError(f"{path} does not exist; expected a CSV file of scores, or a run.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedfmcError(f"{path} cannot be read as text: {error}.") from None
+    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
+    if not rows:
+        raise MedfmcError(f"{path} is empty; expected a row of scores per picture.")
+    return rows
+
+
+def has_header(rows: list[list[str]]) -> bool:
+    """Whether the first row names columns: none of its cells but the first may be a number."""
+    return not any(_is_number(cell) for cell in rows[0][1:])
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def subset_in_name(path: Path) -> Subset | None:
+    """The subset that the name of a submission file starts with."""
+    found = re.match(r"(chest|colon|endo)_", path.name)
+    return subset_of(found[1]) if found else None
+
+
+def numbers(rows: list[list[str]], path: Path, first_line: int) -> np.ndarray:
+    """The cells of equally long rows as float64.
+
+    Raises:
+        MedfmcError: a row is longer or shorter than the first, or a cell is no number; the message names the line.
+    """
+    values = np.empty((len(rows), len(rows[0])))
+    for number, row in enumerate(rows):
+        if len(row) != values.shape[1]:
+            raise MedfmcError(f"{path}, row {number + first_line}: {len(row)} scores; the rows before have {values.shape[1]}.")
+        try:
+            values[number] = [float(cell) for cell in row]
+        except ValueError as error:
+            raise MedfmcError(f"{path}, row {number + first_line}: {error}; expected a number per class.") from None
+    return values
+
+
+def _of_header(path: Path, rows: list[list[str]], subset: Subset | None) -> Scored:
+    header = [cell.strip() for cell in rows[0]]
+    rows = rows[1:]
+    kind = next((name for name in ("label", "labels") if name in header), None)
+    known = {name: header.index(name) for name in ("image_id", "patient_id", "label", "labels") if name in header}
+    classes = tuple(name for name in header if name not in known)
+    if kind is None or len(classes) < 2 or not rows:
+        raise MedfmcError(
+            f"{path} has the header {', '.join(header)} and {len(rows)} rows; expected label or labels, optionally image_id and "
+            "patient_id, and a column of scores for each of at least two classes."
+        )
+    if len(set(header)) < len(header):
+        raise MedfmcError(f"{path}: a column name comes twice in the header {', '.join(header)}.")
+    if subset and classes != subset.classes:
+        raise MedfmcError(
+            f"{path} has the score columns {', '.join(classes)}; expected those of {subset.key}: {', '.join(subset.classes)}."
+        )
+    if subset and kind != subset.label_column:
+        raise MedfmcError(f"{path} has a column {kind}; {subset.key} is {subset.task} and has {subset.label_column}.")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise MedfmcError(f"{path}, row {number}: {len(row)} cells; the header has {len(header)}.")
+    image_ids = [image_id_of(row[known["image_id"]]) if "image_id" in known else f"row {n}" for n, row in enumerate(rows, 2)]
+    if "patient_id" in known:
+        patient_ids = [row[known["patient_id"]].strip() for row in rows]
+    else:
+        patient_ids = [subset.patient_id(image_id) for image_id in image_ids] if subset and "image_id" in known else image_ids
+    positions = [header.index(name) for name in classes]
+    labels = [_classes_of(row[known[kind]], classes, path, number) for number, row in enumerate(rows, 2)]
+    if kind == "label" and any(len(label) != 1 for label in labels):
+        number = next(number for number, label in enumerate(labels, 2) if len(label) != 1)
+        raise MedfmcError(f"{path}, row {number}: label is {rows[number - 2][known[kind]]!r}; expected one class.")
+    labels = [label[0] if kind == "label" else label for label in labels]
+    scores = numbers([[row[i] for i in positions] for row in rows], path, 2)
+    return _assembled(path, subset, classes, image_ids, patient_ids, labels, scores)
+
+
+def _classes_of(cell: str, classes: tuple[str, ...], path: Path, number: int) -> tuple[int, ...]:
+    words = [cell.strip()] if cell.strip() in classes else cell.replace(";", " ").split()
+    found = [classes.index(word) if word in classes else int(word) if word.isdecimal() else -1 for word in words]
+    if any(not 0 <= index < len(classes) for index in found):
+        raise MedfmcError(f"{path}, row {number}: {cell!r} is no class; expected names or indices of {', '.join(classes)}.")
+    return tuple(found)
+
+
+def of_submission(path: Path, rows: list[list[str]], subset: Subset | None, labels: Mapping[str, Label] | None) -> Scored:
+    """The rows of a submission file with their labels; see `of_csv`."""
+    if subset is None:
+        raise MedfmcError(f"{path} has no header and its name tells no subset; say which with --subset.")
+    if labels is None:
+        raise MedfmcError(
+            f"{path} has no header, so no labels: give a published label table with --labels (such as {subset.table}) "
+            "or a build with --data."
+        )
+    image_ids = [image_id_of(row[0]) for row in rows]
+    unknown = [image_id for image_id in image_ids if labels.get(image_id) is None]
+    if unknown:
+        raise MedfmcError(f"{len(unknown)} of {len(rows)} pictures of {path} have no label in what was given, such as {unknown[0]}.")
+    scores = numbers([row[1:] for row in rows], path, 1)
+    return _assembled(
+        path, subset, subset.classes, image_ids, [subset.patient_id(i) for i in image_ids], [labels[i] for i in image_ids], scores
+    )
+
+
+def _assembled(path: Path, subset, classes, image_ids, patient_ids, labels, scores) -> Scored:
+    if scores.shape[1] != len(classes):
+        raise MedfmcError(f"{path} has {scores.shape[1]} scores a row; expected {len(classes)}: {', '.join(classes)}.")
+    if len(set(image_ids)) < len(image_ids):
+        raise MedfmcError(f"{path} names a picture more than once, such as {max(image_ids, key=image_ids.count)}.")
+    if isinstance(labels[0], tuple):
+        targets = np.zeros((len(labels), len(classes)), np.int64)
+        for row, positive in enumerate(labels):
+            targets[row, list(positive)] = 1
+    else:
+        targets = np.array(labels)
+    return Scored(path.stem, subset, None, "", tuple(classes), np.array(image_ids), np.array(patient_ids), targets, scores)
+
+
+def read_labels(path: str | os.PathLike, subset: Subset) -> dict[str, Label]:
+    """Labels by image id from a published label table (CSV) or a labelled list (text).
+
+    Raises:
+        MedfmcError: the file has other columns or unknown labels.
+    """
+    path = Path(path)
+    file = read_table(path, subset) if path.suffix.lower() == ".csv" else read_list(path, subset, labelled=True)
+    if file.problems:
+        raise MedfmcError("\n".join(file.problems[:3]))
+    return dict(file.rows)
+
+
+def labels_of_build(data: str | os.PathLike, subset: Subset) -> dict[str, Label]:
+    """Labels by image id of every published picture of a subset, from a build.
+
+    Raises:
+        MedfmcError: `data` is no build or lacks the subset.
+    """
+    from ..data.loading import load_splits
+
+    labels = {}
+    for split in load_splits(data, subset.key).values():
+        rows = split.select_columns(["image_id", subset.label_column])
+        for row in rows:
+            label = row[subset.label_column]
+            labels[row["image_id"]] = tuple(label) if isinstance(label, list) else label
+    return labels

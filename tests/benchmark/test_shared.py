@@ -1,0 +1,25 @@
+import pytest
+
+from medfmc_hf.benchmark.shared import Shared, read_linked
+from medfmc_hf.data import loading
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.subsets import SUBSETS, ConfigName
+
+
+@pytest.mark.parametrize("name", ["endo-5shot-seed0", "retino", "colon-1shot-seed3-official", "chest-challenge"])
+def test_reading_a_linked_build_gives_what_load_dataset_gives(name, sample_build):
+    config = ConfigName.parse(name)
+    ours, theirs = read_linked(sample_build, config), loading.load_splits(sample_build, config)
+    subset = SUBSETS[config.subset]
+    assert list(ours) == list(theirs)
+    assert loading.fingerprint(ours, subset) == loading.fingerprint(theirs, subset)
+    for split in ours:
+        assert ours[split].features == theirs[split].features
+        assert loading.picture_sources(ours[split]) == loading.picture_sources(theirs[split])
+        assert ours[split][0]["image"].size == theirs[split][0]["image"].size
+
+
+def test_what_is_no_linked_build_is_left_to_load_splits(sample_build, tmp_path):
+    assert read_linked("someone/medfmc", ConfigName("endo")) is None
+    with pytest.raises(MedfmcError):
+        Shared(tmp_path / "nothing").splits(ConfigName("endo"))

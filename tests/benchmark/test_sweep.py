@@ -1,0 +1,326 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch.nn.modules.module import register_module_forward_hook
+
+from medfmc_hf import training
+from medfmc_hf.benchmark import sweep as sweep_module
+from medfmc_hf.benchmark.grid import Grid
+from medfmc_hf.benchmark.plan import plan
+from medfmc_hf.benchmark.shared import Shared
+from medfmc_hf.benchmark.sweep import sweep
+from medfmc_hf.data.pixels import decodes
+from medfmc_hf.runs import RunConfig, RunRecord, find_runs
+from medfmc_hf.training import train
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "benchmark.py"
+GRID = {"subsets": ["retino"], "shots": [1], "seeds": [0, 1], "overrides": {"epochs": 1, "batch_size": 8}}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def grid_of(backbone, methods, **changes) -> Grid:
+    return Grid.from_dict(GRID | {"backbones": [str(backbone)], "methods": methods} | changes)
+
+
+def contents(root) -> dict[str, bytes | dict]:
+    """What runs left, times aside: every file but cards and locks by its path; records without what depends on time and machine."""
+    found = {}
+    for path in sorted(Path(root).rglob("*")):
+        if path.is_dir() or ".claims" in path.parts or path.name == "README.md":
+            continue
+        content = path.read_bytes()
+        if path.name == "run.json":
+            content = json.loads(content)
+            content["cost"] = {k: v for k, v in content["cost"].items() if k not in ("seconds", "peak_memory_bytes", "processes")}
+            del content["finished_at"]
+        found[str(path.relative_to(root))] = content
+    return found
+
+
+def test_a_sweep_runs_each_cell_once_and_skips_what_is_finished(sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    configs = grid_of(tiny_backbone, ["linear", "lora"]).configs()
+    table = sweep(plan(configs, shared, tmp_path), shared, tmp_path)
+    assert table.count("finished") == 4 == len(list(find_runs(tmp_path)))
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
+
+    again = Shared(sample_build, cache=cache)
+    decodes.reset()
+    sweep(plan([*configs, *grid_of(tiny_backbone, ["prototype"]).configs()], again, tmp_path), again, tmp_path)
+    assert len(list(find_runs(tmp_path))) == 6
+    assert all(path.stat().st_mtime_ns == before for path, before in times.items())
+    assert decodes.count == 0, "the second sweep decodes no picture"
+
+
+METHODS = ["linear", "lora", {"method": "partial", "augmentation": "fixed-views"}]
+
+
+def test_a_run_alone_and_in_a_sweep_are_the_same(sample_build, tiny_backbone, tmp_path):
+    shared = Shared(sample_build, cache=tmp_path / "cache")
+    configs = grid_of(tiny_backbone, METHODS).configs()
+    random.Random(0).shuffle(configs)
+    sweep(plan(configs, shared, tmp_path / "runs"), shared, tmp_path / "runs")
+    swept = contents(tmp_path / "runs")
+    for config in (config for config in configs if config.seed == 1):
+        folder, _ = train(config, shared=Shared(sample_build, cache=tmp_path / "alone"), out=tmp_path / "one")
+        name = str(folder.relative_to(tmp_path / "one"))
+        alone = {path: content for path, content in contents(tmp_path / "one").items() if path.startswith(name)}
+        assert alone == {path: swept[path] for path in alone}, config.method
+        assert len(alone) > 2
+
+
+@pytest.mark.parametrize("method", ["linear", "lora", "vpt", "adaptformer", "full", "partial", "bitfit", "dora", "linear-sgd"])
+def test_a_run_gives_the_backbone_back_as_it_was(method, sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    (config, *_) = grid_of(tiny_backbone, [method]).configs()
+    with shared.lend(config) as loan:
+        model, before = loan.backbone, {name: value.clone() for name, value in loan.backbone.state_dict().items()}
+    train(config, shared=shared, out=tmp_path)
+    with shared.lend(config) as loan:
+        assert loan.backbone is model, "it was not loaded again"
+        after = model.state_dict()
+        assert list(after) == list(before)
+        assert all(torch.equal(after[name], before[name]) for name in before)
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_backbone_is_loaded_once_for_all_subsets(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
+    loads, load = [], sys.modules["medfmc_hf.models.backbones"].load_backbone
+    monkeypatch.setattr("medfmc_hf.models.backbones.load_backbone", lambda *args, **options: loads.append(args) or load(*args, **options))
+    shared = Shared(sample_build, cache=cache)
+    configs = grid_of(tiny_backbone, ["linear", "lora"], subsets=["retino", "colon"], seeds=[0]).configs()
+    table = sweep(plan(configs, shared, tmp_path), shared, tmp_path)
+    assert table.count("finished") == 4 and len(loads) == 1
+
+
+def test_fifteen_configs_on_frozen_features_cost_their_distinct_pictures(sample_build, tiny_backbone, tmp_path):
+    forwards = []
+
+    def count(module, args, output):
+        if type(module).__name__ == "ViTLayer":
+            forwards.append(len(args[0]))
+
+    shared = Shared(sample_build, cache=tmp_path / "cache")
+    configs = grid_of(tiny_backbone, ["linear", "prototype", "knn"], shots=[1, 5, 10], seeds=[0, 1, 2, 3, 4]).configs()
+    assert len(configs) == 45
+    decodes.reset()
+    hook = register_module_forward_hook(count)
+    table = sweep(plan(configs, shared, tmp_path / "runs"), shared, tmp_path / "runs")
+    hook.remove()
+    images = {
+        image
+        for config in configs
+        for split in ("train", "test")
+        for image in shared.splits(config.dataset_config)[split]["image_id"]
+    }  # fmt: skip
+    assert table.count("finished") == 45
+    assert decodes.count == len(images), "the decode law"
+    assert len(images) <= sum(forwards) / 4 <= 1.1 * len(images), "the frozen law; the backbone has four blocks"
+
+
+def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
+    shared = Shared(sample_build, cache=cache)
+    diverging = {"method": "full", "learning_rate": 1e30, "optimizer": "sgd", "gradient_clip": 0, "warmup_epochs": 0, "epochs": 5}
+    configs = grid_of(tiny_backbone, ["lora", diverging, {"method": "vpt", "method_options": {"num_prompts": -1}}], seeds=[0]).configs()
+    configs += grid_of(tmp_path / "nothing", ["linear"], seeds=[0]).configs()
+    real = training.train
+
+    def out_of_memory(config, **options):
+        if config.method == "lora":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(config, **options)
+
+    monkeypatch.setattr(training, "train", out_of_memory)
+    table = sweep(plan([*configs, replace(configs[0], method="linear", method_options={})], shared, tmp_path), shared, tmp_path)
+    assert (table.count("finished"), table.count("failed")) == (1, 4)
+    errors = {(record.config["method"], record.error) for _, record in find_runs(tmp_path) if record.status == "failed"}
+    said = " ".join(text for _, text in errors)
+    assert "lower the learning rate" in said and "OutOfMemoryError" in said and "num_prompts" in said and "nothing" in said
+
+    monkeypatch.setattr(training, "train", real)
+    before = contents(tmp_path)
+    sweep(plan(configs, shared, tmp_path), shared, tmp_path)
+    assert contents(tmp_path) == before, "a failure is kept until a retry is asked for"
+    table = sweep(plan(configs[:1], shared, tmp_path), shared, tmp_path, retry_failed=True)
+    assert (table.count("finished"), table.count("failed")) == (1, 0)
+
+
+def test_ctrl_c_stops_the_sweep_and_keeps_what_is_finished(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
+    shared, real, begun = Shared(sample_build, cache=cache), training.train, []
+
+    def interrupted(config, **options):
+        begun.append(config)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return real(config, **options)
+
+    monkeypatch.setattr(training, "train", interrupted)
+    cells = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(cells, shared, tmp_path)
+    assert [record.status for _, record in find_runs(tmp_path)] == ["finished"]
+    assert sweep(cells, shared, tmp_path).count("finished") == 2
+
+
+# --- processes ---
+
+
+def command(grid: Path, data, cache, out, *flags: str, processes: int = 1) -> list[str]:
+    """The recipe as `accelerate launch` runs it: one process by itself, several by torch's launcher."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"]
+    where = ["--data", str(data), "--cache", str(cache), "--out", str(out)]
+    return [sys.executable, *(launch if processes > 1 else []), str(RECIPE), str(grid), *where, "--quiet", *flags]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+
+
+@pytest.fixture(scope="module")
+def grid_file(tiny_backbone, tmp_path_factory):
+    path = tmp_path_factory.mktemp("grid") / "grid.yaml"
+    path.write_text(yaml.safe_dump(GRID | {"backbones": [str(tiny_backbone)], "methods": ["linear", "lora"]}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def through(grid_file, sample_build, environment, tmp_path_factory):
+    """A sweep in one process that was never disturbed."""
+    out = tmp_path_factory.mktemp("through")
+    subprocess.run(
+        command(grid_file, sample_build, out / "cache", out / "runs"), env=environment, check=True, capture_output=True, timeout=240
+    )
+    return contents(out / "runs")
+
+
+def test_two_processes_leave_what_one_does(grid_file, through, sample_build, environment, tmp_path):
+    argv = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs", processes=2)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "runs") == through
+    assert done.stdout.count("4 of 4 done") == 1
+
+
+def test_two_processes_on_one_run_at_a_time(grid_file, sample_build, environment, tmp_path):
+    argv = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs", "--together", processes=2)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    records = [record for _, record in find_runs(tmp_path / "runs")]
+    assert len(records) == 4 and all(record.status == "finished" and record.cost["processes"] == 2 for record in records)
+
+
+def test_a_sweep_killed_again_and_again_ends_as_one_that_ran_through(grid_file, through, sample_build, environment, tmp_path):
+    argv, rng = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs"), random.Random(0)
+    for _ in range(2):
+        process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        begin, patience, had = time.monotonic(), rng.uniform(0, 1.5), len(list(tmp_path.rglob("run.json")))
+        while process.poll() is None and time.monotonic() - begin < 60 and len(list(tmp_path.rglob("run.json"))) == had:
+            time.sleep(0.02)
+        time.sleep(patience)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
+    assert all(RunRecord.load(path).status == "finished" for path in finished)
+    subprocess.run(argv, env=environment, check=True, capture_output=True, timeout=240)
+    assert contents(tmp_path / "runs") == through
+    assert all(path.stat().st_mtime_ns == before for path, before in finished.items()), "nothing finished is done again"
+
+
+def test_leftovers_of_a_kill_are_removed(sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    (cell, *_) = plan(grid_of(tiny_backbone, ["linear"]).configs(), shared, tmp_path)
+    (cell.folder / "adapter").mkdir(parents=True)
+    for name in ("adapter/half.safetensors", ".predictions.parquet.x1.part", "predictions.parquet"):
+        (cell.folder / name).write_text("half")
+    train(cell.config, shared=shared, out=tmp_path)
+    assert {path.name for path in cell.folder.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
+    assert not (cell.folder / "adapter" / "half.safetensors").exists()
+
+
+# --- what makes it fast must not make it wrong ---
+
+
+def test_merging_changes_rounding_alone_and_leaves_no_trace(tiny_backbone):
+    from medfmc_hf.models import adapt, backbones
+    from medfmc_hf.models.merging import merged
+    from medfmc_hf.subsets import SUBSETS
+
+    for method, options in (("lora", {}), ("dora", {})):
+        model = adapt.adapt(backbones.load_backbone(str(tiny_backbone), SUBSETS["endo"]), method, options).eval()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                if "lora_" in name:
+                    p.add_(0.1 * torch.randn_like(p))
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        pictures = torch.randn(3, 3, 64, 64)
+        with torch.no_grad():
+            apart = model(pixel_values=pictures).logits
+            with merged(model):
+                together = model(pixel_values=pictures).logits
+                assert not torch.equal(model.state_dict()[weight := _merged_weight(model)], before[weight]), "it was merged"
+        torch.testing.assert_close(apart, together, atol=1e-4, rtol=1e-4)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def _merged_weight(model) -> str:
+    return next(name for name in model.state_dict() if name.endswith("base_layer.weight"))
+
+
+def test_a_picture_is_kept_the_same_whatever_is_computed_with_it(sample_build, tiny_backbone, tmp_path):
+    kept = []
+    for number, seeds in enumerate(([0], [1, 0])):
+        shared = Shared(sample_build, cache=tmp_path / str(number))
+        for seed in seeds:
+            config = RunConfig(subset="retino", shots=1, seed=seed, method="linear", model=str(tiny_backbone))
+            loop = training.Loop(config, None, shared.processing(config), training.make_accelerator(config), training.Stopwatch())
+            with shared.lend(config) as loan:
+                part = shared.evaluation_pixels(config.dataset_config, "train", config)
+                (features,) = training.frozen_features(loop, loan.backbone, shared, [part])
+        kept.append(features[:].numpy())
+    assert np.array_equal(*kept)
+
+
+def test_the_plan_puts_the_costliest_unit_first_and_keeps_sharers_together(sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    cells = plan(grid_of(tiny_backbone, ["linear", "knn", "lora", "full"], shots=[1, 5]).configs(), shared, tmp_path)
+    units: dict[str, float] = {}
+    for cell in cells:
+        units[cell.unit] = units.get(cell.unit, 0) + cell.work
+    assert list(units.values()) == sorted(units.values(), reverse=True)
+    assert len(units) == 9 and [cell.unit for cell in cells] == sorted((cell.unit for cell in cells), key=list(units).index)
+
+
+def test_a_claimed_unit_is_left_to_its_holder(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
+    """What another process holds is waited for, not done a second time; when the other is gone, it is taken over."""
+    from filelock import FileLock
+
+    shared = Shared(sample_build, cache=cache)
+    cells = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
+    (tmp_path / ".claims").mkdir()
+    lock = FileLock(tmp_path / ".claims" / f"{sweep_module._file_name(cells[0].unit)}.lock", is_singleton=False)
+    lock.acquire()
+    naps = []
+
+    def nap(seconds):
+        naps.append([cell.id for cell in cells if cell.record])
+        lock.release()
+
+    monkeypatch.setattr(sweep_module.time, "sleep", nap)
+    table = sweep(cells, shared, tmp_path)
+    assert naps == [[cells[1].id]] and table.count("finished") == 2

@@ -1,0 +1,144 @@
+"""Paired comparisons: what is paired, which interval means what, and what the verdict says."""
+
+import numpy as np
+import pytest
+from invented_runs import invent_runs
+
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.evaluation.compare import compare
+from medfmc_hf.evaluation.scored import Scored, of_run
+from medfmc_hf.runs import find_runs
+from medfmc_hf.scoring import score
+from medfmc_hf.subsets import ConfigName, subset_of
+
+
+def load(root):
+    return [of_run(folder, record) for folder, record in find_runs(root)]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    options = {"subsets": ("endo", "colon"), "shots": (5,), "rows": 200, "patients": 40}
+    for method in ("linear", "lora", "full"):
+        invent_runs(root / method, methods=(method,), **options)
+    return {method: load(root / method) for method in ("linear", "lora", "full")}
+
+
+def made(noise, seed=0, config="colon-5shot-seed0", strength=1.0, rows=300):
+    """A model of colon whose skill is chosen; the pictures and their labels are always the same."""
+    rng = np.random.default_rng(99)
+    targets, common = rng.integers(0, 2, rows), rng.normal(size=rows)
+    signal = strength * (2 * targets - 1) + 0.3 * common + noise * np.random.default_rng(seed).normal(size=rows)
+    positive = 1 / (1 + np.exp(-signal))
+    ids = np.array([f"region{row // 3:04d}-lv1-p{row:04d}" for row in range(rows)])
+    patients = np.array([name[:10] for name in ids])
+    name = ConfigName.parse(config)
+    colon = subset_of("colon")
+    return Scored(str(name), colon, name, "made", colon.classes, ids, patients, targets, np.stack([1 - positive, positive], axis=1))
+
+
+def test_rows_of_the_table(models):
+    rows = compare(models["linear"], {"lora": models["lora"]}, replicates=200)
+    assert [(row.test, row.metric) for row in rows] == [
+        ("colon 5-shot", "accuracy"),
+        ("colon 5-shot", "auc"),
+        ("endo 5-shot", "map"),
+        ("endo 5-shot", "auc"),
+    ]
+    for row in rows:
+        members = [[s for s in models[m] if s.config.subset == row.test.split()[0]] for m in ("linear", "lora")]
+        values = [[score(s.targets, s.scores)[row.metric] for s in side] for side in members]
+        assert row.base_value == pytest.approx(np.mean(values[0])) and row.other_value == pytest.approx(np.mean(values[1]))
+        assert row.difference == pytest.approx(row.other_value - row.base_value)
+        assert row.draws.values == pytest.approx(np.subtract(values[1], values[0]))
+        assert row.low < row.difference < row.high and row.patients == len(set(members[0][0].patient_ids))
+    assert [row.p_delong is None for row in rows] == [True, False, True, True]
+
+
+def test_several_models_share_one_correction(models):
+    others = {name: models[name] for name in ("lora", "full")}
+    rows = compare(models["linear"], others, replicates=200)
+    assert len(rows) == 8 and all(row.p_holm >= row.p for row in rows)
+    assert min(row.p_holm for row in rows) == pytest.approx(min(1, 8 * min(row.p for row in rows)))
+
+
+def test_per_class_rows_are_single_aucs(models):
+    rows = compare(models["linear"], {"lora": models["lora"]}, per_class=True, replicates=100)
+    names = [row.metric for row in rows if row.metric.startswith("auc of")]
+    assert names == [f"auc of {name}" for name in subset_of("endo").classes]  # colon's two are one, its AUC
+    assert all(0 <= row.p_delong <= 1 for row in rows if row.metric in names)
+
+
+def test_a_better_model_is_called_better_and_a_like_one_is_not():
+    good, bad = made(1.0), made(4.0, seed=1)
+    for row in compare([bad], {"good": [good]}):
+        assert row.p_holm < 0.05 and row.low > 0
+        assert "good is better than bad, likely on other regions too" in row.verdict("bad")
+        assert "one draw says nothing about other support sets" in row.verdict("bad")
+        assert "few" not in row.verdict("bad")
+    assert "good is better than bad" in compare([good], {"bad": [bad]})[0].verdict("good").replace("better than good", "")
+    for row in compare([made(2.0)], {"twin": [made(2.0, seed=5)]}):
+        assert row.low < 0 < row.high and "no difference shown between twin and base" in row.verdict("base")
+
+
+def test_the_same_predictions_score_the_same():
+    for row in compare([made(1.0)], {"copy": [made(1.0)]}, replicates=100):
+        assert (row.difference, row.low, row.high, row.p_holm) == (0, 0, 0, 1)
+        assert row.verdict("base").endswith("copy and base score the same.")
+
+
+def test_delong_and_the_bootstrap_agree():
+    row = compare([made(2.5)], {"other": [made(1.9, seed=3)]}, replicates=4000)[1]
+    assert row.metric == "auc" and row.p_delong == pytest.approx(row.p, abs=0.03)
+
+
+def test_draws_are_told_apart_from_patients():
+    def draws(strengths):
+        return [made(1.5, seed=i, config=f"colon-5shot-seed{i}", strength=s) for i, s in enumerate(strengths)]
+
+    steady = compare(draws([0.3] * 5), {"b": draws([1.0] * 5)}, replicates=500)[1]
+    assert steady.draws.low > 0 and "it holds over draws too (in 5 of 5 draws" in steady.verdict("a")
+    wild = compare(draws([0.5] * 5), {"b": draws([0.3, 3.0, 0.2, 4.0, 0.6])}, replicates=500)[1]
+    assert wild.p_holm < 0.05 and wild.draws.low < 0 < wild.draws.high
+    assert "another support set may turn it" in wild.verdict("a")
+    assert wild.high - wild.low < (wild.draws.high - wild.draws.low) / 2  # two uncertainties, two intervals
+
+
+def test_few_patients_are_named():
+    few = [made(1.0, rows=45), made(5.0, seed=1, rows=45)]
+    assert "15 regions are few" in compare([few[1]], {"b": [few[0]]})[1].verdict("a")
+
+
+def test_rows_are_matched_by_picture():
+    base, other = made(2.0), made(1.5, seed=1)
+    order = np.random.default_rng(0).permutation(300)
+    turned = Scored(**{**vars(other), **{key: getattr(other, key)[order] for key in ("image_ids", "patient_ids", "targets", "scores")}})
+    assert compare([base], {"b": [turned]}, replicates=100) == compare([base], {"b": [other]}, replicates=100)
+
+
+def test_a_large_table_gets_replicates_enough(monkeypatch):
+    from medfmc_hf.evaluation import compare as module
+
+    asked = []
+    real = module.bootstrap
+    monkeypatch.setattr(module, "bootstrap", lambda *a, **k: asked.append(k["replicates"]) or real(*a, **k | {"replicates": 50}))
+    compare([made(2.0)], {"b": [made(2.0)]})
+    assert set(asked) == {2000}
+    asked.clear()
+    compare([made(2.0)], {str(n): [made(2.0)] for n in range(15)})
+    assert set(asked) == {3000}
+
+
+def test_what_cannot_be_compared_is_named(models):
+    base = made(1.0)
+    cases = [
+        ([base, base], {"b": [base]}, "two runs of colon-5shot-seed0"),
+        ([base], {"b": [made(1.0, config="colon-1shot-seed0")]}, "b has no run to compare: it has colon-1shot-seed0"),
+        ([base], {"b": [made(1.0, rows=297)]}, r"different pictures \(3 only in the first, 0 only in the second\)"),
+        ([base], {"b": [Scored(**{**vars(base), "targets": 1 - base.targets})]}, "different labels"),
+        ([base], {"b": [Scored(**{**vars(base), "classes": ("a", "b")})]}, "different classes"),
+    ]
+    for mine, others, message in cases:
+        with pytest.raises(MedfmcError, match=message):
+            compare(mine, others, replicates=10)

@@ -1,0 +1,125 @@
+"""Scored pictures from runs, from CSV files with labels and from submission files."""
+
+import numpy as np
+import pytest
+from invented_runs import invent_run
+
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.evaluation import scored
+from medfmc_hf.runs import RunRecord, load_predictions, save_predictions
+from medfmc_hf.scoring import score
+from medfmc_hf.subsets import subset_of
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_run(tmp_path):
+    folder = invent_run(tmp_path, subset="endo", shots=5, seed=2, rows=40)
+    record = RunRecord.load(folder)
+    item = scored.of_run(folder, record)
+    assert item.name == "endo-5shot-seed2 lora" and item.main == "map" and item.group == "studies"
+    assert str(item.config) == "endo-5shot-seed2"
+    result = score(item.targets, item.scores, classes=item.classes)
+    assert result["map"] == pytest.approx(record.scores["test"]["map"], abs=1e-6)
+    other = invent_run(tmp_path, subset="endo", shots=10, seed=1, rows=40)
+    assert scored.of_run(other, RunRecord.load(other)).setting == item.setting
+    full = invent_run(tmp_path, subset="endo", shots=5, seed=2, rows=40, method="full")
+    assert scored.of_run(full, RunRecord.load(full)).setting != item.setting
+
+
+def test_a_run_that_cannot_be_scored(tmp_path):
+    failed = invent_run(tmp_path, subset="endo", shots=5, seed=1, status="failed")
+    with pytest.raises(MedfmcError, match="out of memory"):
+        scored.of_run(failed, RunRecord.load(failed))
+    folder = invent_run(tmp_path, subset="endo", shots=5, seed=0, rows=10)
+    test = load_predictions(folder)
+    hidden = type(test)(test.image_ids, test.patient_ids, np.full_like(test.targets, -1), test.logits)
+    save_predictions(folder, {"test": test, "challenge-test": hidden})
+    with pytest.raises(MedfmcError, match="not public"):
+        scored.of_run(folder, RunRecord.load(folder), "challenge-test")
+
+
+def test_a_csv_with_a_class_per_row(tmp_path):
+    path = write(tmp_path / "a.csv", "image_id,patient_id,label,cat,dog\nx.png,p1,0,0.9,0.1\ny.png,p1,dog,0.2,0.8\nz.png,p2,1,0.6,0.4\n")
+    item = scored.of_csv(path)
+    assert item.classes == ("cat", "dog") and item.main == "accuracy" and item.subset is None
+    assert item.image_ids.tolist() == ["x", "y", "z"] and item.patient_ids.tolist() == ["p1", "p1", "p2"]
+    assert item.targets.tolist() == [0, 1, 1] and item.scores[2].tolist() == [0.6, 0.4]
+
+
+def test_a_csv_with_several_classes_per_row(tmp_path):
+    path = write(tmp_path / "a.csv", "labels,ulcer,erosion,polyp,tumor\n0 2,.1,.2,.3,.4\n,.1,.2,.3,.4\ntumor;ulcer,.1,.2,.3,.4\n")
+    item = scored.of_csv(path, subset_of("endo"))
+    assert item.targets.tolist() == [[1, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
+    assert len(set(item.patient_ids)) == 3  # nothing is known of the patients
+
+
+def test_patients_come_from_the_names_of_a_subset(tmp_path):
+    rows = "".join(f"13333_2021.12_000{n // 2}_5623{n}.png,{n % 4},.1,.2,.3,.4\n" for n in range(4))
+    item = scored.of_csv(write(tmp_path / "a.csv", "image_id,labels,ulcer,erosion,polyp,tumor\n" + rows), subset_of("endo"))
+    assert item.patient_ids.tolist() == ["13333_2021.12_0000"] * 2 + ["13333_2021.12_0001"] * 2
+
+
+def test_a_submission_file_takes_its_labels_from_elsewhere(tmp_path):
+    path = write(tmp_path / "endo_5-shot_submission.csv", "b.png,0.1,0.2,0.3,0.4\na.png,0.5,0.6,0.7,0.8\n")
+    item = scored.of_csv(path, labels={"a": (0, 3), "b": (), "c": (1,)})
+    assert item.subset.key == "endo" and item.targets.tolist() == [[0, 0, 0, 0], [1, 0, 0, 1]]
+    with pytest.raises(MedfmcError, match=r"1 of 2 pictures .* have no label in what was given, such as a"):
+        scored.of_csv(path, labels={"b": ()})
+    with pytest.raises(MedfmcError, match="--labels"):
+        scored.of_csv(path)
+    with pytest.raises(MedfmcError, match="--subset"):
+        scored.of_csv(path.rename(tmp_path / "mine.csv"))
+
+
+def test_labels_from_published_files(shared):
+    endo, colon = subset_of("endo"), subset_of("colon")
+    labels = scored.read_labels(next(shared.rglob(endo.table)), endo)
+    assert len(labels) == 3865 and sum(3 in label for label in labels.values()) == 136
+    listed = scored.read_labels(shared / "openmedlab" / "MedFMC" / "endo" / "test_WithLabel.txt", endo)
+    assert len(listed) == 881 and all(labels[name] == label for name, label in listed.items())
+    assert sum(scored.read_labels(next(shared.rglob(colon.table)), colon).values()) == 3515
+    with pytest.raises(MedfmcError, match="column"):
+        scored.read_labels(next(shared.rglob(subset_of("chest").table)), colon)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("label,a,b\n", "0 rows"),
+        ("name,a,b\nx,1,2\n", "expected label or labels"),
+        ("label,a\n0,1\n", "at least two classes"),
+        ("label,a,a\n0,1,2\n", "comes twice"),
+        ("label,a,b\n0,1,2\n1,1\n", "row 3: 2 cells; the header has 3"),
+        ("label,a,b\n0,1,x\n", "row 2: could not convert"),
+        ("label,a,b\n2,1,0\n", "row 2: '2' is no class"),
+        ("label,a,b\nbird,1,0\n", "row 2: 'bird' is no class"),
+        ("label,a,b\n,1,0\n", "expected one class"),
+        ("label,a,b\n0 1,1,0\n", "expected one class"),
+        ("image_id,label,a,b\nx,0,1,0\nx,1,1,0\n", "more than once, such as x"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path, text, message):
+    with pytest.raises(MedfmcError, match=message):
+        scored.of_csv(write(tmp_path / "a.csv", text))
+
+
+def test_tables_of_another_subset_are_named(tmp_path):
+    path = write(tmp_path / "a.csv", "label,a,b\n0,1,0\n")
+    with pytest.raises(MedfmcError, match="expected those of colon: negative, positive"):
+        scored.of_csv(path, subset_of("colon"))
+    path = write(tmp_path / "a.csv", "labels,negative,positive\n0,1,0\n")
+    with pytest.raises(MedfmcError, match="colon is single-label and has label"):
+        scored.of_csv(path, subset_of("colon"))
+    with pytest.raises(MedfmcError, match="does not exist"):
+        scored.of_csv(tmp_path / "none.csv")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(MedfmcError, match="cannot be read as text"):
+        scored.of_csv(tmp_path / "b.csv")
+    ragged = write(tmp_path / "endo_1-shot_submission.csv", "a.png,0.1,0.2,0.3,0.4\nb.png,0.1,0.2\n")
+    with pytest.raises(MedfmcError, match="row 2: 2 scores; the rows before have 4"):
+        scored.of_csv(ragged, labels={"a": (), "b": ()})

@@ -1,0 +1,120 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import CONFIGS, CONVOLUTIONAL, TOKENS, WINDOWS, tiny
+from transformers import AutoModelForImageClassification
+
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.models import backbones
+from medfmc_hf.models.anatomy import anatomy_of, attention_output, mlp_module, mlp_output, query_value
+from medfmc_hf.subsets import SUBSETS
+
+ENDO, CHEST, COLON = SUBSETS["endo"], SUBSETS["chest"], SUBSETS["colon"]
+
+
+def saved(tmp_path, name="vit", classes=7):
+    tiny(name, classes).save_pretrained(tmp_path / name)
+    return str(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_every_architecture_loads_with_a_fresh_head(tmp_path, name):
+    folder = saved(tmp_path, name)
+    model = backbones.load_backbone(folder, CHEST)
+    size = model.origin.image_size
+    assert model(pixel_values=torch.randn(2, 3, size, size)).logits.shape == (2, 19)
+    assert model.config.problem_type == "multi_label_classification"
+    assert model.config.id2label[0] == "pleural_effusion"
+    old = load_file(f"{folder}/model.safetensors")
+    heads = anatomy_of(model).heads
+    kept = {n: v for n, v in model.state_dict().items() if not n.startswith(heads)}
+    same = AutoModelForImageClassification.from_pretrained(folder).state_dict()
+    assert old and all(torch.equal(v, same[n]) for n, v in kept.items())
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_the_structure_is_found(name):
+    model = tiny(name)
+    found = anatomy_of(model)
+    assert found.family == ("tokens" if name in TOKENS else "windows" if name in WINDOWS else "convolutional")
+    assert len(found.heads) == (2 if name == "deit teacher" else 1)
+    assert all(model.get_submodule(head).out_features == 4 for head in found.heads)
+    if name in CONVOLUTIONAL:
+        return
+    assert len(found.blocks) == (4 if name in WINDOWS else 2)
+    for part in query_value(model, found):
+        assert isinstance(model.get_submodule(part), torch.nn.Linear)
+    for block in map(model.get_submodule, found.blocks):
+        assert isinstance(block.get_submodule(attention_output(block)), torch.nn.Linear)
+        assert isinstance(block.get_submodule(mlp_output(block)), torch.nn.Linear)
+        assert (mlp_module(block) is None) == (name == "swinv2")
+
+
+def test_an_unknown_structure_says_what_was_looked_for():
+    with pytest.raises(MedfmcError, match="looked for a ModuleList or Sequential"):
+        anatomy_of(torch.nn.Linear(3, 3))
+    headless = tiny("vit").vit
+    with pytest.raises(MedfmcError, match="no classification head"):
+        anatomy_of(headless)
+
+
+def test_the_head_is_fresh_even_where_its_shape_fits(tmp_path):
+    folder = saved(tmp_path, classes=4)
+    torch.manual_seed(0)
+    model = backbones.load_backbone(folder, ENDO)
+    assert model.classifier.bias.abs().sum() == 0
+    torch.manual_seed(0)
+    assert torch.equal(model.classifier.weight, backbones.load_backbone(folder, ENDO).classifier.weight)
+
+
+@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "clip", "siglip tower", "beit", "swin", "dinov3", "convnext"])
+def test_other_image_sizes(tmp_path, name):
+    folder = saved(tmp_path, name)
+    size = 2 * backbones.image_size_of(backbones.read_config(folder))
+    model = backbones.load_backbone(folder, ENDO, image_size=size)
+    assert model(pixel_values=torch.randn(1, 3, size, size)).logits.shape == (1, 4)
+    assert model.origin.image_size == size
+
+
+def test_an_image_size_it_cannot_take(tmp_path):
+    with pytest.raises(MedfmcError, match="cannot take images of 2 x 2"):
+        backbones.load_backbone(saved(tmp_path), ENDO, image_size=2)
+
+
+def test_a_tower_saved_with_its_head_is_the_same_in_stock_transformers(tmp_path):
+    model = tiny("siglip tower")
+    model.save_pretrained(tmp_path)
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(AutoModelForImageClassification.from_pretrained(tmp_path).eval()(x).logits, model(x).logits)
+
+
+def test_fingerprints_tell_content_from_name(tmp_path):
+    first = saved(tmp_path / "a")
+    second = saved(tmp_path / "b")
+    assert backbones.backbone_fingerprint(first) == backbones.backbone_fingerprint(second)
+    weights = load_file(f"{second}/model.safetensors")
+    weights["vit.layernorm.bias"] += 1
+    save_file(weights, f"{second}/model.safetensors", metadata={"format": "pt"})
+    assert backbones.backbone_fingerprint(first) != backbones.backbone_fingerprint(second)
+    assert backbones.backbone_commit(first) is None
+
+
+def test_missing_weights_are_an_error(tmp_path):
+    folder = saved(tmp_path)
+    weights = {n: v for n, v in load_file(f"{folder}/model.safetensors").items() if "layer.1." not in n and "layers.1." not in n}
+    save_file(weights, f"{folder}/model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MedfmcError, match=r"lacks 16 weights of a ViTForImageClassification"):
+        backbones.load_backbone(folder, ENDO)
+
+
+def test_what_is_no_backbone(tmp_path):
+    with pytest.raises(MedfmcError, match="there is no backbone"):
+        backbones.load_backbone(str(tmp_path), ENDO)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 8}))
+    with pytest.raises(MedfmcError, match="no vision backbone"):
+        backbones.load_backbone(str(tmp_path), ENDO)
+    with pytest.raises(MedfmcError, match="no weight files"):
+        backbones.backbone_fingerprint(str(tmp_path))
