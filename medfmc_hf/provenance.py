@@ -16,13 +16,14 @@ PROTOCOLS = {
 }
 
 
-def data(config: RunConfig, splits, fingerprint: str) -> dict:
+def data(config: RunConfig, splits, fingerprint: str, notes: list[str]) -> dict:
     """The `data` part of a record.
 
     Args:
         config: the run's config.
         splits: the `DatasetDict` it used.
         fingerprint: hash of its rows.
+        notes: what the build says of the subset.
     """
     return {
         "config": str(config.dataset_config),
@@ -30,6 +31,7 @@ def data(config: RunConfig, splits, fingerprint: str) -> dict:
         "protocol": PROTOCOLS[config.protocol],
         "rows": {name: len(rows) for name, rows in splits.items()},
         "patients": {name: len(set(rows["patient_id"])) for name, rows in splits.items()},
+        "notes": notes,
     }
 
 

@@ -142,7 +142,7 @@ class RunRecord:
         id: see `identity`.
         status: `finished` or `failed`.
         config: the `RunConfig`, as JSON values.
-        data: `config` (name), `fingerprint`, `protocol` in words, `rows` and `patients` per split.
+        data: `config` (name), `fingerprint`, `protocol` in words, `rows` and `patients` per split, `notes` of the build.
         backbone: `name`, `fingerprint`, `revision`, `architecture`, `image_size`.
         scores: per split (`test`, and `validation` where it was scored), the dict that `medfm_score` returns; all fractions.
         history: one dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.

@@ -44,6 +44,11 @@ def read_manifest(folder: str | os.PathLike) -> dict:
     return manifest
 
 
+def build_notes(data: str | os.PathLike, subset: Subset) -> list[str]:
+    """What a build says is worth knowing of a subset, such as pictures that it lacks; nothing for a dataset on the Hub."""
+    return read_manifest(data)["subsets"][subset.key]["notes"] if Path(data).exists() else []
+
+
 def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.DatasetDict":
     """Load one config: `train`, `validation` and `test`, as far as the config has them.
 

@@ -264,13 +264,14 @@ def _data(experiment: Experiment) -> str:
         leak += ", so support pictures took part in the choice." if config.protocol == "official" else "."
     fingerprints = ", ".join(f"`{draw.record.data['fingerprint'][:16]}`" for draw in experiment.draws)
     configs = ", ".join(f"`{draw.record.data['config']}`" for draw in experiment.draws)
+    notes = "".join(f"\nOf the build: {note}.\n" for note in record.data.get("notes", []))
     return f"""\
 ## Data
 
 Dataset {"configs" if len(experiment.draws) > 1 else "config"} {configs} of `medfmc`; protocol {record.data["protocol"]}.
 
 {_table(["split", "pictures", _groups(experiment)], rows)}
-{_paragraph(leak)}
+{_paragraph(leak)}{notes}
 Hash of the rows: {fingerprints}.
 """
 
