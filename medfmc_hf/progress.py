@@ -19,15 +19,17 @@ def is_quiet() -> bool:
     return _quiet
 
 
+def is_watched() -> bool:
+    """Whether bars are to be shown: somebody watches, and did not ask for quiet."""
+    return not _quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
 def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options) -> tqdm:
     """A tqdm bar on standard error that leaves no line behind.
 
     It is not shown where `hidden`, with `--quiet`, and where nobody watches: in a log file it would be thousands of lines.
     """
-    watched = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(
-        iterable, **{"leave": False, "dynamic_ncols": True, "disable": hidden or _quiet or not watched, "file": sys.stderr, **options}
-    )
+    return tqdm(iterable, **{"leave": False, "dynamic_ncols": True, "disable": hidden or not is_watched(), "file": sys.stderr, **options})
 
 
 def say(message: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MedfmcError
+from ..progress import is_watched
 from ..subsets import ConfigName, Subset
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.
     """
     import datasets
 
+    if not is_watched():
+        datasets.disable_progress_bars()
     name = str(ConfigName.parse(config) if isinstance(config, str) else config)
     local = Path(data).exists() or not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", str(data))
     if local:
