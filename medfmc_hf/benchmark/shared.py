@@ -1,5 +1,6 @@
 """What the runs of one process share: the data, its pictures, fingerprints, and one loaded backbone that is handed from run to run."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -66,8 +67,13 @@ class Shared:
         return self.once(("splits", name), lambda: read_linked(self.data, name) or loading.load_splits(self.data, name))
 
     def data_fingerprint(self, name: ConfigName) -> str:
-        """Hash of the rows of a config."""
-        return self.once(("data", name), lambda: loading.fingerprint(self.splits(name), subset_of(name.subset)))
+        """Hash of the rows of a config, and of the size that a build shrank its pictures to."""
+
+        def make():
+            rows, side = loading.fingerprint(self.splits(name), subset_of(name.subset)), loading.max_side_of(self.data)
+            return rows if side is None else hashlib.sha256(f"{rows} max_side {side}".encode()).hexdigest()
+
+        return self.once(("data", name), make)
 
     def backbone_fingerprint(self, config: RunConfig) -> str:
         """Hash of the backbone of a run. Its files are read once."""

@@ -50,6 +50,11 @@ def build_notes(data: str | os.PathLike, subset: Subset) -> list[str]:
     return read_manifest(data)["subsets"][subset.key]["notes"] if Path(data).exists() else []
 
 
+def max_side_of(data: str | os.PathLike) -> int | None:
+    """To how many pixels a build shrank its pictures; None where it did not, and for a dataset on the Hub, which does not say."""
+    return read_manifest(data)["max_side"] if Path(data).exists() else None
+
+
 def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.DatasetDict":
     """Load one config: `train`, `validation` and `test`, as far as the config has them.
 

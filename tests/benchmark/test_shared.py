@@ -23,3 +23,13 @@ def test_what_is_no_linked_build_is_left_to_load_splits(sample_build, tmp_path):
     assert read_linked("someone/medfmc", ConfigName("endo")) is None
     with pytest.raises(MedfmcError):
         Shared(tmp_path / "nothing").splits(ConfigName("endo"))
+
+
+def test_shrunk_pictures_make_other_runs_and_embedding_alone_does_not(sample, sample_build, tmp_path):
+    from medfmc_hf.data.build import build
+
+    build([sample], tmp_path / "embedded", subsets=["retino"], embed=True)
+    build([sample], tmp_path / "shrunk", subsets=["retino"], embed=True, max_side=32)
+    name = ConfigName("retino", 1, 0)
+    linked, embedded, shrunk = (Shared(data).data_fingerprint(name) for data in (sample_build, tmp_path / "embedded", tmp_path / "shrunk"))
+    assert linked == embedded != shrunk
