@@ -48,9 +48,9 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     begin = time.perf_counter()
     folder = Path(folder)
     sample, data = folder / "medfmc_sample", folder / "medfmc"
+    refuse_to_replace(data, sample)
     say("1/5  drawing a small invented MedFMC: five subsets, in the layout of the figshare release")
     make_sample(sample / "download")
-    refuse_to_replace(data, sample)
     say(f"2/5  building {data} from it")
     build([sample / "download"], data)
     say(f'3/5  load_dataset("{data}", "{CONFIG}")')
