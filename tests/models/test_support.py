@@ -26,8 +26,6 @@ def test_a_table_says_what_works_and_why_not():
 
 def test_the_readme_holds_what_the_generator_finds():
     content = README.read_text(encoding="utf-8")
-    if support.BEGIN not in content:
-        pytest.skip("the README has no support table yet")
     shown = cells_of(content[content.index(support.BEGIN) : content.index(support.END, content.index(support.BEGIN))])
     assert {key for key in shown} == {(method, name) for method in adapt.METHODS for name in support.ARCHITECTURES}
     some = [*list(adapt.METHODS)[: list(adapt.METHODS).index("peft")], "ia3", "vera", "oft"]
