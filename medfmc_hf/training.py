@@ -1,7 +1,7 @@
 """Adapts one backbone to one dataset config: the whole path of a run, from its config to its folder of files.
 
 `train` is the path, `Loop.fit` is the loop. Losses, methods, pixels and scores have files of their own; what several runs can share is in
-`shared.py`, `kept.py` and `trunk.py`.
+`benchmark/`: `shared.py`, `kept.py` and `trunk.py`.
 """
 
 import math
