@@ -1,192 +1,374 @@
 """What the hardware allows on a GPU, and how near a sweep comes: python benchmarks/gpu.py
 
-Random weights (speed does not depend on them) and pictures made here. Without a GPU it says so and runs at a toy size, to show that it
-runs: its numbers then mean nothing, and are not printed as results.
+Random weights, for speed does not depend on them, and pictures of the real numbers, sizes and formats, made here (`invented.py`). Without
+a GPU it says so and runs at a toy size, to show that it runs: its numbers then mean nothing, and every row says OPEN.
 
-- product: rate of a bfloat16 matrix product, TFLOP/s. evaluation: the same of a forward pass, and its share (goal 60 %).
-- data wait: share of a training step spent on cutting views and normalising (goal 5 %).
-- grouped: K = 5 runs at batch 4 in one pass against one by one (goal 3 times).
-- grid: 5 subsets x 15 draws x methods, 20 epochs (goal 15 minutes with LoRA, VPT and the bottleneck), and one process a run (goal 10
-  times). These take long: --grid.
+- evaluation: rate of a forward pass, alone and as the package tests a run (`Loop.predict` from stored pixels, LoRA merged), against that
+  of a bfloat16 matrix product measured beside them; operations are counted by torch in what was run.
+- wait: a training step at batch 4 (`Loop.fit`) with views cut from whole pictures on the GPU, against one whose batch lies ready.
+- grouped: K = 5 runs at batch 4 in one pass against one by one, set-up included, pictures decoded before.
+- grid: 5 subsets x 15 draws x {LoRA, VPT, bottleneck}, 20 epochs, by recipes/benchmark.py with empty caches, start-up included. Past
+  --minutes it is cut off, and the whole is extrapolated by the forward passes that the plan counts. Dropout is 0, for a group cannot repeat
+  it. The files of the pictures come from the system's cache.
+- processes: runs of the grid as fresh processes, each with a pixel cache of its own (recipes/peft_train.py), one after another. All runs
+  are extrapolated from these: what was not training as in the run of the same subset, training by its rows and the method's mean.
+
+Medians of three rounds in alternation, after one that does not count. About 25 minutes and 8 GB of disk; at 384, 15 GB. With --folder the
+pictures are kept, and the grid's time, so that the parts can be run one by one by --only.
 """
 
 import argparse
+import gc
+import json
+import math
+import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+METHODS = {"lora": {"lora_dropout": 0.0}, "vpt": {}, "adaptformer": {"bottleneck_dropout": 0.0}}
+CUT_OFF = "cut off"
+ALONE = [  # subset, method and shots of the runs that get a process each: every subset, and every method and number of shots twice
+    ("chest", "lora", 5),
+    ("colon", "vpt", 1),
+    ("endo", "adaptformer", 5),
+    ("neojaundice", "lora", 10),
+    ("retino", "vpt", 10),
+    ("colon", "adaptformer", 1),
+]
 
 
-def median_seconds(work, device: torch.device, rounds: int = 5) -> float:
-    times = []
-    for _ in range(rounds + 2):
-        if device.type == "cuda":
+@dataclass
+class Bench:
+    """What the parts share."""
+
+    folder: Path  # of the data, and of the grid's time
+    scratch: Path  # an empty folder for all else
+    data: Path  # the invented build
+    backbone: Path
+    size: int  # side of the pictures it sees
+    device: torch.device
+    toy: bool
+    minutes: float  # after which the grid is cut off
+
+    def shared(self):
+        from medfmc_hf.training import Shared
+
+        return Shared(self.data, cache=self.scratch / "cache")
+
+    def grid(self, methods=tuple(METHODS), *, overrides: dict, **axes) -> dict:
+        """The keys of a grid file."""
+        chosen = [{"method": name, "method_options": METHODS[name]} for name in methods]
+        return {"backbones": [str(self.backbone)], "methods": chosen, "overrides": {"batch_size": 4, **overrides}, **axes}
+
+    def configs(self, *args, **kwargs) -> list:
+        from medfmc_hf.benchmark.grid import Grid
+
+        return Grid.from_dict(self.grid(*args, **kwargs)).configs()
+
+    def loop(self, config, shared):
+        from medfmc_hf import training
+        from medfmc_hf.subsets import subset_of
+
+        accelerator = training.make_accelerator(config)
+        return training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch())
+
+    def row(self, what: str, floor: str = "", ours: str = "", ratio: str = "", goal: str = "") -> None:
+        print(f"| {'OPEN, a toy: ' * self.toy}{what} | {floor} | {ours} | {ratio} | {goal} |", flush=True)
+
+    def in_turn(self, works: dict[str, Callable[[], object]], rounds: int = 3) -> dict[str, float]:
+        """Median seconds of each."""
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for number in range(rounds + 1):
+            for name, work in works.items():
+                self._wait()
+                begin = time.perf_counter()
+                work()
+                self._wait()
+                if number:
+                    times[name].append(time.perf_counter() - begin)
+        return {name: statistics.median(seconds) for name, seconds in times.items()}
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
-        begin = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return sorted(times[2:])[rounds // 2]
 
 
-def make_backbone(folder: Path, toy: bool, size: int) -> Path:
-    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
-
-    shape = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128) if toy else {}
-    torch.manual_seed(0)
-    ViTModel(ViTConfig(image_size=size, **shape), add_pooling_layer=False).save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
-    return folder
-
-
-def floating_operations(model, size: int) -> float:
-    """Of a forward pass of one picture, counted by torch."""
+def operations(model, bench: Bench) -> int:
+    """Floating-point operations of a forward pass of one picture."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    device = next(model.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(pixel_values=torch.zeros(1, 3, size, size, device=device))
+        model(pixel_values=torch.zeros(1, 3, bench.size, bench.size, device=bench.device))
     return counter.get_total_flops()
 
 
-def evaluation(backbone: Path, size: int, device: torch.device, toy: bool) -> None:
+def evaluation(bench: Bench) -> None:
+    from medfmc_hf import training
     from medfmc_hf.models.backbones import load_backbone
+    from medfmc_hf.models.merging import merged
     from medfmc_hf.subsets import SUBSETS
 
-    side = 256 if toy else 8192
-    matrix = torch.randn(side, side, dtype=torch.bfloat16, device=device)
-    product = 2 * side**3 / median_seconds(lambda: matrix @ matrix, device) / 1e12
-    model = load_backbone(str(backbone), SUBSETS["endo"]).to(device)
-    count = 8 if toy else 256
-    pictures = torch.randn(count, 3, size, size, device=device)
-    flops = floating_operations(model, size)
+    side, count, repeats = (256, 8, 1) if bench.toy else (8192, 256, 10)
+    matrix = torch.randn(side, side, dtype=torch.bfloat16, device=bench.device)
+    model = load_backbone(str(bench.backbone), SUBSETS["endo"]).to(bench.device)
+    pictures = torch.randn(count, 3, bench.size, bench.size, device=bench.device)
+
+    def product() -> None:
+        for _ in range(repeats):
+            matrix @ matrix
 
     def forward() -> None:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-            model(pixel_values=pictures)
+        with torch.inference_mode(), torch.autocast(bench.device.type, torch.bfloat16):
+            for _ in range(repeats):
+                model(pixel_values=pictures)
 
-    rate = count * flops / median_seconds(forward, device) / 1e12
-    print(f"| evaluation against a bf16 product, TFLOP/s | {product:.1f} | {rate:.1f} | {rate / product:.0%} | at least 60 % |")
+    seconds = bench.in_turn({"product": product, "forward": forward})
+    peak = repeats * 2 * side**3 / seconds["product"] / 1e12
 
+    def show(what: str, rate: float) -> None:
+        bench.row(f"evaluation, {what}, TFLOP/s of a product's", f"{peak:.1f}", f"{rate:.1f}", f"{rate / peak:.0%}", "at least 60 %")
 
-def data_wait(backbone: Path, data: Path, device: torch.device) -> None:
-    from medfmc_hf import training
-    from medfmc_hf.data.pixels import TrainingPixels
-    from medfmc_hf.data.processing import normalise
-    from medfmc_hf.models import adapt
-    from medfmc_hf.runs import RunConfig
-
-    shared = training.Shared(data, cache=data.parent / "cache")
-    config = RunConfig(subset="colon", shots=5, model=str(backbone), method="vpt", batch_size=4)
-    process, generator = shared.processing(config), torch.Generator().manual_seed(0)
-    views = TrainingPixels(shared.splits(config.dataset_config)["train"], process, device=device)
-    views.warm()
+    show(f"the bare forward at batch {count}", repeats * count * operations(model, bench) / seconds["forward"] / 1e12)
+    shared = bench.shared()
+    config = bench.configs(["lora"], subsets=["endo"], shots=[1], seeds=[0], overrides={"dtype": "bfloat16"})[0]
+    stored = shared.evaluation_pixels(config.dataset_config, "test", config)
     with shared.lend(config) as loan:
-        loan.adapted = adapt.adapt(loan.backbone, "vpt").to(device).train()
-
-        def batch() -> torch.Tensor:
-            return normalise(views.batch([0, 1, 2, 3], generator), process, device=device)
-
-        def step() -> None:
-            with torch.autocast(device.type, torch.bfloat16):
-                loss = loan.adapted(pixel_values=batch()).logits.float().sum()
-            loss.backward()
-
-        waits, steps = median_seconds(batch, device), median_seconds(step, device)
-    print(f"| data wait of a training step at batch 4, ms | {1e3 * steps:.2f} | {1e3 * waits:.2f} | {waits / steps:.0%} | at most 5 % |")
+        loop, model = bench.loop(config, shared), training.adapted(loan, config, 1).to(bench.device)
+        with merged(model.eval()):
+            flops = operations(model, bench)
+        seconds = bench.in_turn({"ours": lambda: loop.predict(model, stored)})
+    show(f"Loop.predict of {len(stored)} stored pictures", len(stored) * flops / seconds["ours"] / 1e12)
 
 
-def train_alone(config, shared, accelerator) -> None:
+class Ready:
+    """Stands for `TrainingPixels`: a batch that lies on the device, normalised."""
+
+    def __init__(self, batch: torch.Tensor) -> None:
+        self._batch = batch
+
+    def batch(self, indices, *draws) -> torch.Tensor:
+        return self._batch[: len(indices)]
+
+
+def wait(bench: Bench) -> None:
+    for key in ("colon", "chest"):
+        overrides = {"epochs": 1, "dtype": "bfloat16", "learning_rate": 1e-5}
+        config = bench.configs(["vpt"], subsets=[key], shots=[1 if bench.toy else 10], seeds=[0], overrides=overrides)[0]
+        floor, ours = _step_seconds(bench, config)
+        what = f"data wait of a training step at batch 4, {key}, ms of a step"
+        bench.row(what, f"{1e3 * floor:.2f}", f"{1e3 * ours:.2f}", f"{1 - floor / ours:.1%} waited", "at most 5 %")
+
+
+def _step_seconds(bench: Bench, config) -> tuple[float, float]:
+    """Of a training step whose batch lies ready, and of one that cuts its views."""
+    from medfmc_hf import training
+    from medfmc_hf.data import loading
+    from medfmc_hf.data.pixels import TrainingPixels
+
+    shared = bench.shared()
+    rows = shared.splits(config.dataset_config)["train"]
+    with shared.lend(config) as loan:
+        loop, model = bench.loop(config, shared), training.adapted(loan, config, len(rows)).to(bench.device)
+        targets = loading.targets_of(rows, loop.subset)
+        views = TrainingPixels(rows, loop.process, device=bench.device)
+        views.warm()
+        ready = Ready(torch.randn(config.batch_size, 3, bench.size, bench.size, device=bench.device))
+        works = {"ready": lambda: loop.fit(model, ready, targets), "views": lambda: loop.fit(model, views, targets)}
+        seconds = bench.in_turn(works)
+    steps = math.ceil(len(rows) / config.batch_size)
+    return seconds["ready"] / steps, seconds["views"] / steps
+
+
+def train_alone(bench: Bench, config, shared) -> None:
     """A run by the plain loop, without test and files."""
     from medfmc_hf import training
     from medfmc_hf.data import loading
     from medfmc_hf.data.pixels import TrainingPixels
-    from medfmc_hf.subsets import subset_of
 
     with shared.lend(config) as loan:
         rows = shared.splits(config.dataset_config)["train"]
-        loop = training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch())
-        model = training.adapted(loan, config, len(rows)).to(accelerator.device)
-        views = TrainingPixels(rows, loop.process, store=shared.pictures, device=accelerator.device)
+        loop, model = bench.loop(config, shared), training.adapted(loan, config, len(rows)).to(bench.device)
+        views = TrainingPixels(rows, loop.process, store=shared.pictures, device=bench.device)
         loop.fit(model, views, loading.targets_of(rows, loop.subset))
 
 
-def grouped_training(backbone: Path, data: Path, device: torch.device, epochs: int) -> None:
+def grouped(bench: Bench) -> None:
     from medfmc_hf import training
-    from medfmc_hf.benchmark import grouped
-    from medfmc_hf.benchmark.grid import Grid
+    from medfmc_hf.benchmark.grouped import train_group
 
-    shared = training.Shared(data, cache=data.parent / "cache")
-    for method, options in (("lora", {"lora_dropout": 0.0}), ("vpt", {}), ("adaptformer", {"bottleneck_dropout": 0.0})):
-        chosen = {"method": method, "method_options": options}
-        values = {"backbones": [str(backbone)], "methods": [chosen], "subsets": ["colon"], "shots": [1]}
-        configs = Grid.from_dict(values | {"overrides": {"epochs": epochs, "batch_size": 4, "dtype": "bfloat16"}}).configs()
-        accelerator = training.make_accelerator(configs[0])
-        seconds: dict[str, float] = {}
-        for _ in range(2):  # the first round warms up
-            begin = time.perf_counter()
+    shared = bench.shared()
+    for method in METHODS:
+        overrides = {"epochs": 1 if bench.toy else 4, "dtype": "bfloat16"}
+        configs = bench.configs([method], subsets=["colon"], shots=[1], overrides=overrides)
+
+        def alone(configs=configs) -> None:
             for config in configs:
-                train_alone(config, shared, accelerator)
-            middle = time.perf_counter()
-            if grouped.train_group(configs, shared, accelerator) is None:
-                raise SystemExit(f"{method} was not grouped: something in it draws random numbers.")
-            seconds = {"alone": middle - begin, "together": time.perf_counter() - middle}
-        ratio = seconds["alone"] / seconds["together"]
-        what = f"{method}: {len(configs)} runs in one pass against one by one"
-        print(f"| {what} | {seconds['alone']:.1f} s | {seconds['together']:.1f} s | {ratio:.2f} times | at least 3 |")
+                train_alone(bench, config, shared)
+
+        def together(configs=configs) -> None:
+            if train_group(configs, shared, training.make_accelerator(configs[0])) is None:
+                raise RuntimeError("not grouped: something in it draws random numbers")
+
+        seconds = bench.in_turn({"alone": alone, "together": together})
+        ratio = f"{seconds['alone'] / seconds['together']:.2f} times"
+        what = f"{method}: {len(configs)} runs in one pass against one by one, s"
+        bench.row(what, f"{seconds['alone']:.2f}", f"{seconds['together']:.2f}", ratio, "at least 3 times")
 
 
-def whole_grid(backbone: Path, data: Path, epochs: int) -> None:
-    grid = data.parent / "grid.yaml"
-    grid.write_text(f"""backbones: [{backbone}]
-methods:
-  - {{method: lora, method_options: {{lora_dropout: 0.0}}}}
-  - vpt
-  - {{method: adaptformer, method_options: {{bottleneck_dropout: 0.0}}}}
-overrides: {{epochs: {epochs}, dtype: auto}}
-""")
-    begin = time.perf_counter()
-    recipe = Path(__file__).resolve().parent.parent / "recipes" / "benchmark.py"
-    where = ["--data", str(data), "--out", str(data.parent / "runs"), "--cache", str(data.parent / "cache")]
-    subprocess.run([sys.executable, str(recipe), str(grid), *where, "--quiet"], check=True, stdout=subprocess.DEVNULL)
-    print(f"| the whole grid, 225 runs | | {(time.perf_counter() - begin) / 60:.1f} min | | 15 min |")
+def grid_values(bench: Bench) -> dict:
+    """The grid that is measured; a toy has one draw."""
+    if bench.toy:
+        return bench.grid(overrides={"epochs": 1, "dtype": "auto"}, shots=[1], seeds=[0])
+    return bench.grid(overrides={"epochs": 20, "dtype": "auto"})
+
+
+def python(script: str, *args: str, limit: float, **environment: str) -> tuple[float, str]:
+    """Seconds of a recipe in a process of its own, and what went wrong: the last thing it said, `cut off`, or nothing."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, str(ROOT / "recipes" / script), *args, "--quiet"]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    begin, problem = time.perf_counter(), ""
+    try:
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path, **environment}, timeout=limit, **output)
+        if done.returncode:
+            problem = f"{script} ended with status {done.returncode}: {' '.join(done.stdout.strip().splitlines()[-1:])}"
+    except subprocess.TimeoutExpired:
+        problem = CUT_OFF
+    return time.perf_counter() - begin, problem
+
+
+def grid(bench: Bench) -> None:
+    from medfmc_hf.benchmark.grid import Grid
+    from medfmc_hf.benchmark.plan import plan
+
+    values, out, cache = grid_values(bench), bench.scratch / "runs", bench.scratch / "grid-cache"
+    file = bench.scratch / "grid.yaml"
+    file.write_text(yaml.safe_dump(values))
+    arguments = [str(file), f"--data={bench.data}", f"--out={out}", f"--cache={cache}"]
+    seconds, problem = python("benchmark.py", *arguments, limit=60 * bench.minutes)
+    cells = plan(Grid.from_dict(values).configs(), bench.shared(), out)
+    records = {cell.id: cell.record for cell in cells}
+    done = [cell for cell in cells if records[cell.id] and records[cell.id].status == "finished"]
+    if not done:
+        raise RuntimeError(f"no run was finished in {seconds:.0f} s: {problem}")
+    what = f"the grid, {len(done)} of {len(cells)} runs{f', {CUT_OFF}' * (problem == CUT_OFF)}, min"
+    bench.row(what, "", f"{seconds / 60:.1f}", f"{seconds / len(done):.2f} s a run", "under 15")
+    whole = seconds * sum(cell.work for cell in cells) / sum(cell.work for cell in done)
+    if len(done) < len(cells):
+        bench.row("the whole grid, extrapolated by forward passes, min", "", f"{whole / 60:.1f}", "", "under 15")
+    stages = {"data": "decoding and reading pixels", "train": "training", "test": "test"}
+    spent = {what: sum(records[cell.id].cost["seconds"].get(stage, 0.0) for cell in done) for stage, what in stages.items()}
+    rest = "start-up, saving, runs cut off, and training (with decoding for it) of groups, where records leave that out"
+    for what, part in {**spent, rest: seconds - sum(spent.values())}.items():
+        bench.row(f"of it {what}, min", "", f"{part / 60:.2f}", f"{part / seconds:.0%}")
+    result = {"runs": len(cells), "seconds": whole, "extrapolated": len(done) < len(cells)}
+    (bench.folder / f"grid-{bench.size}.json").write_text(json.dumps(result))
+    shutil.rmtree(cache)
+    if problem and problem != CUT_OFF:
+        raise RuntimeError(problem)
+
+
+def processes(bench: Bench) -> None:
+    from medfmc_hf.benchmark.grid import Grid
+    from medfmc_hf.runs import find_runs
+
+    values, shared = grid_values(bench), bench.shared()
+    configs = Grid.from_dict(values).configs()
+    rows_of = {c.dataset_config: len(shared.splits(c.dataset_config)["train"]) for c in configs}
+    fixed, per_row = {}, {}
+    for number, (subset, method, shots) in enumerate(ALONE[:2] if bench.toy else ALONE):
+        config = next(c for c in configs if (c.subset, c.method) == (subset, method) and (bench.toy or c.shots == shots))
+        home, out = bench.scratch / f"home{number}", bench.scratch / f"alone{number}"
+        options = [f"--{name}={getattr(config, name.replace('-', '_'))}" for name in ("subset", "shots", "method", "epochs", "dtype")]
+        options += [f"--option={name}={value}" for name, value in METHODS[method].items()]
+        arguments = [*options, f"--model={bench.backbone}", f"--data={bench.data}", f"--out={out}"]
+        wall, problem = python("peft_train.py", *arguments, limit=600, HF_HOME=str(home), HF_HUB_OFFLINE="1")
+        if problem:
+            raise RuntimeError(f"{config.dataset_config} {method}: {problem}")
+        seconds = next(find_runs(out))[1].cost["seconds"]
+        name = f"a process of its own: {config.dataset_config} {method}, s"
+        parts = ", ".join(f"{stage} {seconds[stage]:.1f}" for stage in ("data", "train", "test"))
+        bench.row(name, f"{wall:.1f}", "", parts)
+        fixed.setdefault(subset, []).append(wall - seconds["train"])
+        per_row.setdefault(method, []).append(seconds["train"] / rows_of[config.dataset_config])
+        shutil.rmtree(home, ignore_errors=True)
+
+    def mean(known: dict[str, list[float]], key: str) -> float:
+        return statistics.mean(known.get(key) or [value for values in known.values() for value in values])  # a toy knows not all
+
+    peer = sum(mean(fixed, c.subset) + mean(per_row, c.method) * rows_of[c.dataset_config] for c in configs)
+    file = bench.folder / f"grid-{bench.size}.json"
+    what = f"{len(configs)} runs, extrapolated from {sum(map(len, fixed.values()))}, each in a process, against the grid"
+    if not file.is_file():
+        bench.row(f"{what}, which was not run: s a run", f"{peer / len(configs):.2f}", "", "", "at least 10 times")
+        return
+    ours = json.loads(file.read_text())
+    what += " (extrapolated, too)" * ours["extrapolated"] + ", s a run"
+    times = f"{peer / ours['seconds']:.1f} times"
+    bench.row(what, f"{peer / len(configs):.2f}", f"{ours['seconds'] / ours['runs']:.2f}", times, "at least 10 times")
+
+
+PARTS = {part.__name__: part for part in (evaluation, wait, grouped, grid, processes)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts")
     parser.add_argument("--size", type=int, default=224, help="side of the pictures the backbone sees (default: %(default)s)")
-    parser.add_argument("--data", type=Path, help="a build with pictures of real sizes; the invented MedFMC's are 64 pixels wide")
-    parser.add_argument("--grid", action="store_true", help="also run the whole grid")
+    parser.add_argument("--minutes", type=float, default=15, help="after which the grid is cut off (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="where the data are made and kept (default: a temporary folder)")
     args = parser.parse_args()
-    toy = not torch.cuda.is_available()
-    device, size = torch.device("cpu" if toy else "cuda"), 32 if toy else args.size
-    if toy:
-        print("No GPU here: every number is OPEN. What follows is a toy on the CPU, to show that the script runs; it measures nothing.\n")
-    else:
-        print(f"{torch.cuda.get_device_name()}, ViT-B/16 at {size}\n")
-    print(f"| what | floor or peer | ours | ratio | goal |\n|{'---|' * 5}")
+    from invented import invented_build, make_backbone
+
     from medfmc_hf.progress import set_quiet
+    from medfmc_hf.provenance import versions
 
     set_quiet(True)
     warnings.simplefilter("ignore")  # the CPU's attention has no batching rule, which torch says at every size
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        backbone, data = make_backbone(scratch / "backbone", toy, size), args.data
-        if data is None:
-            from medfmc_hf.data.build import build
-            from medfmc_hf.data.sample import make_sample
-
-            data = build([make_sample(scratch / "sample")], scratch / "medfmc").folder
-        evaluation(backbone, size, device, toy)
-        data_wait(backbone, data, device)
-        grouped_training(backbone, data, device, epochs=1 if toy else 20)
-        if args.grid:
-            whole_grid(backbone, data, epochs=1 if toy else 20)
+    toy = not torch.cuda.is_available()
+    size = 32 if toy else args.size
+    if toy:
+        print("No GPU here: every number is OPEN. What follows is a toy on the CPU, to show that the script runs; it measures nothing.\n")
+    else:
+        known = ", ".join(f"{name} {version}" for name, version in versions().items())
+        print(f"{torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores, ViT-B/16 at {size}; {known}\n")
+    failed = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (args.folder or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        begin = time.perf_counter()
+        data = invented_build(folder / ("toy" if toy else "invented"), toy=toy)
+        print(f"The data were there, or were made, in {time.perf_counter() - begin:.0f} s.\n")
+        print(f"| what | floor or peer | ours | ratio | goal |\n|{'---|' * 5}", flush=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            backbone = make_backbone(Path(scratch) / "backbone", size, toy=toy)
+            device = torch.device("cpu" if toy else "cuda")
+            bench = Bench(folder, Path(scratch), data, backbone, size, device, toy, args.minutes)
+            for name in args.only:
+                begin = time.perf_counter()
+                try:
+                    PARTS[name](bench)
+                except Exception as error:
+                    failed.append(name)
+                    traceback.print_exc()
+                    bench.row(f"{name} FAILED: {type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+                gc.collect()
+                torch.cuda.empty_cache()
+                print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr, flush=True)
+    raise SystemExit(1 if failed else 0)
 
 
 if __name__ == "__main__":

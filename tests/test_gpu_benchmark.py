@@ -1,0 +1,39 @@
+"""The invented data of benchmarks/gpu.py is of the real one's scale, and builds. What the script measures is not tested."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medfmc_hf.data.loading import read_manifest
+from medfmc_hf.subsets import SUBSETS, config_names
+
+
+@pytest.fixture(scope="module")
+def invented():
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    import invented
+
+    yield invented
+    sys.path.pop(0)
+
+
+@pytest.mark.parametrize("key", SUBSETS)
+def test_numbers_are_the_real_ones(invented, key):
+    subset = SUBSETS[key]
+    pictures = invented.pictures_of(subset)
+    assert len({picture.name for picture in pictures}) == subset.images
+    assert len({picture.patient for picture in pictures}) == subset.patients
+    assert tuple(np.sum([picture.labels for picture in pictures], axis=0)) == subset.counts
+
+
+def test_toy_builds_and_is_found_again(invented, tmp_path):
+    folder = invented.invented_build(tmp_path, toy=True)
+    configs = read_manifest(folder)["configs"]
+    for key in SUBSETS:
+        for config in config_names(key)[:16]:
+            assert configs[str(config)]["train"]["rows"] > 0 and configs[str(config)]["test"]["rows"] > 0
+    before = (folder / "medfmc_build.json").stat().st_mtime_ns
+    assert invented.invented_build(tmp_path, toy=True) == folder
+    assert (folder / "medfmc_build.json").stat().st_mtime_ns == before
