@@ -33,17 +33,28 @@ from .publish import cards
 from .runs import Predictions, RunConfig, RunRecord, probabilities_of, run_folder, save_predictions
 from .subsets import ConfigName, Subset, subset_of
 
-EVALUATION_BATCH = 64  # pictures; it changes speed and memory, not results
+# Pictures; it changes speed and memory, not results. What a larger batch makes on a CPU is too large for its caches and for the allocator
+# to keep: a seventh slower.
+EVALUATION_BATCH = {"cpu": 8}
+_LARGE_BATCH = 64
 
 Split = tuple[ConfigName, str]  # a config and one of its splits
 
 
 @dataclass
 class Trained:
-    """A run that was trained elsewhere: the trained values by parameter name, the history of `Loop.fit`, and what to say of the cost."""
+    """A run that was trained elsewhere.
+
+    Attributes:
+        values: the trained values by parameter name.
+        history: as `Loop.fit` returns it.
+        seconds: what its training took; of runs that were trained together, its share.
+        cost: what else to say of the cost.
+    """
 
     values: dict[str, torch.Tensor]
     history: list[dict]
+    seconds: float
     cost: dict
 
 
@@ -52,7 +63,12 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._begin = time.perf_counter()
+        self._begin, self._before = time.perf_counter(), 0.0
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count what was done before the watch was started."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self._before += seconds
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -61,7 +77,7 @@ class Stopwatch:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
 
     def total(self) -> dict[str, float]:
-        return {k: round(v, 3) for k, v in (self.seconds | {"total": time.perf_counter() - self._begin}).items()}
+        return {k: round(v, 3) for k, v in (self.seconds | {"total": self._before + time.perf_counter() - self._begin}).items()}
 
 
 def train(
@@ -165,6 +181,7 @@ def by_gradient(
             device=loop.accelerator.device,
         )
     if trained is not None:
+        watch.add("train", trained.seconds)
         with torch.no_grad():
             for name, value in trained.values.items():
                 model.get_parameter(name).copy_(value)
@@ -175,6 +192,9 @@ def by_gradient(
         support = shared.evaluation_pixels(*train_split, config) if config.augmentation == "none" else None
         with watch("trunk"), loop.autocast():
             store, views = trunk.keep_outputs(network, shared, config, loop.dtype, loop.accelerator.device, store, views, support)
+    if isinstance(views, pixels.TrainingPixels):
+        with watch("data"):
+            views.warm()
     history = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
     logits = {} if loop.best_logits is None else {"validation": loop.best_logits}
     with watch("test"):
@@ -283,23 +303,21 @@ class Loop:
         optimizer = make_optimizer(config, trained)
         wrapped, optimizer = accelerator.prepare(model, optimizer)
         steps = math.ceil(len(targets) / config.batch_size)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + accelerator.process_index)
         rank, world = accelerator.process_index, accelerator.num_processes
         history, best = [], None
 
         for epoch in bar(range(config.epochs), desc="training", unit="epoch", hidden=not accelerator.is_main_process):
             wrapped.train()
-            order = epoch_order(targets, config.sampling, config.seed, epoch)
+            order, seeds = epoch_order(targets, config.sampling, config.seed, epoch)
             total = torch.zeros((), device=accelerator.device)
             with self.watch("train"):
-                for step, rows in enumerate(order.split(config.batch_size)):
+                for step, (rows, draws) in enumerate(zip(order.split(config.batch_size), seeds.split(config.batch_size))):
                     rate = config.learning_rate * lr_factor(config, epoch * steps + step, steps)
                     for group in optimizer.param_groups:
                         group["lr"] = rate
-                    mine = rows[rank::world]
-                    share = len(mine) * world / len(rows)  # so that the mean over processes is the mean over the batch
-                    mine = mine if len(mine) else rows[:1]
-                    batch = self.ready(views.batch(mine, generator))
+                    share = len(rows[rank::world]) * world / len(rows)  # so that the mean over processes is the mean over the batch
+                    part = slice(rank, None, world) if share else slice(1)
+                    batch, mine = self.ready(views.batch(rows[part], draws[part])), rows[part]
                     with self.autocast():
                         logits = wrapped(pixel_values=batch).logits
                     loss = loss_of(logits.float(), labels[mine].to(accelerator.device)) * share
@@ -341,7 +359,8 @@ class Loop:
         mine = mine.clamp(max=n - 1)  # every process predicts equally many; the repeats are cut off below
         parts = []
         with merged(accelerator.unwrap_model(model)), self.autocast():
-            for rows in bar(mine.split(EVALUATION_BATCH), desc=progress, hidden=not (progress and accelerator.is_main_process)):
+            size = EVALUATION_BATCH.get(accelerator.device.type, _LARGE_BATCH)
+            for rows in bar(mine.split(size), desc=progress, hidden=not (progress and accelerator.is_main_process)):
                 parts.append(model(pixel_values=self.ready(pictures[rows])).logits.float())
         gathered = accelerator.gather(torch.cat(parts)).reshape(world, len(mine), -1)
         return gathered.transpose(0, 1).reshape(world * len(mine), -1)[:n].cpu().numpy()
@@ -361,19 +380,25 @@ def lr_factor(config: RunConfig, step: int, steps_per_epoch: int) -> float:
     return curve * (min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0)
 
 
-def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> torch.Tensor:
-    """The rows of one epoch in the order they are seen: int64, (n,). `balanced` draws n rows with replacement."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The rows of one epoch in the order they are seen, and a seed for the view of each: int64, (n,) both.
+
+    `balanced` draws n rows with replacement.
+    """
+    n, generator = len(targets), torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     if sampling == "balanced":
-        return torch.multinomial(torch.as_tensor(losses.balanced_weights(targets)), len(targets), replacement=True, generator=generator)
-    return torch.randperm(len(targets), generator=generator)
+        order = torch.multinomial(torch.as_tensor(losses.balanced_weights(targets)), n, replacement=True, generator=generator)
+    else:
+        order = torch.randperm(n, generator=generator)
+    return order, torch.randint(2**63 - 1, (n,), generator=generator)
 
 
 def make_optimizer(config: RunConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum 0.9."""
+    """AdamW, or SGD with momentum 0.9; on a GPU one kernel for all parameters, for at a batch of 4 it waits for the next launch."""
+    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": parameters[0].is_cuda}
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, momentum=0.9)
+        return torch.optim.AdamW(parameters, **options)
+    return torch.optim.SGD(parameters, **options, momentum=0.9)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:

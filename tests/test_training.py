@@ -54,15 +54,15 @@ def test_warmup_multiplies_the_schedule():
 
 def test_an_epoch_sees_every_row_once_in_an_order_that_seed_and_epoch_decide():
     targets = np.zeros(50, int)
-    orders = {(seed, epoch): epoch_order(targets, "uniform", seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)}
+    orders = {(seed, epoch): epoch_order(targets, "uniform", seed, epoch)[0].tolist() for seed in (0, 1) for epoch in (0, 1)}
     assert all(sorted(order) == list(range(50)) for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) == 4
-    assert epoch_order(targets, "uniform", 1, 1).tolist() == orders[1, 1]
+    assert epoch_order(targets, "uniform", 1, 1)[0].tolist() == orders[1, 1]
 
 
 def test_balanced_sampling_shows_the_rare_class_more_often():
     targets = np.array([0] * 90 + [1] * 10)
-    drawn = np.concatenate([targets[epoch_order(targets, "balanced", 0, epoch)] for epoch in range(20)])
+    drawn = np.concatenate([targets[epoch_order(targets, "balanced", 0, epoch)[0]] for epoch in range(20)])
     assert len(drawn) == 2000 and 0.4 < drawn.mean() < 0.6
 
 
@@ -121,7 +121,7 @@ def test_fit_equals_a_plain_loop(subset):
     losses, step = [], 0
     for epoch in range(3):
         total = 0.0
-        for rows in epoch_order(targets, "uniform", config.seed, epoch).split(4):
+        for rows in epoch_order(targets, "uniform", config.seed, epoch)[0].split(4):
             optimizer.param_groups[0]["lr"] = config.learning_rate * lr_factor(config, step, 3)
             logits = plain(x[rows]).logits
             if subset == "endo":

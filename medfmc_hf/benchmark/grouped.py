@@ -6,6 +6,7 @@ of 4 leaves idle; on a CPU it does not pay, because one run fills that.
 """
 
 import math
+import time
 from collections.abc import Sequence
 
 import torch
@@ -52,6 +53,7 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
         For each run what `Loop.fit` leaves; None if the network draws random
         numbers of its own (dropout), which a group cannot repeat.
     """
+    begin = time.perf_counter()
     with shared.lend(configs[0]) as loan:
         runs, model = [], None
         for config in configs:
@@ -65,7 +67,11 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
             runs.append(_Run(config, shared, accelerator, model, targets))
         if _is_random(model):
             return None
-        return _fit(model, runs, accelerator.device)
+        for run in runs:
+            run.views.warm()
+        _fit(model, runs)
+    cost, seconds = {"grouped": len(runs)}, (time.perf_counter() - begin) / len(runs)
+    return [training.Trained({name: value.detach() for name, value in run.values.items()}, run.history, seconds, cost) for run in runs]
 
 
 def _is_random(model: nn.Module) -> bool:
@@ -92,23 +98,22 @@ class _Run:
             store=shared.pictures,
             device=accelerator.device,
         )
-        self.generator = torch.Generator().manual_seed(config.seed * 1_000_003)
         self.steps = math.ceil(len(targets) / config.batch_size)
         self.history: list[dict] = []
         self._total = torch.zeros((), device=accelerator.device)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The rows and pictures of a step of the whole run; None when the run is over."""
+        """The rows and uint8 pictures of a step of the whole run; None when the run is over."""
         epoch, place = divmod(step, self.steps)
         if epoch >= self.config.epochs:
             return None
         if place == 0:
-            order = training.epoch_order(self.targets, self.config.sampling, self.config.seed, epoch)
-            self._batches = order.split(self.config.batch_size)
+            drawn = training.epoch_order(self.targets, self.config.sampling, self.config.seed, epoch)
+            self._batches = list(zip(*(part.split(self.config.batch_size) for part in drawn)))
             self._total.zero_()
         self.rate = self.config.learning_rate * training.lr_factor(self.config, step, self.steps)
-        rows = self._batches[place]
-        return rows, self.loop.ready(self.views.batch(rows, self.generator))
+        rows, seeds = self._batches[place]
+        return rows, self.views.batch(rows, seeds)
 
     def step(self, step: int, rows: torch.Tensor, loss: torch.Tensor) -> None:
         """Move this run's own values, after its gradients were made."""
@@ -128,9 +133,9 @@ class _Run:
             self.history.append({"epoch": epoch + 1, "loss": mean, "learning_rate": self.rate})
 
 
-def _fit(model: nn.Module, runs: list[_Run], device: torch.device) -> list[training.Trained]:
+def _fit(model: nn.Module, runs: list[_Run]) -> None:
     model.train()
-    size = runs[0].config.batch_size
+    size, loop = runs[0].config.batch_size, runs[0].loop
 
     def network(values: dict[str, torch.Tensor], pictures: torch.Tensor) -> torch.Tensor:
         return functional_call(model, values, (), {"pixel_values": pictures}).logits
@@ -141,14 +146,18 @@ def _fit(model: nn.Module, runs: list[_Run], device: torch.device) -> list[train
         if not drawn:
             break
         # A last batch of an epoch may be short: it is filled with blanks, whose logits no loss reads.
-        pictures = torch.stack([torch.cat([x, x.new_zeros(size - len(x), *x.shape[1:])]) for _, (_, x) in drawn])
+        pictures = loop.ready(torch.cat([_filled(x, size) for _, (_, x) in drawn])).unflatten(0, (len(drawn), size))
         stacked = {name: torch.stack([run.values[name] for run, _ in drawn]) for name in drawn[0][0].values}
-        with drawn[0][0].loop.autocast():
+        with loop.autocast():
             logits = vmap(network)(stacked, pictures)
         own = [run.loss_of(part[: len(rows)].float(), run.labels[rows]) for (run, (rows, _)), part in zip(drawn, logits)]
         torch.stack(own).sum().backward()
         for (run, (rows, _)), loss in zip(drawn, own):
             run.step(step, rows, loss)
         step += 1
-    cost = {"grouped": len(runs)}
-    return [training.Trained({name: value.detach() for name, value in run.values.items()}, run.history, cost) for run in runs]
+
+
+def _filled(pictures: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (b, C, h, w) as (size, 3, h, w), with blanks at the end."""
+    colour = pictures.expand(-1, 3, -1, -1)
+    return torch.cat([colour, colour.new_zeros(size - len(colour), *colour.shape[1:])])

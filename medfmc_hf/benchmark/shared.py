@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..data import loading, pixels, processing
-from ..models import adapt, backbones
+from ..models import adapt, backbones, class_token
 from ..models.anatomy import head_names
 from ..runs import RunConfig, identity
 from ..subsets import ConfigName, Subset, subset_of
@@ -138,6 +138,7 @@ class Shared:
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # frees the old one first
             model = backbones.load_backbone(config.model, subset, revision=config.revision, image_size=config.image_size)
+            class_token.spare_last_block(model)
             self._backbone = key, model
         model = self._backbone[1]
         try:

@@ -207,9 +207,10 @@ class KeptViews:
     def __init__(self, kept: Kept, views: int) -> None:
         self._kept, self._views = kept, views
 
-    def batch(self, indices: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
         """The trunk's outputs for one of the views of each row."""
         rows = np.asarray(indices, np.int64) * self._views
         if self._views > 1:
-            rows = rows + [int(torch.randint(self._views, (1,), generator=generator)) for _ in rows]
+            generators = [torch.Generator().manual_seed(seed) for seed in np.asarray(seeds, np.int64).tolist()]
+            rows = rows + [int(torch.randint(self._views, (1,), generator=generator)) for generator in generators]
         return self._kept[rows]

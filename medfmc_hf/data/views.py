@@ -20,21 +20,32 @@ if TYPE_CHECKING:
     import datasets
 
 PICTURE_BUDGET = 4 << 30  # bytes of decoded training pictures kept in memory unless the caller says otherwise
+GPU_SHARE = 4  # on a GPU, a fourth of its memory: decoding again costs it far more than a processor
 
 
 class PictureStore:
     """Decoded pictures in memory, shared by all runs of a process; beyond the budget the least recently used are dropped.
 
     Args:
-        budget_bytes: how much may be kept, on all devices together.
+        budget_bytes: how much may be kept, on all devices together; None for `PICTURE_BUDGET`, or a fourth of a GPU's memory if that is more.
     """
 
-    def __init__(self, budget_bytes: int = PICTURE_BUDGET) -> None:
-        self.budget_bytes = budget_bytes
+    def __init__(self, budget_bytes: int | None = None) -> None:
+        self.budget_bytes = default_budget() if budget_bytes is None else budget_bytes
         self.bytes = 0
         self._kept: OrderedDict[tuple, torch.Tensor] = OrderedDict()
         self._lock = threading.Lock()
         self._told = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more picture would push another out."""
+        with self._lock:
+            return bool(self._kept) and self.bytes + self.bytes // len(self._kept) > self.budget_bytes
+
+    def __contains__(self, key: tuple) -> bool:
+        with self._lock:
+            return key in self._kept
 
     def get(self, key: tuple, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What is kept under `key`, or else what `make` gives, which is then kept."""
@@ -55,6 +66,13 @@ class PictureStore:
                     budget = f"{self.budget_bytes / 2**30:.1f} GiB"
                     say(f"the decoded training pictures exceed {budget}; some are decoded again when they are needed.")
         return tensor
+
+
+def default_budget() -> int:
+    """Bytes of decoded pictures that a process keeps."""
+    if not torch.cuda.is_available():
+        return PICTURE_BUDGET
+    return max(PICTURE_BUDGET, torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory // GPU_SHARE)
 
 
 class TrainingPixels:
@@ -78,7 +96,7 @@ class TrainingPixels:
         *,
         augmentation: Literal["crop-flip", "fixed-views", "none"] = "crop-flip",
         views: int = 4,
-        budget_bytes: int = PICTURE_BUDGET,
+        budget_bytes: int | None = None,
         store: PictureStore | None = None,
         device: torch.device | str | None = None,
     ) -> None:
@@ -101,23 +119,25 @@ class TrainingPixels:
         return self._pictures.identities
 
     def warm(self, progress: str = "training pictures") -> None:
-        """Decode every picture now, on several threads, so that the first epoch does not wait."""
-        rows = list(self._pictures.distinct().values())
+        """Decode now, on several threads, what the store has room for, so that the first epoch does not wait."""
         make = self._picture if self.augmentation == "crop-flip" else self._fixed
-        for _ in bar(in_order(make, rows), total=len(rows), desc=progress, unit="picture"):
+        rows = [row for row in self._pictures.distinct().values() if self._key(row) not in self.store]
+        for _ in bar(in_order(lambda row: self.store.is_full or make(row), rows), total=len(rows), desc=progress, unit="picture"):
             pass
 
-    def batch(self, indices: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
         """Views of some rows.
 
         Args:
             indices: row numbers; a row may come more than once.
-            generator: CPU generator of all draws, which are made in the order of `indices`.
+            seeds: of the draws of each view, 0 to 2^63 - 1: a view depends on its picture and its seed, whatever else is in the batch, so
+                that several processes may share one.
 
         Returns:
             uint8, (B, C, height, width) on the device; C is 1 where all pictures are grey, else 3.
         """
-        views = [self._view(row, generator) for row in np.asarray(indices, np.int64).tolist()]
+        rows, seeds = np.asarray(indices, np.int64).tolist(), np.asarray(seeds, np.int64).tolist()
+        views = [self._view(row, torch.Generator().manual_seed(seed)) for row, seed in zip(rows, seeds, strict=True)]
         channels = max((view.shape[0] for view in views), default=1)
         if not views:
             return torch.empty(0, channels, self.processing.height, self.processing.width, dtype=torch.uint8, device=self.device)
@@ -145,17 +165,21 @@ class TrainingPixels:
         def make() -> torch.Tensor:
             return channels_first(decode(self._pictures.source(row))).to(self.device)
 
-        return self.store.get((self._pictures.identities[row], self.device), make)
+        return self.store.get(self._key(row)[:2], make)
 
     def _fixed(self, row: int) -> torch.Tensor:
         """All the fixed views of a row: uint8, (views, C, height, width)."""
-        name = self._pictures.identities[row]
 
         def make() -> torch.Tensor:
             if self.augmentation == "none":
                 return process(decode(self._pictures.source(row)), self.processing)[None].to(self.device)
-            generator = torch.Generator().manual_seed(int.from_bytes(name[:7], "big"))
+            generator = torch.Generator().manual_seed(int.from_bytes(self._pictures.identities[row][:7], "big"))
             picture = self._picture(row)
             return torch.stack([crop_flip(picture, self.processing, generator) for _ in range(self.views)])
 
-        return self.store.get((name, self.device, self.processing.geometry, self.augmentation, self.views), make)
+        return self.store.get(self._key(row), make)
+
+    def _key(self, row: int) -> tuple:
+        """Under which the store keeps what views of a row are made from."""
+        whole = (self._pictures.identities[row], self.device)
+        return whole if self.augmentation == "crop-flip" else (*whole, self.processing.geometry, self.augmentation, self.views)

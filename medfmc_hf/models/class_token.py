@@ -1,0 +1,50 @@
+"""Spares the last block work that nobody reads: where the logits come from the class token alone, the others skip its MLP."""
+
+import torch
+from torch import nn
+
+from .anatomy import anatomy_of, attention_output, dense_layers, has_class_token, inside_mlp
+
+
+@torch.no_grad()
+def spare_last_block(model: nn.Module) -> bool:
+    """Let only the class token through what follows the attention of the last block, if the logits stay what they are.
+
+    After that attention every layer treats each token by itself, so where the head reads the class token alone, the other tokens'
+    way through the output projection and the MLP changes nothing: some 6 % of a ViT of 12 blocks. Their hidden states after the last
+    block are then not those of the pretrained model. Whether a head reads other tokens (a mean of patches, an attention
+    pool) is its author's choice, so it is tried on a random picture.
+
+    Args:
+        model: a classifier without adapters; changed in place. Adapters may be put in and taken out afterwards.
+
+    Returns:
+        Whether it was done.
+    """
+    anatomy = anatomy_of(model)
+    if anatomy.family != "tokens" or not has_class_token(model):
+        return False
+    last = anatomy.blocks[-1]
+    within_mlp = set(inside_mlp(model, anatomy))
+    output = f"{last}.{attention_output(model.get_submodule(last))}"
+    names = [name for name in dense_layers(model, last) if name in within_mlp or name == output]
+    device, side = next(model.parameters()).device, model.origin.image_size
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+    training = model.training
+    model.eval()
+    whole = model(pixel_values=picture).logits
+    hooks = [model.get_submodule(name).register_forward_pre_hook(_class_token_alone) for name in names]
+    try:
+        exact = torch.allclose(whole, model(pixel_values=picture).logits, rtol=1e-4, atol=1e-5)
+    except (RuntimeError, ValueError, IndexError):  # a block that is put together in another way
+        exact = False
+    if not exact:
+        for hook in hooks:
+            hook.remove()
+    model.train(training)
+    return exact
+
+
+def _class_token_alone(layer: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+    """(B, tokens, dim) to (B, 1, dim): the residual connection spreads the result over all tokens again."""
+    return (inputs[0][:, :1], *inputs[1:])
