@@ -83,7 +83,8 @@ class Bench:
         from medfmc_hf.subsets import subset_of
 
         accelerator = training.make_accelerator(config)
-        return training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch())
+        dtype = "bfloat16" if config.dtype == "auto" else config.dtype
+        return training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch(), dtype)
 
     def row(self, what: str, floor: str = "", ours: str = "", ratio: str = "", goal: str = "") -> None:
         print(f"| {'OPEN, a toy: ' * self.toy}{what} | {floor} | {ours} | {ratio} | {goal} |", flush=True)

@@ -20,7 +20,7 @@ _GROUPS = {
     "which model and method": ("model", "revision", "method", "method_options", "image_size"),
     "how to train": (
         "epochs", "batch_size", "learning_rate", "weight_decay", "optimizer", "schedule", "final_lr_fraction", "warmup_epochs",
-        "gradient_clip", "augmentation", "loss", "sampling", "select", "dtype",
+        "gradient_clip", "augmentation", "loss", "sampling", "select", "dtype", "compile",
     ),
     "what to predict": ("predict_challenge",),
 }  # fmt: skip

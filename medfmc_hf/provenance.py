@@ -56,16 +56,22 @@ def machine(accelerator) -> dict:
     """Device, processes and the process's peak memory in bytes (of the GPU where there is one, else resident)."""
     import torch
 
-    if accelerator.device.type == "cuda":
-        name, peak = torch.cuda.get_device_name(accelerator.device), torch.cuda.max_memory_allocated(accelerator.device)
-    else:
-        name, peak = platform.processor() or platform.machine(), _peak_resident()
+    on_gpu = accelerator.device.type == "cuda"
+    peak = torch.cuda.max_memory_allocated(accelerator.device) if on_gpu else _peak_resident()
     return {
-        "device": f"{accelerator.device.type}: {name}",
+        "device": device_name(accelerator.device),
         "threads": torch.get_num_threads(),
         "processes": accelerator.num_processes,
         "peak_memory_bytes": peak,
     }
+
+
+def device_name(device) -> str:
+    """Kind and name of a device, such as `cuda: NVIDIA H100 80GB HBM3`."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return f"{device.type}: {name}"
 
 
 def _peak_resident() -> int | None:

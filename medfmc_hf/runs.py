@@ -53,6 +53,7 @@ class RunConfig:
         sampling: `uniform`, or `balanced` to draw rows inversely to how frequent their rarest class is.
         select: `last` (fixed epochs) or `best` (the epoch with the best validation score).
         dtype: `float32`, `bfloat16` (autocast) or `auto` (the faster of the two on this device, by a probe).
+        compile: `off`, `on` (the blocks run through torch.compile) or `auto` (on where it pays on this device, by a probe).
         predict_challenge: also predict the pictures of the subset's `-challenge` config, for a submission.
     """
 
@@ -79,11 +80,12 @@ class RunConfig:
     sampling: Literal["uniform", "balanced"] = "uniform"
     select: Literal["last", "best"] = "last"
     dtype: Literal["float32", "bfloat16", "auto"] = "float32"
+    compile: Literal["off", "on", "auto"] = "off"
     predict_challenge: bool = False
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
-        for name in ("protocol", "optimizer", "schedule", "augmentation", "sampling", "select", "dtype"):
+        for name in ("protocol", "optimizer", "schedule", "augmentation", "sampling", "select", "dtype", "compile"):
             allowed = get_args(hints[name])
             if getattr(self, name) not in allowed:
                 raise MedfmcError(f"{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")

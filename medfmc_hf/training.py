@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from . import precision, provenance, scoring
+from . import compiling, provenance, scoring
 from .benchmark import trunk
 from .benchmark.kept import Kept
 from .benchmark.shared import Loan, Shared
@@ -125,6 +125,7 @@ def train(
         loop = Loop(config, subset, shared.processing(config), accelerator, watch)
 
     with shared.lend(config) as loan:
+        loop.dtype = shared.dtype(config, loan.backbone, accelerator.device)
         work = by_gradient if adapt.method_of(config.method).kind == "gradient" else by_features
         logits, history = work(loop, loan, shared, scored, targets, trained)
         predictions = {
@@ -142,7 +143,7 @@ def train(
             history=history,
             cost=provenance.parameters(model)
             | provenance.machine(accelerator)
-            | {"precision": loop.dtype}
+            | {"precision": loop.dtype, "compiled": loop.compiled}
             | (trained.cost if trained else {}),
             versions=provenance.versions(),
             finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -195,11 +196,36 @@ def by_gradient(
     if isinstance(views, pixels.TrainingPixels):
         with watch("data"):
             views.warm()
-    history = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
-    logits = {} if loop.best_logits is None else {"validation": loop.best_logits}
-    with watch("test"):
-        logits |= {name: loop.predict(network, part, f"{name} pictures") for name, part in store.items() if name not in logits}
+    blocks = adapt.blocks_of(model)[getattr(network, "length", 0) :]
+    with watch("start"):
+        loop.compiled = compile_pays(loop, network, blocks, views, len(targets["train"]), shared)
+    with compiling.compiled(blocks) if loop.compiled else nullcontext():
+        history = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
+        logits = {} if loop.best_logits is None else {"validation": loop.best_logits}
+        with watch("test"):
+            logits |= {name: loop.predict(network, part, f"{name} pictures") for name, part in store.items() if name not in logits}
     return logits, history
+
+
+def compile_pays(loop: "Loop", network: torch.nn.Module, blocks: list, views, rows: int, shared: Shared) -> bool:
+    """Whether the blocks are to be compiled: as the config says, or by a probe with a step of training that changes nothing."""
+    config, device = loop.config, loop.accelerator.device
+    if config.compile != "auto":
+        return config.compile == "on"
+    if device.type == "cpu" or loop.accelerator.num_processes > 1 or not blocks:
+        return False
+    batch = loop.ready(views.batch(range(min(rows, config.batch_size)), range(min(rows, config.batch_size))))
+    trained = [p for p in network.parameters() if p.requires_grad]
+
+    def step() -> None:
+        with loop.autocast():
+            logits = network.eval()(pixel_values=batch).logits
+        gradients = torch.autograd.grad(logits.float().sum(), trained, allow_unused=True)
+        next(g for g in gradients if g is not None).sum().item()  # waits for a GPU
+
+    key = ("compile", config.model, config.revision, config.image_size, config.method, repr(config.method_options), loop.dtype, len(batch))
+    steps = math.ceil(rows / config.batch_size) * config.epochs
+    return compiling.pays(blocks, step, steps, lambda probe: shared.once(key, probe))
 
 
 def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
@@ -261,17 +287,9 @@ class Loop:
     process: processing.Processing
     accelerator: Accelerator
     watch: Stopwatch
+    dtype: str = "float32"  # or `bfloat16`, what `auto` came to
+    compiled: bool = False  # whether the blocks of the network are
     best_logits: np.ndarray | None = None  # of the validation pictures, at the epoch that was put back
-
-    @property
-    def cost(self) -> dict[str, str]:
-        """What the record says of the loop."""
-        return {"precision": self.dtype}
-
-    @property
-    def dtype(self) -> str:
-        """`float32` or `bfloat16`, what `auto` came to."""
-        return precision.resolve(self.config.dtype, self.accelerator.device)
 
     def autocast(self) -> torch.autocast:
         """The precision of the network; the loss is float32."""

@@ -87,6 +87,7 @@ class _Run:
     def __init__(self, config: RunConfig, shared: Shared, accelerator, model: nn.Module, targets) -> None:
         self.config, self.targets = config, targets
         self.loop = training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch())
+        self.loop.dtype = shared.dtype(config, model, accelerator.device)
         self.values = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = training.make_optimizer(config, list(self.values.values()))
         self.loss_of = losses.LOSSES[config.loss](self.loop.subset.task, targets)

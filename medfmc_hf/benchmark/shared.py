@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from .. import precision, provenance
 from ..data import loading, pixels, processing
 from ..models import adapt, backbones, class_token
 from ..models.anatomy import head_names
@@ -83,6 +84,15 @@ class Shared:
     def identity(self, config: RunConfig) -> str:
         """What makes a run the same as another, see `medfmc_hf.runs.identity`."""
         return identity(config, self.data_fingerprint(config.dataset_config), self.backbone_fingerprint(config))
+
+    def dtype(self, config: RunConfig, network: nn.Module, device: torch.device) -> str:
+        """`float32` or `bfloat16`: what the config says, or what its `auto` comes to for this backbone on this device."""
+        if config.dtype != "auto":
+            return config.dtype
+        process = self.processing(config)
+        side = process.height, process.width
+        key = self.backbone_fingerprint(config), provenance.device_name(device)
+        return self.once(("dtype", side, *key), lambda: precision.chosen(network.to(device), side, device, self.root / "precision", key))
 
     def processing(self, config: RunConfig) -> processing.Processing:
         """How the backbone of a run wants its pictures."""

@@ -147,6 +147,7 @@ def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerato
         splits |= own
     loop = training.Loop(config, None, shared.processing(config), accelerator, training.Stopwatch())
     with shared.lend(config) as loan:
+        loop.dtype = shared.dtype(config, loan.backbone, accelerator.device)
         training.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
 
 

@@ -27,7 +27,8 @@ class PictureStore:
     """Decoded pictures in memory, shared by all runs of a process; beyond the budget the least recently used are dropped.
 
     Args:
-        budget_bytes: how much may be kept, on all devices together; None for `PICTURE_BUDGET`, or a fourth of a GPU's memory if that is more.
+        budget_bytes: how much may be kept, on all devices together; None for `PICTURE_BUDGET`, or a fourth of a GPU's memory if that is
+            more.
     """
 
     def __init__(self, budget_bytes: int | None = None) -> None:

@@ -21,7 +21,20 @@ from .backbones import Origin, draw_head, load_backbone
 from .inject import probe
 from .methods import METHODS, Method, all_options, method_of, resolve
 
-__all__ = ["METHODS", "Method", "adapt", "after_step", "all_options", "load", "method_of", "reset_head", "resolve", "save", "strip"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "adapt",
+    "after_step",
+    "all_options",
+    "blocks_of",
+    "load",
+    "method_of",
+    "reset_head",
+    "resolve",
+    "save",
+    "strip",
+]
 
 WEIGHTS, ORIGIN = "trained.safetensors", "backbone.json"
 
@@ -68,6 +81,12 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
         if not any(p.requires_grad for p in model.get_submodule(name).parameters()):
             raise MedfmcError(f"the head {name} would stay frozen with {method} and these options.")
     return adapted
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The residual blocks of an adapted model in order, each with what the method put around it."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    return [base.get_submodule(name) for name in anatomy_of(base).blocks]
 
 
 def after_step(model: nn.Module, step: int) -> None:
