@@ -4,6 +4,10 @@
 `benchmark/`: `shared.py`, `kept.py` and `trunk.py`.
 """
 
+from . import libraries  # noqa: F401 - first, for it knows how to import them fast
+
+# isort: split
+
 import math
 import os
 import shutil

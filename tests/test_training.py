@@ -260,3 +260,13 @@ def test_a_mistake_in_the_recipe_is_one_line(tmp_path):
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert str(tmp_path / "none") in done.stderr
+
+
+# --- the libraries ---
+
+
+@pytest.mark.parametrize("state", ["enable", "disable"])
+def test_libraries_are_set_aside_and_the_collector_is_as_it_was(state):
+    code = f"import gc; gc.{state}(); import medfmc_hf.training; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
+    came = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert came == [str(state == "enable"), "True"]

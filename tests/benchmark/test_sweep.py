@@ -16,12 +16,12 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from medfmc_hf import training
 from medfmc_hf.benchmark import sweep as sweep_module
-from medfmc_hf.benchmark.grid import Grid
+from medfmc_hf.benchmark.grid import Grid, read_grid
 from medfmc_hf.benchmark.plan import plan
 from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.benchmark.sweep import sweep
 from medfmc_hf.data.pixels import decodes
-from medfmc_hf.runs import RunConfig, RunRecord, find_runs
+from medfmc_hf.runs import RunConfig, RunRecord, find_runs, load_predictions
 from medfmc_hf.training import train
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "benchmark.py"
@@ -222,12 +222,21 @@ def test_two_processes_leave_what_one_does(grid_file, through, sample_build, env
     assert done.stdout.count("4 of 4 done") == 1
 
 
-def test_two_processes_on_one_run_at_a_time(grid_file, sample_build, environment, tmp_path):
-    argv = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs", "--together", processes=2)
+def test_two_processes_on_one_run_train_it_as_one_does(tiny_backbone, sample_build, environment, cache, tmp_path):
+    """To rounding: they see the same views of the same pictures, half of each batch each."""
+    grid = tmp_path / "grid.yaml"
+    grid.write_text(yaml.safe_dump(GRID | {"backbones": [str(tiny_backbone)], "methods": ["linear", "vpt"]}))
+    argv = command(grid, sample_build, cache, tmp_path / "two", "--together", processes=2)
     done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    records = [record for _, record in find_runs(tmp_path / "runs")]
-    assert len(records) == 4 and all(record.status == "finished" and record.cost["processes"] == 2 for record in records)
+    shared = Shared(sample_build, cache=cache)
+    sweep(plan(read_grid(grid).configs(), shared, tmp_path / "one"), shared, tmp_path / "one")
+    runs = [dict(find_runs(tmp_path / name)) for name in ("one", "two")]
+    assert len(runs[0]) == len(runs[1]) == 4
+    for (alone, own), (together, record) in zip(*(sorted(part.items()) for part in runs)):
+        assert alone.name == together.name and record.status == "finished" and record.cost["processes"] == 2
+        np.testing.assert_allclose(load_predictions(together).logits, load_predictions(alone).logits, atol=1e-3)
+        assert [epoch["loss"] for epoch in record.history] == pytest.approx([epoch["loss"] for epoch in own.history], rel=1e-4)
 
 
 def test_a_sweep_killed_again_and_again_ends_as_one_that_ran_through(grid_file, through, sample_build, environment, tmp_path):
