@@ -12,13 +12,14 @@ from .. import training
 from ..data.pixel_store import PixelStore
 from ..data.pixels import decode
 from ..data.rows import PictureRows
+from ..data.views import VIEWS
 from ..errors import MedfmcError
-from ..models import adapt
+from ..models import adapt, frozen
 from ..progress import bar
 from ..runs import RunConfig, RunRecord, identity, run_folder
 from ..subsets import subset_of
-from . import grouped
-from .shared import Shared
+from . import grouped, trunk
+from .shared import Loan, Shared
 
 STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # a training step in forward passes, as benchmarks/ measures them
 _OTHER_STEP = 2.2  # every method that reaches back to the first block with few parameters
@@ -136,18 +137,52 @@ def estimate(cells: Sequence[Cell], shared: Shared) -> Estimate:
         shared: the data and the caches.
     """
     compute, disk, forward = 0.0, 0, {}
+    sizes: dict[tuple, tuple[int, str, int]] = {}
+    kept: dict[tuple, tuple[int, set]] = {}  # what a store of features or trunk outputs will hold: bytes of one, and which
     for cell in cells:
         config = cell.config
-        key = config.model, config.revision, config.image_size, config.dtype
-        with shared.lend(config) as loan:
-            if key not in forward:
-                forward[key] = _forward_seconds(loan.backbone, shared, config)
-            if adapt.method_of(config.method).kind == "gradient":
-                training.adapted(loan, config, len(shared.splits(config.dataset_config)["train"]))
-                disk += sum(4 * p.numel() for p in loan.adapted.parameters() if p.requires_grad)
-        compute += cell.work * forward[key]
+        backbone = config.model, config.revision, config.image_size, config.dtype
+        setting = *backbone, config.subset, config.method, repr(config.method_options)
+        if backbone not in forward or setting not in sizes:
+            with shared.lend(config) as loan:
+                if backbone not in forward:
+                    forward[backbone] = _forward_seconds(loan.backbone, shared, config)
+                sizes[setting] = _sizes(loan, shared, config)
+        adapter_bytes, what, row_bytes = sizes[setting]
+        disk += adapter_bytes
+        compute += cell.work * forward[backbone]
+        if row_bytes:
+            store = *backbone, config.subset, what
+            kept[store] = row_bytes, kept.get(store, (0, set()))[1] | _kept_rows(config, shared)
     decode_seconds, pixel_bytes = _pictures(cells, shared)
-    return Estimate(decode_seconds, compute, disk + pixel_bytes)
+    return Estimate(decode_seconds, compute, disk + pixel_bytes + sum(size * len(rows) for size, rows in kept.values()))
+
+
+def _sizes(loan: Loan, shared: Shared, config: RunConfig) -> tuple[int, str, int]:
+    """Bytes of a run's weights; what is kept on disk of each picture, `features` or a trunk of some length; and bytes of that."""
+    process = shared.processing(config)
+    blank = torch.zeros(1, 3, process.height, process.width, device=next(loan.backbone.parameters()).device)
+    if adapt.method_of(config.method).kind == "frozen":
+        return 0, "features", frozen.features(loan.backbone, [blank]).nbytes
+    model = training.adapted(loan, config, len(shared.splits(config.dataset_config)["train"]))
+    weights = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
+    network = trunk.cut(model, process)
+    if network is model:
+        return weights, "", 0
+    return weights, f"trunk{network.length}", 4 * network.trunk(blank).numel()
+
+
+def _kept_rows(config: RunConfig, shared: Shared) -> set[tuple]:
+    """Which pictures, and which of their fixed views, go through a frozen part of the backbone once."""
+    rows = set()
+    for name, split in training.scored_splits(config, shared).values():
+        rows |= {(image, "whole") for image in shared.splits(name)[split]["image_id"]}
+    support = shared.splits(config.dataset_config)["train"]["image_id"]
+    if config.augmentation == "fixed-views" and adapt.method_of(config.method).kind == "gradient":
+        rows |= {(image, view) for image in support for view in range(VIEWS)}
+    elif config.augmentation == "none" or adapt.method_of(config.method).kind == "frozen":
+        rows |= {(image, "whole") for image in support}
+    return rows
 
 
 def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfig) -> float:

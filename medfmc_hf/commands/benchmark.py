@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             print(line)
         print(f"time: about {duration(cost.decode_seconds + cost.compute_seconds)} in one process on this machine,")
         print(f"      {duration(cost.decode_seconds)} of it to decode pictures (forward passes and decoding probed now)")
-        print(f"disk: about {cost.disk_bytes / 1e9:.2f} GB for pixels and adapters")
+        print(f"disk: about {cost.disk_bytes / 1e9:.2f} GB for pixels, kept features and adapters")
         for cell in problems:
             print(f"cannot start {cell.config.dataset_config} {cell.config.method}: {cell.problem}")
         return 1 if problems else 0

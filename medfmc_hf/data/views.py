@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import datasets
 
 PICTURE_BUDGET = 4 << 30  # bytes of decoded training pictures kept in memory unless the caller says otherwise
+VIEWS = 4  # fixed views of a picture
 GPU_SHARE = 4  # on a GPU, a fourth of its memory: decoding again costs it far more than a processor
 
 
@@ -96,7 +97,7 @@ class TrainingPixels:
         processing: Processing,
         *,
         augmentation: Literal["crop-flip", "fixed-views", "none"] = "crop-flip",
-        views: int = 4,
+        views: int = VIEWS,
         budget_bytes: int | None = None,
         store: PictureStore | None = None,
         device: torch.device | str | None = None,

@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from medfmc_hf import training
 from medfmc_hf.benchmark import sweep as sweep_module
 from medfmc_hf.benchmark.grid import Grid, read_grid
-from medfmc_hf.benchmark.plan import plan
+from medfmc_hf.benchmark.plan import estimate, plan
 from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.benchmark.sweep import sweep
 from medfmc_hf.data.pixels import decodes
@@ -318,6 +318,27 @@ def test_the_plan_puts_the_costliest_unit_first_and_keeps_sharers_together(sampl
         units[cell.unit] = units.get(cell.unit, 0) + cell.work
     assert list(units.values()) == sorted(units.values(), reverse=True)
     assert len(units) == 9 and [cell.unit for cell in cells] == sorted((cell.unit for cell in cells), key=list(units).index)
+
+
+def test_the_estimate_of_disk_is_what_a_sweep_then_takes(sample_build, tiny_backbone, tmp_path):
+    shared = Shared(sample_build, cache=tmp_path / "cache")
+    methods = [
+        "linear",
+        "knn",
+        {"method": "partial", "augmentation": "fixed-views"},
+        {"method": "linear-sgd", "augmentation": "none"},
+        "vpt",
+    ]
+    cells = plan(grid_of(tiny_backbone, methods).configs(), shared, tmp_path / "runs")
+    expected = estimate(cells, shared).disk_bytes
+    assert sweep(cells, shared, tmp_path / "runs").count("finished") == len(cells) == 10
+    stored = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("pixels.bin"))
+    weights = sum(path.stat().st_size for path in (tmp_path / "runs").rglob("*.safetensors"))
+    assert stored < expected < 1.1 * (stored + weights)
+    assert {path.parent.name.split("-")[1].rstrip("0123456789") for path in (tmp_path / "cache").rglob("pixels.bin")} >= {
+        "features",
+        "trunk",
+    }
 
 
 def test_a_claimed_unit_is_left_to_its_holder(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
