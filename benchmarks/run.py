@@ -54,8 +54,8 @@ def main() -> None:
             text += f"\nThis stopped with status {done.returncode}.\n"
         print(text, flush=True)
         parts.append(text)
-    if args.write:
-        (HERE / "RESULTS.md").write_text("\n".join(parts), encoding="utf-8")
+        if args.write:  # now, for the rest may be stopped
+            (HERE / "RESULTS.md").write_text("\n".join(parts), encoding="utf-8")
     raise SystemExit(1 if failed else 0)
 
 
