@@ -29,7 +29,12 @@ def can_group(config: RunConfig) -> bool:
     AdaLoRA changes its ranks on the way, and a trunk is shared in another way; dropout is looked for in the network itself.
     """
     gradient = adapt.method_of(config.method).kind == "gradient"
-    return gradient and config.select == "last" and config.method not in ("adalora", "partial", "linear-sgd")
+    return gradient and config.select == "last" and config.method != "adalora" and not has_trunk(config)
+
+
+def has_trunk(config: RunConfig) -> bool:
+    """Whether runs like this one train the end of the backbone alone, and share what goes before."""
+    return config.method in ("partial", "linear-sgd") or bool(config.method_options.get("blocks"))
 
 
 def group_key(config: RunConfig) -> tuple:

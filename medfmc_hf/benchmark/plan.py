@@ -23,7 +23,6 @@ from .shared import Loan, Shared
 
 STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # a training step in forward passes, as benchmarks/ measures them
 _OTHER_STEP = 2.2  # every method that reaches back to the first block with few parameters
-_TRUNK = ("partial", "linear-sgd")  # methods that go through their trunk once a picture
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,10 @@ def _cell(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) ->
         seen[unit] |= new
         return Cell(config, run_id, folder, unit, float(len(new)))
     validation = len(shared.splits(config.dataset_config)["validation"]) if config.select == "best" else 0
-    step = STEP.get(config.method, _OTHER_STEP)
+    has_trunk = grouped.has_trunk(config)
+    step = STEP.get(config.method, STEP["partial"] if has_trunk else _OTHER_STEP)
     unit = run_id
-    if config.method in _TRUNK:
+    if has_trunk:
         options = sorted(adapt.all_options(config.method, config.method_options).items())
         unit = (
             f"trunk-{shared.backbone_fingerprint(config)[:16]}-{config.image_size}-{config.dtype}-{config.subset}-{config.method}{options}"

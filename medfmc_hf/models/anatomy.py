@@ -219,7 +219,7 @@ def _unfold(name: str, part: nn.Module) -> list[str]:
 def _is_list_of_alike(part: nn.Module) -> bool:
     if not isinstance(part, (nn.ModuleList, nn.Sequential)) or len(part) == 0:
         return False
-    kinds = {type(element) for element in part}
+    kinds = {type(getattr(element, "base_layer", element)) for element in part}  # PEFT may have wrapped some of them
     return len(kinds) == 1 and all(any(True for _ in element.children()) for element in part)
 
 

@@ -82,13 +82,13 @@ _TARGETS = {
 
 
 def _peft_options(config_cls: type[peft.PeftConfig], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a PEFT config that a user may choose, with their defaults, ours in place of PEFT's."""
+    """The fields of a PEFT config that a user may choose, with their defaults, ours in place of PEFT's; and `blocks`, the last so many."""
     defaults = {
         f.name: f.default if f.default is not dataclasses.MISSING else f.default_factory()
         for f in dataclasses.fields(config_cls)
         if f.name not in _BOOKKEEPING and f.init
     }
-    return {**defaults, **own}
+    return {**defaults, **own, "blocks": None}
 
 
 def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value") -> Build:
@@ -97,11 +97,16 @@ def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value"
 
     def build(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
         options = dict(options)
-        chosen = options.pop("targets", targets)
+        chosen, last = options.pop("targets", targets), _last_blocks(anatomy, options.pop("blocks", None))
+        if last and options.get("target_modules") is not None:
+            raise MedfmcError("blocks and target_modules both say where; give one of them.")
+        if last and chosen is None:  # prompts and bottlenecks name blocks themselves
+            options["target_modules"] = list(last)
         if options.get("target_modules") is None and chosen is not None:
             if chosen not in _TARGETS:
                 raise MedfmcError(f"targets is one of {', '.join(_TARGETS)}; got {chosen!r}. For modules by name give target_modules.")
-            options["target_modules"] = _TARGETS[chosen](model, anatomy)
+            names = _TARGETS[chosen](model, anatomy)
+            options["target_modules"] = [name for name in names if not last or name.startswith(tuple(f"{block}." for block in last))]
             _ = [model.get_submodule(name) for name in options["target_modules"]]  # PEFT passes over names that are not there
         if not options.get("modules_to_save"):
             options["modules_to_save"] = list(anatomy.heads)
@@ -111,6 +116,15 @@ def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value"
         return inject(model, lambda: config_cls(**options))
 
     return build
+
+
+def _last_blocks(anatomy: Anatomy, count: int | None) -> tuple[str, ...]:
+    """The names of the last blocks; none where `count` is None."""
+    if count is None:
+        return ()
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(anatomy.blocks):
+        raise MedfmcError(f"blocks is a whole number from 1 to {len(anatomy.blocks)} for this backbone; got {count!r}.")
+    return anatomy.blocks[-count:]
 
 
 def _ends_mlp(model: nn.Module, anatomy: Anatomy, name: str) -> bool:
@@ -132,11 +146,8 @@ def _full(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.
 
 
 def _partial(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
-    count = options["blocks"]
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(anatomy.blocks):
-        raise MedfmcError(f"blocks is a whole number from 1 to {len(anatomy.blocks)} for this backbone; got {count!r}.")
     names = [name for name, _ in model.named_parameters()]
-    first = next(i for i, name in enumerate(names) if name.startswith(f"{anatomy.blocks[-count]}."))
+    first = next(i for i, name in enumerate(names) if name.startswith(f"{_last_blocks(anatomy, options['blocks'])[0]}."))
     for name in names[first:]:  # parameters are named in the order of the network, so this takes the norm after the blocks along
         model.get_parameter(name).requires_grad_(True)
     return model

@@ -53,9 +53,9 @@ def test_methods_that_reach_the_first_block_have_no_trunk(method, tmp_path):
     assert trunk.cut(adapted, PROCESS) is adapted
 
 
-def test_lora_of_the_last_block_has_a_trunk(tmp_path):
-    options = {"target_modules": r".*layers\.2\..*(q_proj|v_proj)", "lora_dropout": 0.0}
-    adapted = adapt.adapt(backbone("ViT", tmp_path), "lora", options).eval()
+@pytest.mark.parametrize("method", ["lora", "vpt", "adaptformer"])
+def test_adapters_of_the_last_block_have_a_trunk(method, tmp_path):
+    adapted = adapt.adapt(backbone("ViT", tmp_path), method, {"blocks": 1}).eval()
     network, pictures = trunk.cut(adapted, PROCESS), torch.randn(2, 3, 56, 56)
     assert network.length == 2
     torch.testing.assert_close(network(network.trunk(pictures)).logits, adapted(pixel_values=pictures).logits)

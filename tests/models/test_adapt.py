@@ -104,6 +104,17 @@ def test_what_trains(folders):
         assert len([n for n in trained("lora", targets=choice) if "lora_A" in n]) == 2 * layers
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "loha", "vpt", "vpt-shallow", "adaptformer", "houlsby"])
+def test_the_last_blocks_alone_can_be_adapted(folders, method):
+    model = adapt.adapt(load(folders), method, {"blocks": 1})
+    names = [n for n, p in model.named_parameters() if p.requires_grad and "classifier" not in n]
+    assert names and all(".layers.1." in n for n in names)
+    with pytest.raises(MedfmcError, match="from 1 to 2"):
+        adapt.adapt(load(folders), method, {"blocks": 3})
+    with pytest.raises(MedfmcError, match="give one of them"):
+        adapt.adapt(load(folders), method, {"blocks": 1, "target_modules": ["q_proj"]})
+
+
 def test_adapters_leave_batch_norm_alone(folders):
     for method, moves in (("lora", False), ("linear-sgd", False), ("full", True)):
         model = adapt.adapt(load(folders, "resnet"), method)
