@@ -44,11 +44,14 @@ class Shared:
         data: folder of a build, or a dataset repository on the Hub.
         cache: folder of the pixel cache; None for the user's.
         pictures: decoded training pictures, within a budget of memory.
+        trains_on: the device where runs to come cut views of whole training pictures; what is decoded of these for another purpose is then
+            kept for them. None if no run does.
     """
 
     data: str | os.PathLike = "medfmc"
     cache: Path | None = None
     pictures: pixels.PictureStore = field(default_factory=pixels.PictureStore)
+    trains_on: torch.device | None = None
     _known: dict = field(default_factory=dict)
     _backbone: tuple | None = None
 
@@ -107,8 +110,15 @@ class Shared:
 
         def make():
             rows = self.splits(name)[split]
+            if split == "train" and self.trains_on is not None:
+                pixels.TrainingPixels(rows, process, store=self.pictures, device=self.trains_on).warm()
             return pixels.evaluation_pixels(
-                rows, process, cache=self.cache, subset=subset_of(name.subset), progress=f"{name} {split} pictures"
+                rows,
+                process,
+                cache=self.cache,
+                subset=subset_of(name.subset),
+                progress=f"{name} {split} pictures",
+                decoded=self.pictures,
             )
 
         return self.once(("pixels", name, split, process.geometry), make)

@@ -61,6 +61,9 @@ def sweep(
     for cell in cells:
         units.setdefault(cell.unit, []).append(cell)
     retrying = {cell.id for cell in cells if cell.id not in table.records}
+    cuts_views = [cell for cell in cells if cell.id in retrying and not cell.problem and cell.config.augmentation == "crop-flip"]
+    trains = any(adapt.method_of(cell.config.method).kind == "gradient" for cell in cuts_views)
+    shared.trains_on = accelerator.device if trains else None
     table.show()
     if together:
         _in_step(list(units.values()), retrying, shared, table, accelerator)

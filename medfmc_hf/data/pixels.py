@@ -69,7 +69,13 @@ class EvaluationPixels:
 
 
 def evaluation_pixels(
-    rows: "datasets.Dataset", processing: Processing, *, subset: Subset, cache: str | os.PathLike | None = None, progress: str = "pictures"
+    rows: "datasets.Dataset",
+    processing: Processing,
+    *,
+    subset: Subset,
+    cache: str | os.PathLike | None = None,
+    progress: str = "pictures",
+    decoded: PictureStore | None = None,
 ) -> EvaluationPixels:
     """The rows' pictures as the backbone's processor gives them, before normalising.
 
@@ -82,6 +88,7 @@ def evaluation_pixels(
         subset: whose pictures they are.
         cache: folder of the stores; None for `default_cache()`.
         progress: what the progress bar says.
+        decoded: pictures that are in memory for training and need not be decoded again.
 
     Raises:
         MedfmcError: a picture cannot be decoded, or the folder cannot hold the pixels.
@@ -91,7 +98,7 @@ def evaluation_pixels(
     try:
         store = PixelStore(root, subset.key, processing.geometry, processing.height, processing.width)
         if _missing(store, pictures):
-            _fill(store, pictures, processing, progress)
+            _fill(store, pictures, processing, progress, decoded.whole_pictures() if decoded else {})
         return EvaluationPixels(store, pictures.identities)
     except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         reason = getattr(error, "strerror", None) or error
@@ -103,7 +110,7 @@ def _missing(store: PixelStore, pictures: PictureRows) -> dict[bytes, int]:
     return {identity: row for identity, row in pictures.distinct().items() if identity not in store.where}
 
 
-def _fill(store: PixelStore, pictures: PictureRows, processing: Processing, progress: str) -> None:
+def _fill(store: PixelStore, pictures: PictureRows, processing: Processing, progress: str, decoded: dict[bytes, torch.Tensor]) -> None:
     """Store what is missing, unless another process does so first."""
     store.lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock, told = FileLock(store.lock_path), False
@@ -122,17 +129,26 @@ def _fill(store: PixelStore, pictures: PictureRows, processing: Processing, prog
         store.prepare()
         missing = _missing(store, pictures)
         if missing:
-            _store(store, missing, pictures, processing, progress)
+            _store(store, missing, pictures, processing, progress, decoded)
     finally:
         lock.release()
 
 
-def _store(store: PixelStore, missing: dict[bytes, int], pictures: PictureRows, processing: Processing, progress: str) -> None:
+def _store(
+    store: PixelStore,
+    missing: dict[bytes, int],
+    pictures: PictureRows,
+    processing: Processing,
+    progress: str,
+    decoded: dict[bytes, torch.Tensor],
+) -> None:
     depth = channels(pictures.source(next(iter(missing.values()))))
     check_disk(store.folder, len(missing) * depth * processing.height * processing.width)
 
     def work(row: int) -> np.ndarray:
-        return process(decode(pictures.source(row)), processing).numpy()
+        known = decoded.get(pictures.identities[row])
+        picture = decode(pictures.source(row)) if known is None else known.cpu().permute(1, 2, 0)
+        return process(picture, processing).numpy()
 
     results, done, last = in_order(work, list(missing.values())), [], time.monotonic()
     try:

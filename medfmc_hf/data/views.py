@@ -49,6 +49,11 @@ class PictureStore:
         with self._lock:
             return key in self._kept
 
+    def whole_pictures(self) -> dict[bytes, torch.Tensor]:
+        """The decoded pictures by identity: uint8, (C, H, W)."""
+        with self._lock:
+            return {key[0]: tensor for key, tensor in self._kept.items() if len(key) == 2}
+
     def get(self, key: tuple, make: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What is kept under `key`, or else what `make` gives, which is then kept."""
         with self._lock:

@@ -138,6 +138,20 @@ def test_fifteen_configs_on_frozen_features_cost_their_distinct_pictures(sample_
     assert len(images) <= sum(forwards) / 4 <= 1.1 * len(images), "the frozen law; the backbone has four blocks"
 
 
+def test_training_and_frozen_features_decode_a_picture_once_between_them(sample_build, tiny_backbone, tmp_path):
+    shared = Shared(sample_build, cache=tmp_path / "cache")
+    cells = plan(grid_of(tiny_backbone, ["linear", "lora", "vpt"], shots=[1, 5]).configs(), shared, tmp_path / "runs")
+    images = {
+        image
+        for cell in cells
+        for split in ("train", "test")
+        for image in shared.splits(cell.config.dataset_config)[split]["image_id"]
+    }  # fmt: skip
+    decodes.reset()
+    assert sweep(cells, shared, tmp_path / "runs").count("finished") == 12
+    assert decodes.count == len(images)
+
+
 def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
     shared = Shared(sample_build, cache=cache)
     diverging = {"method": "full", "learning_rate": 1e30, "optimizer": "sgd", "gradient_clip": 0, "warmup_epochs": 0, "epochs": 5}

@@ -17,7 +17,7 @@ from PIL import Image
 
 from medfmc_hf.data import pixel_store, pixels
 from medfmc_hf.data.pixel_store import PixelStore, clear_store, list_stores
-from medfmc_hf.data.pixels import decode, decodes, evaluation_pixels
+from medfmc_hf.data.pixels import PictureStore, TrainingPixels, decode, decodes, evaluation_pixels
 from medfmc_hf.data.processing import Processing, process
 from medfmc_hf.data.rows import PictureRows
 from medfmc_hf.errors import MedfmcError
@@ -92,6 +92,15 @@ def test_each_picture_is_decoded_once_in_a_sweep_and_never_again(folder, tmp_pat
         fetch(rows_of(folder, numbers), tmp_path)
     assert decodes.count == 0
     assert [store.pictures for store in list_stores(tmp_path)] == [22]
+
+
+def test_what_training_has_decoded_is_not_decoded_again(folder, tmp_path):
+    rows, memory = rows_of(folder, range(22)), PictureStore()
+    TrainingPixels(rows.select(range(3, 15)), PROCESSING, store=memory).warm()
+    assert decodes.count == 12
+    found = fetch(rows, tmp_path, decoded=memory)
+    assert decodes.count == 22
+    check(found, rows)
 
 
 def test_what_determines_the_pixels_has_a_store_of_its_own_and_nothing_else(folder, tmp_path):
