@@ -270,9 +270,9 @@ def grid(bench: Bench) -> None:
     whole = seconds * sum(cell.work for cell in cells) / sum(cell.work for cell in done)
     if len(done) < len(cells):
         bench.row("the whole grid, extrapolated by forward passes, min", "", f"{whole / 60:.1f}", "", "under 15")
-    stages = {"data": "decoding and reading pixels", "train": "training", "test": "test"}
+    stages = {"data": "decoding and reading pixels", "train": "training (of groups with decoding for it)", "test": "test"}
     spent = {what: sum(records[cell.id].cost["seconds"].get(stage, 0.0) for cell in done) for stage, what in stages.items()}
-    rest = "start-up, saving, runs cut off, and training (with decoding for it) of groups, where records leave that out"
+    rest = "start-up, saving, and runs cut off"
     for what, part in {**spent, rest: seconds - sum(spent.values())}.items():
         bench.row(f"of it {what}, min", "", f"{part / 60:.2f}", f"{part / seconds:.0%}")
     result = {"runs": len(cells), "seconds": whole, "extrapolated": len(done) < len(cells)}
