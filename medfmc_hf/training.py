@@ -1,6 +1,6 @@
 """Adapts one backbone to one dataset config: the whole path of a run, from its config to its folder of files.
 
-`train` is the path, `Loop.fit` is the loop. Losses, methods, pixels and scores have files of their own; what several runs can share is in
+`train` is the path; the loop is in `loop.py`. Losses, methods, pixels and scores have files of their own; what several runs can share is in
 `benchmark/`: `shared.py`, `kept.py` and `trunk.py`.
 """
 
@@ -11,9 +11,7 @@ from . import libraries  # noqa: F401 - first, for it knows how to import them f
 import math
 import os
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,24 +21,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from . import compiling, provenance, scoring
+from . import compiling, provenance
 from .benchmark import trunk
 from .benchmark.kept import Kept
 from .benchmark.shared import Loan, Shared
-from .data import loading, pixels, processing
+from .data import loading, pixels
 from .data.hf_processor import save_processor
 from .errors import MedfmcError
+from .loop import Loop, Stopwatch, make_accelerator, score
 from .models import adapt, frozen, losses
-from .models.merging import merged
-from .progress import bar, say
+from .progress import say
 from .publish import cards
-from .runs import Predictions, RunConfig, RunRecord, probabilities_of, run_folder, save_predictions
-from .subsets import ConfigName, Subset, subset_of
-
-# Pictures; it changes speed and memory, not results. What a larger batch makes on a CPU is too large for its caches and for the allocator
-# to keep: a seventh slower.
-EVALUATION_BATCH = {"cpu": 8}
-_LARGE_BATCH = 64
+from .runs import Predictions, RunConfig, RunRecord, run_folder, save_predictions
+from .subsets import ConfigName, subset_of
 
 Split = tuple[ConfigName, str]  # a config and one of its splits
 
@@ -60,28 +53,6 @@ class Trained:
     history: list[dict]
     seconds: float
     cost: dict
-
-
-class Stopwatch:
-    """Wall seconds by stage of a run."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._begin, self._before = time.perf_counter(), 0.0
-
-    def add(self, stage: str, seconds: float) -> None:
-        """Count what was done before the watch was started."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-        self._before += seconds
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
-
-    def total(self) -> dict[str, float]:
-        return {k: round(v, 3) for k, v in (self.seconds | {"total": self._before + time.perf_counter() - self._begin}).items()}
 
 
 def train(
@@ -165,12 +136,12 @@ def train(
 
 
 def by_gradient(
-    loop: "Loop",
+    loop: Loop,
     loan: Loan,
     shared: Shared,
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
-    trained: "Trained | None",
+    trained: Trained | None,
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     """Train the backbone that was lent. Returns the logits of every scored split, and the history of `Loop.fit`."""
     config, watch, train_split = loop.config, loop.watch, (loop.config.dataset_config, "train")
@@ -211,7 +182,7 @@ def by_gradient(
     return logits, history
 
 
-def compile_pays(loop: "Loop", network: torch.nn.Module, blocks: list, views, rows: int, shared: Shared) -> bool:
+def compile_pays(loop: Loop, network: torch.nn.Module, blocks: list, views, rows: int, shared: Shared) -> bool:
     """Whether the blocks are to be compiled: as the config says, or by a probe with a step of training that changes nothing."""
     config, device = loop.config, loop.accelerator.device
     if config.compile != "auto":
@@ -241,12 +212,12 @@ def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
 
 
 def by_features(
-    loop: "Loop",
+    loop: Loop,
     loan: Loan,
     shared: Shared,
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
-    trained: "Trained | None",
+    trained: Trained | None,
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     """Fit a head on features of the backbone as it is. Returns the logits of every scored split, and no history."""
     config, subset = loop.config, loop.subset
@@ -264,7 +235,7 @@ def by_features(
     return dict(zip(scored, np.split(logits, ends), strict=True)), []
 
 
-def frozen_features(loop: "Loop", backbone: torch.nn.Module, shared: Shared, parts: list[pixels.EvaluationPixels]) -> list[Kept]:
+def frozen_features(loop: Loop, backbone: torch.nn.Module, shared: Shared, parts: list[pixels.EvaluationPixels]) -> list[Kept]:
     """What the head reads of every picture of every part, computed now where it is not on disk."""
     device = loop.accelerator.device
     backbone.to(device)
@@ -282,152 +253,6 @@ def clear_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@dataclass
-class Loop:
-    """The Accelerate loop of one run: `fit` trains, `predict` scores."""
-
-    config: RunConfig
-    subset: Subset
-    process: processing.Processing
-    accelerator: Accelerator
-    watch: Stopwatch
-    dtype: str = "float32"  # or `bfloat16`, what `auto` came to
-    compiled: bool = False  # whether the blocks of the network are
-    best_logits: np.ndarray | None = None  # of the validation pictures, at the epoch that was put back
-
-    def autocast(self) -> torch.autocast:
-        """The precision of the network; the loss is float32."""
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
-
-    def ready(self, batch: torch.Tensor) -> torch.Tensor:
-        """A batch as the network takes it: pixels normalised, a trunk's outputs as they are."""
-        if batch.dtype == torch.uint8:
-            return processing.normalise(batch, self.process, device=self.accelerator.device)
-        return batch.to(self.accelerator.device, non_blocking=True)
-
-    def fit(self, model, views, targets, validation=None, validation_targets=None) -> list[dict]:
-        """Train `model` in place, and put back its best epoch where the config selects by validation.
-
-        Args:
-            model: with `.logits` in its output; only parameters that require a gradient are trained.
-            views: `TrainingPixels` of the support set, n pictures.
-            targets: integers, (n,) or (n, classes).
-            validation: `EvaluationPixels`, or None for fixed epochs.
-            validation_targets: their labels.
-
-        Returns:
-            One dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
-        """
-        config, accelerator = self.config, self.accelerator
-        loss_of = losses.LOSSES[config.loss](self.subset.task, targets)
-        labels = torch.as_tensor(targets)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(config, trained)
-        wrapped, optimizer = accelerator.prepare(model, optimizer)
-        steps = math.ceil(len(targets) / config.batch_size)
-        rank, world = accelerator.process_index, accelerator.num_processes
-        history, best = [], None
-
-        for epoch in bar(range(config.epochs), desc="training", unit="epoch", hidden=not accelerator.is_main_process):
-            wrapped.train()
-            order, seeds = epoch_order(targets, config.sampling, config.seed, epoch)
-            total = torch.zeros((), device=accelerator.device)
-            with self.watch("train"):
-                for step, (rows, draws) in enumerate(zip(order.split(config.batch_size), seeds.split(config.batch_size))):
-                    rate = config.learning_rate * lr_factor(config, epoch * steps + step, steps)
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
-                    share = len(rows[rank::world]) * world / len(rows)  # so that the mean over processes is the mean over the batch
-                    part = slice(rank, None, world) if share else slice(1)
-                    batch, mine = self.ready(views.batch(rows[part], draws[part])), rows[part]
-                    with self.autocast():
-                        logits = wrapped(pixel_values=batch).logits
-                    loss = loss_of(logits.float(), labels[mine].to(accelerator.device)) * share
-                    accelerator.backward(loss)
-                    if config.gradient_clip:
-                        accelerator.clip_grad_norm_(trained, config.gradient_clip)
-                    optimizer.step()
-                    adapt.after_step(getattr(model, "network", model), epoch * steps + step + 1)
-                    optimizer.zero_grad()
-                    total += loss.detach() * len(rows)
-            mean_loss = accelerator.reduce(total, "mean").item() / len(targets)
-            if not math.isfinite(mean_loss):
-                raise MedfmcError(f"the loss became {mean_loss} in epoch {epoch + 1}; lower the learning rate, {config.learning_rate}.")
-            history.append({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": rate})
-            if validation is not None:
-                with self.watch("validation"):
-                    logits = self.predict(wrapped, validation)
-                    result = score(validation_targets, logits, self.subset)
-                history[-1]["validation"] = {k: result[k] for k in (self.subset.metric, "auc", "score")}
-                if best is None or result["score"] > best[0] or math.isnan(best[0]):
-                    best = result["score"], [p.detach().clone() for p in trained]
-                    self.best_logits = logits
-        if best is not None:
-            with torch.no_grad():
-                for parameter, value in zip(trained, best[1], strict=True):
-                    parameter.copy_(value)
-        for prepared in (accelerator._models, accelerator._optimizers):  # it holds on to all it ever prepared, and `free_memory`
-            prepared.clear()  # runs the garbage collector, half a second a run
-        return history
-
-    @torch.no_grad()
-    def predict(self, model, pictures, progress: str | None = None) -> np.ndarray:
-        """Logits of n stored pictures: float32, (n, classes), the same in every process."""
-        accelerator = self.accelerator
-        model.eval().to(accelerator.device)
-        rank, world = accelerator.process_index, accelerator.num_processes
-        n = len(pictures)
-        mine = torch.arange(math.ceil(n / world)) * world + rank
-        mine = mine.clamp(max=n - 1)  # every process predicts equally many; the repeats are cut off below
-        parts = []
-        with merged(accelerator.unwrap_model(model)), self.autocast():
-            size = EVALUATION_BATCH.get(accelerator.device.type, _LARGE_BATCH)
-            for rows in bar(mine.split(size), desc=progress, hidden=not (progress and accelerator.is_main_process)):
-                parts.append(model(pixel_values=self.ready(pictures[rows])).logits.float())
-        gathered = accelerator.gather(torch.cat(parts)).reshape(world, len(mine), -1)
-        return gathered.transpose(0, 1).reshape(world * len(mine), -1)[:n].cpu().numpy()
-
-
-def lr_factor(config: RunConfig, step: int, steps_per_epoch: int) -> float:
-    """Learning rate at an optimiser step, as a fraction of the peak.
-
-    The schedule runs over the whole run and the warm-up ramp multiplies it, as mmcv does; so a warm-up as long as the run, which
-    the official Swin recipe has, never reaches the peak.
-    """
-    done = step / max(config.epochs * steps_per_epoch, 1)
-    curve = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[config.schedule]
-    if config.schedule != "constant":
-        curve = config.final_lr_fraction + (1 - config.final_lr_fraction) * curve
-    warmup_steps = config.warmup_epochs * steps_per_epoch
-    return curve * (min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0)
-
-
-def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows of one epoch in the order they are seen, and a seed for the view of each: int64, (n,) both.
-
-    `balanced` draws n rows with replacement.
-    """
-    n, generator = len(targets), torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    if sampling == "balanced":
-        order = torch.multinomial(torch.as_tensor(losses.balanced_weights(targets)), n, replacement=True, generator=generator)
-    else:
-        order = torch.randperm(n, generator=generator)
-    return order, torch.randint(2**63 - 1, (n,), generator=generator)
-
-
-def make_optimizer(config: RunConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum 0.9; on a GPU one kernel for all parameters, for at a batch of 4 it waits for the next launch."""
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": parameters[0].is_cuda}
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **options)
-    return torch.optim.SGD(parameters, **options, momentum=0.9)
-
-
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """An Accelerator for any config: the loop casts by itself, because one process may run configs of several precisions."""
-    return Accelerator(mixed_precision="no")
-
-
 def scored_splits(config: RunConfig, shared: Shared) -> dict[str, Split]:
     """The splits a run predicts: test; validation where it selects by it; the challenge's pictures where asked."""
     name = config.dataset_config
@@ -441,8 +266,3 @@ def scored_splits(config: RunConfig, shared: Shared) -> dict[str, Split]:
         challenge = ConfigName(config.subset, variant="challenge")
         scored |= {f"challenge-{split}": (challenge, split) for split in shared.splits(challenge)}
     return scored
-
-
-def score(targets: np.ndarray, logits: np.ndarray, subset: Subset) -> dict:
-    """`medfm_score` of one split's probabilities, as the record keeps it."""
-    return scoring.score(targets, probabilities_of(logits, multilabel=subset.multilabel), task=subset.task, classes=subset.classes)

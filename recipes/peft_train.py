@@ -6,7 +6,7 @@
 recipe file; every flag overrides it. The run leaves a folder below --out: run.json (what it was, its scores, its cost),
 predictions.parquet (every test picture) and adapter/ (weights and a model card). A finished run is never repeated.
 
-The path of a run is medfmc_hf.training.train, and its loop is medfmc_hf.training.Loop: copy them where you need more.
+The path of a run is medfmc_hf.training.train, and its loop is medfmc_hf.loop.Loop: copy them where you need more.
 """
 
 import argparse

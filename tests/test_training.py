@@ -14,9 +14,10 @@ from torch import nn
 from medfmc_hf import training
 from medfmc_hf.data.processing import Processing
 from medfmc_hf.errors import MedfmcError
+from medfmc_hf.loop import Loop, Stopwatch, epoch_order, lr_factor, make_accelerator
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.subsets import SUBSETS
-from medfmc_hf.training import Loop, Stopwatch, epoch_order, lr_factor, make_accelerator, train
+from medfmc_hf.training import train
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "peft_train.py"
 SHORT = RunConfig(subset="endo", shots=1, method="lora", epochs=2, batch_size=8, learning_rate=5e-3)

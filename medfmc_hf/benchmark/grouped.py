@@ -17,6 +17,7 @@ from .. import training
 from ..data import loading
 from ..data.pixels import TrainingPixels
 from ..errors import MedfmcError
+from ..loop import Loop, Stopwatch, epoch_order, lr_factor, make_optimizer
 from ..models import adapt, losses
 from ..runs import RunConfig
 from ..subsets import subset_of
@@ -91,10 +92,10 @@ class _Run:
 
     def __init__(self, config: RunConfig, shared: Shared, accelerator, model: nn.Module, targets) -> None:
         self.config, self.targets = config, targets
-        self.loop = training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch())
+        self.loop = Loop(config, subset_of(config.subset), shared.processing(config), accelerator, Stopwatch())
         self.loop.dtype = shared.dtype(config, model, accelerator.device)
         self.values = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = training.make_optimizer(config, list(self.values.values()))
+        self.optimizer = make_optimizer(config, list(self.values.values()))
         self.loss_of = losses.LOSSES[config.loss](self.loop.subset.task, targets)
         self.labels = torch.as_tensor(targets).to(accelerator.device)
         self.views = TrainingPixels(
@@ -114,10 +115,10 @@ class _Run:
         if epoch >= self.config.epochs:
             return None
         if place == 0:
-            drawn = training.epoch_order(self.targets, self.config.sampling, self.config.seed, epoch)
+            drawn = epoch_order(self.targets, self.config.sampling, self.config.seed, epoch)
             self._batches = list(zip(*(part.split(self.config.batch_size) for part in drawn)))
             self._total.zero_()
-        self.rate = self.config.learning_rate * training.lr_factor(self.config, step, self.steps)
+        self.rate = self.config.learning_rate * lr_factor(self.config, step, self.steps)
         rows, seeds = self._batches[place]
         return rows, self.views.batch(rows, seeds)
 

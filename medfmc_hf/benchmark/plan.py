@@ -14,6 +14,7 @@ from ..data.pixels import decode
 from ..data.rows import PictureRows
 from ..data.views import VIEWS
 from ..errors import MedfmcError
+from ..loop import make_accelerator
 from ..models import adapt, frozen
 from ..progress import bar
 from ..runs import RunConfig, RunRecord, identity, run_folder
@@ -187,7 +188,7 @@ def _kept_rows(config: RunConfig, shared: Shared) -> set[tuple]:
 
 def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfig) -> float:
     """Seconds of one picture in a batch of four, the better of two."""
-    device = training.make_accelerator(config).device
+    device = make_accelerator(config).device
     process, size = shared.processing(config), 4
     batch, times = torch.rand(size, 3, process.height, process.width, device=device), []
     backbone.to(device)

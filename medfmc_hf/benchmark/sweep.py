@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from .. import provenance, training
 from ..errors import MedfmcError
+from ..loop import Loop, Stopwatch, make_accelerator
 from ..models import adapt
 from ..progress import say
 from ..runs import RunRecord
@@ -51,7 +52,7 @@ def sweep(
         together: all processes work on each run (DDP), instead of each on its own.
         shown: whether this process shows the live table.
     """
-    accelerator = training.make_accelerator(cells[0].config)
+    accelerator = make_accelerator(cells[0].config)
     table = Table(cells, shown)
     if retry_failed:
         for cell in cells:
@@ -148,7 +149,7 @@ def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerato
     for cell in cells:
         own = {(cell.config.dataset_config, "train"): None} | dict.fromkeys(training.scored_splits(cell.config, shared).values())
         splits |= own
-    loop = training.Loop(config, None, shared.processing(config), accelerator, training.Stopwatch())
+    loop = Loop(config, None, shared.processing(config), accelerator, Stopwatch())
     with shared.lend(config) as loan:
         loop.dtype = shared.dtype(config, loan.backbone, accelerator.device)
         training.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
