@@ -19,11 +19,6 @@ from .progress import bar
 from .runs import RunConfig, probabilities_of
 from .subsets import Subset
 
-# Pictures; it changes speed and memory, not results. What a larger batch makes on a CPU is too large for its caches and for the allocator
-# to keep: a seventh slower.
-EVALUATION_BATCH = {"cpu": 8}
-_LARGE_BATCH = 64
-
 
 class Stopwatch:
     """Wall seconds by stage of a run."""
@@ -34,14 +29,17 @@ class Stopwatch:
 
     def add(self, stage: str, seconds: float) -> None:
         """Count what was done before the watch was started."""
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self._count(stage, seconds)
         self._before += seconds
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         begin = time.perf_counter()
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
+        self._count(stage, time.perf_counter() - begin)
+
+    def _count(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def total(self) -> dict[str, float]:
         return {k: round(v, 3) for k, v in (self.seconds | {"total": self._before + time.perf_counter() - self._begin}).items()}
@@ -89,7 +87,7 @@ class Loop:
         trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(config, trained)
         wrapped, optimizer = accelerator.prepare(model, optimizer)
-        steps = math.ceil(len(targets) / config.batch_size)
+        steps = steps_per_epoch(config, len(targets))
         rank, world = accelerator.process_index, accelerator.num_processes
         history, best = [], None
 
@@ -146,11 +144,24 @@ class Loop:
         mine = mine.clamp(max=n - 1)  # every process predicts equally many; the repeats are cut off below
         parts = []
         with merged(accelerator.unwrap_model(model)), self.autocast():
-            size = EVALUATION_BATCH.get(accelerator.device.type, _LARGE_BATCH)
-            for rows in bar(mine.split(size), desc=progress, hidden=not (progress and accelerator.is_main_process)):
+            batches = mine.split(evaluation_batch(accelerator.device))
+            for rows in bar(batches, desc=progress, hidden=not (progress and accelerator.is_main_process)):
                 parts.append(model(pixel_values=self.ready(pictures[rows])).logits.float())
         gathered = accelerator.gather(torch.cat(parts)).reshape(world, len(mine), -1)
         return gathered.transpose(0, 1).reshape(world * len(mine), -1)[:n].cpu().numpy()
+
+
+def evaluation_batch(device: torch.device) -> int:
+    """Pictures at a time in `Loop.predict`; it changes speed and memory, not results.
+
+    What a larger batch makes on a CPU is too large for its caches and for the allocator to keep: a seventh slower.
+    """
+    return 8 if device.type == "cpu" else 64
+
+
+def steps_per_epoch(config: RunConfig, rows: int) -> int:
+    """Optimiser steps of an epoch over so many training rows; the last may be on a smaller batch."""
+    return math.ceil(rows / config.batch_size)
 
 
 def lr_factor(config: RunConfig, step: int, steps_per_epoch: int) -> float:

@@ -148,7 +148,8 @@ class RunRecord:
         backbone: `name`, `fingerprint`, `revision`, `architecture`, `image_size`.
         scores: per split (`test`, and `validation` where it was scored), the dict that `medfm_score` returns; all fractions.
         history: one dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
-        cost: `trainable_parameters`, `total_parameters`, `adapter_bytes`, `peak_memory_bytes`, `device`, `processes` and `seconds`
+        cost: `trainable_parameters`, `total_parameters`, `adapter_bytes`, `peak_memory_bytes`, `device`, `threads`, `processes`,
+            `precision`, `compiled`, `grouped` (how many runs were trained in one pass, where they were) and `seconds`
             (`start`, `data`, `train`, `validation`, `test`, `total`).
         versions: of the libraries that took part.
         error: what went wrong, where status is `failed`.

@@ -8,7 +8,6 @@ from . import libraries  # noqa: F401 - first, for it knows how to import them f
 
 # isort: split
 
-import math
 import os
 import shutil
 from contextlib import nullcontext
@@ -28,7 +27,7 @@ from .benchmark.shared import Loan, Shared
 from .data import loading, pixels
 from .data.hf_processor import save_processor
 from .errors import MedfmcError
-from .loop import Loop, Stopwatch, make_accelerator, score
+from .loop import Loop, Stopwatch, make_accelerator, score, steps_per_epoch
 from .models import adapt, frozen, losses
 from .progress import say
 from .publish import cards
@@ -199,14 +198,14 @@ def compile_pays(loop: Loop, network: torch.nn.Module, blocks: list, views, rows
         next(g for g in gradients if g is not None).sum().item()  # waits for a GPU
 
     key = ("compile", config.model, config.revision, config.image_size, config.method, repr(config.method_options), loop.dtype, len(batch))
-    steps = math.ceil(rows / config.batch_size) * config.epochs
+    steps = steps_per_epoch(config, rows) * config.epochs
     return compiling.pays(blocks, step, steps, lambda probe: shared.once(key, probe))
 
 
 def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
     """Adapt the backbone that was lent, with new weights that the run's seed alone decides."""
     set_seed(config.seed)
-    steps = math.ceil(rows / config.batch_size) * config.epochs
+    steps = steps_per_epoch(config, rows) * config.epochs
     loan.adapted = adapt.adapt(loan.backbone, config.method, config.method_options, total_steps=steps)
     return loan.adapted
 

@@ -17,7 +17,7 @@ from .. import training
 from ..data import loading
 from ..data.pixels import TrainingPixels
 from ..errors import MedfmcError
-from ..loop import Loop, Stopwatch, epoch_order, lr_factor, make_optimizer
+from ..loop import Loop, Stopwatch, epoch_order, lr_factor, make_optimizer, steps_per_epoch
 from ..models import adapt, losses
 from ..runs import RunConfig
 from ..subsets import subset_of
@@ -105,7 +105,7 @@ class _Run:
             store=shared.pictures,
             device=accelerator.device,
         )
-        self.steps = math.ceil(len(targets) / config.batch_size)
+        self.steps = steps_per_epoch(config, len(targets))
         self.history: list[dict] = []
         self._total = torch.zeros((), device=accelerator.device)
 

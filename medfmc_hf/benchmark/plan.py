@@ -139,12 +139,12 @@ def estimate(cells: Sequence[Cell], shared: Shared) -> Estimate:
     """
     compute, disk, forward = 0.0, 0, {}
     sizes: dict[tuple, tuple[int, str, int]] = {}
-    kept: dict[tuple, tuple[int, set]] = {}  # what a store of features or trunk outputs will hold: bytes of one, and which
+    kept: dict[tuple, set] = defaultdict(set)  # which rows a store of features or trunk outputs will hold
     for cell in cells:
         config = cell.config
         backbone = config.model, config.revision, config.image_size, config.dtype
         setting = *backbone, config.subset, config.method, repr(config.method_options)
-        if backbone not in forward or setting not in sizes:
+        if setting not in sizes:
             with shared.lend(config) as loan:
                 if backbone not in forward:
                     forward[backbone] = _forward_seconds(loan.backbone, shared, config)
@@ -153,10 +153,10 @@ def estimate(cells: Sequence[Cell], shared: Shared) -> Estimate:
         disk += adapter_bytes
         compute += cell.work * forward[backbone]
         if row_bytes:
-            store = *backbone, config.subset, what
-            kept[store] = row_bytes, kept.get(store, (0, set()))[1] | _kept_rows(config, shared)
+            kept[(*backbone, config.subset, what, row_bytes)] |= _kept_rows(config, shared)
     decode_seconds, pixel_bytes = _pictures(cells, shared)
-    return Estimate(decode_seconds, compute, disk + pixel_bytes + sum(size * len(rows) for size, rows in kept.values()))
+    kept_bytes = sum(row_bytes * len(rows) for (*_, row_bytes), rows in kept.items())
+    return Estimate(decode_seconds, compute, disk + pixel_bytes + kept_bytes)
 
 
 def _sizes(loan: Loan, shared: Shared, config: RunConfig) -> tuple[int, str, int]:

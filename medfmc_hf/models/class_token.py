@@ -1,9 +1,11 @@
 """Spares the last block work that nobody reads: where the logits come from the class token alone, the others skip its MLP."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
-from .anatomy import anatomy_of, attention_output, dense_layers, has_class_token, inside_mlp
+from .anatomy import anatomy_of, has_class_token, inside_attention, inside_mlp
 
 
 @torch.no_grad()
@@ -24,10 +26,8 @@ def spare_last_block(model: nn.Module) -> bool:
     anatomy = anatomy_of(model)
     if anatomy.family != "tokens" or not has_class_token(model):
         return False
-    last = anatomy.blocks[-1]
-    within_mlp = set(inside_mlp(model, anatomy))
-    output = f"{last}.{attention_output(model.get_submodule(last))}"
-    names = [name for name in dense_layers(model, last) if name in within_mlp or name == output]
+    last = replace(anatomy, blocks=anatomy.blocks[-1:])
+    names = [*inside_attention(model, last, ("output",)), *inside_mlp(model, last)]
     device, side = next(model.parameters()).device, model.origin.image_size
     picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     training = model.training
