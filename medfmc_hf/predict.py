@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from .data.processing import Processing, normalise, process, processing_of
 from .errors import MedfmcError
 from .files import write_text
 from .models import adapt
-from .models.backbones import backbone_fingerprint
-from .progress import bar
+from .models.checkpoint import Checkpoint, find_checkpoint
+from .progress import bar, say
 from .runs import RunRecord, probabilities_of
 from .subsets import Subset, subset_of
 
@@ -87,17 +86,15 @@ def load_adapted(
         MedfmcError: it is not there, is of a train-free method, or its backbone is missing or another one.
     """
     folder = locate(source, seed)
-    record = _record(folder)
-    if record is not None:
-        backbone = _checked_backbone(record, backbone)
+    checkpoint = _backbone_of(folder, backbone)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute that will be renamed
-        model = adapt.load(folder, model=None if backbone is None else str(backbone))
+        model = adapt.load(folder, model=checkpoint)
     origin = model.origin
     if (folder / PROCESSOR).is_file():
         processing = processing_of(str(folder))
     else:
-        processing = processing_of(origin.model, revision=origin.revision, image_size=origin.image_size)
+        processing = processing_of(checkpoint, image_size=origin.image_size)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Adapted(str(source), model.to(device).eval(), processing, subset_of(origin.subset))
 
@@ -155,28 +152,34 @@ def _draw_of(folder: Path, name: str, seed: int | None) -> Path:
     return folder / f"seed{seeds[0] if seed is None else seed}"
 
 
-def _record(folder: Path) -> RunRecord | None:
-    """The run's record: beside a published adapter, above a local one."""
-    for path in (folder / "run.json", folder.parent / "run.json"):
-        if path.is_file():
-            return RunRecord.load(path)
-    return None
+def _backbone_of(folder: Path, given: str | os.PathLike | None) -> Checkpoint:
+    """The files of the backbone that an adapter belongs to, sure to be those that were adapted.
 
-
-def _checked_backbone(record: RunRecord, backbone: str | os.PathLike | None) -> str | os.PathLike | None:
-    """The backbone to load; of a local folder, whose fingerprint is a SHA-256, sure to be the one that was adapted."""
-    fingerprint, name = record.backbone.get("fingerprint") or "", record.backbone.get("name") or ""
-    place = name if backbone is None else backbone
-    if len(fingerprint) != 64 or (backbone is None and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).is_dir()):
-        return backbone
-    if not Path(place).is_dir():
+    Args:
+        folder: of the adapter.
+        given: where the user says that the backbone is.
+    """
+    origin = adapt.origin_of(folder)
+    published = (folder / "run.json").is_file()  # beside an adapter that was published, above one that was not
+    record = folder / "run.json" if published else folder.parent / "run.json"
+    known = RunRecord.load(record).backbone if record.is_file() else {}
+    fingerprint = known.get("fingerprint") or ""
+    sha256 = known.get("sha256") or (fingerprint if len(fingerprint) == 64 else None)
+    commit = origin.revision or (fingerprint if len(fingerprint) == 40 else None)
+    was_local = commit is None and (Path(origin.model).is_absolute() or not published or "/" not in origin.model)
+    if given is None and was_local and not Path(origin.model).is_dir():
         raise MedfmcError(
-            f"the model was adapted from a local backbone, {Path(name).name}, and there is no folder {place}. Say where it is: "
-            "--backbone FOLDER, or backbone=... in Python."
+            f"the model was adapted from a local backbone, {Path(origin.model).name}, and there is no folder {origin.model}. Say where it "
+            "is: --backbone FOLDER, or backbone=... in Python."
         )
-    if backbone_fingerprint(str(place)) != fingerprint:
-        raise MedfmcError(f"{place} is not the backbone the model was adapted from: its config or weights have another SHA-256.")
-    return place
+    found = find_checkpoint(origin.model, commit) if given is None else find_checkpoint(given)
+    if commit is not None and found.commit == commit:
+        return found
+    if sha256 is None:
+        say(f"not checked whether {found.name} is the backbone the model was adapted from: its record holds no hash of it.")
+    elif found.content != sha256:
+        raise MedfmcError(f"{found.name} is not the backbone the model was adapted from: its config or weights have another SHA-256.")
+    return found
 
 
 def write_csv(path: str | os.PathLike, pictures: Sequence[str | os.PathLike], probabilities: np.ndarray, subset: Subset) -> None:

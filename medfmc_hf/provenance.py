@@ -35,12 +35,19 @@ def data(config: RunConfig, splits, fingerprint: str, notes: list[str]) -> dict:
     }
 
 
-def backbone(model) -> dict:
-    """The `backbone` part of a record, of what `medfmc_hf.models.backbones.load_backbone` returned or of its adaptation."""
+def backbone(model, checkpoint) -> dict:
+    """The `backbone` part of a record.
+
+    Args:
+        model: what `medfmc_hf.models.backbones.load_backbone` returned, or its adaptation.
+        checkpoint: the files it was loaded from.
+    """
     origin = model.origin
     return {
         "name": origin.model,
         "revision": origin.revision,
+        "fingerprint": checkpoint.fingerprint,
+        "sha256": checkpoint.content,
         "architecture": model.config.model_type,
         "image_size": origin.image_size,
     }

@@ -145,7 +145,8 @@ class RunRecord:
         status: `finished` or `failed`.
         config: the `RunConfig`, as JSON values.
         data: `config` (name), `fingerprint`, `protocol` in words, `rows` and `patients` per split, `notes` of the build.
-        backbone: `name`, `fingerprint`, `revision`, `architecture`, `image_size`.
+        backbone: `name` (id on the Hub, or absolute path of a folder), `revision` (commit on the Hub, else None), `fingerprint` (what
+            counts in the identity: the commit, or the hash of a folder), `sha256` (of config and weights), `architecture`, `image_size`.
         scores: per split (`test`, and `validation` where it was scored), the dict that `medfm_score` returns; all fractions.
         history: one dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
         cost: `trainable_parameters`, `total_parameters`, `adapter_bytes`, `peak_memory_bytes`, `device`, `threads`, `processes`,

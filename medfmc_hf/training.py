@@ -112,7 +112,7 @@ def train(
             status="finished",
             config=config.to_dict(),
             data=provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), loading.build_notes(shared.data, subset)),
-            backbone=provenance.backbone(model) | {"fingerprint": shared.backbone_fingerprint(config)},
+            backbone=provenance.backbone(model, shared.checkpoint(config)),
             scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
             history=history,
             cost=provenance.parameters(model)

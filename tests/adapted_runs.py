@@ -5,9 +5,11 @@ from pathlib import Path
 import torch
 from invented_runs import invent_run
 
+from medfmc_hf import provenance
 from medfmc_hf.data.hf_processor import save_processor
 from medfmc_hf.data.processing import processing_of
 from medfmc_hf.models import adapt, backbones
+from medfmc_hf.models.checkpoint import find_checkpoint
 from medfmc_hf.options import recipe_of
 from medfmc_hf.publish import cards
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
@@ -27,7 +29,7 @@ def adapted_run(root: Path, backbone: Path, *, method: str = "lora", subset: str
                 parameter.add_(0.05 * torch.randn_like(parameter))  # LoRA starts at zero, which would hide a lost adapter
     files = adapt.save(model, folder / "adapter")
     record.cost["adapter_bytes"] = sum(file.stat().st_size for file in files)
-    record.backbone |= {"fingerprint": backbones.backbone_fingerprint(str(backbone)), "image_size": 64}
+    record.backbone |= provenance.backbone(model, find_checkpoint(backbone))
     save_processor(processing_of(str(backbone)), folder / "adapter")
     cards.write_card(record, folder / "adapter", load_predictions(folder))
     record.save(folder)

@@ -33,7 +33,8 @@ class Fault:
 
     Attributes:
         request: regular expression over `METHOD /path`.
-        answer: HTTP status; `cut` (the connection ends without an answer) or `cut-after` (it ends after the work was done).
+        answer: HTTP status; `cut` (the connection ends without an answer), `cut-after` (it ends after the work was done) or `portal` (a web
+            page with status 200, as a captive portal sends it).
         times: how many matching requests fail; after that all is well again.
         skip: how many matching requests pass before.
         message: the server's words.
@@ -48,10 +49,15 @@ class Fault:
 
 @dataclass
 class Repo:
-    """A repository: its commits, newest last, each a (oid, message, path -> content) with LFS files as their SHA-256 in a `Pointer`."""
+    """A repository: its commits, newest last, each a (oid, message, path -> content) with LFS files as their SHA-256 in a `Pointer`.
+
+    `refs` are tags and other branches than `main`, by name; of a gated repository everybody sees the page, and nobody here the files.
+    """
 
     private: bool
     commits: list[tuple[str, str, dict]] = field(default_factory=list)
+    refs: dict[str, str] = field(default_factory=dict)
+    gated: bool = False
 
     @property
     def sha(self) -> str:
@@ -144,6 +150,8 @@ class Handler(BaseHTTPRequestHandler):
                 return
             self.cut_after = fault.answer == "cut-after"
         try:
+            if fault and fault.answer == "portal":
+                self._answer(200, b"<!DOCTYPE html><html><body>Please log in</body></html>", {"Content-Type": "text/html"})
             if fault and not self.cut_after:
                 self._answer(fault.answer, {"error": fault.message})
             self._dispatch()
@@ -265,17 +273,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def _info(self, kind: str, repo_id: str, revision: str) -> None:
         repo = self._repo(kind, repo_id)
-        _, files = self._at(repo, revision or "main")
+        oid, files = self._at(repo, revision or "main")
         siblings = []
         for path, content in sorted(files.items()):
             siblings.append({"rfilename": path})
             if "blobs" in self.query:
                 siblings[-1] |= self._entry(path, content, ("size", "blobId"))
-        self._answer(200, {"id": repo_id, "sha": repo.sha, "private": repo.private, "siblings": siblings, "tags": []})
+        self._answer(200, {"id": repo_id, "sha": oid, "private": repo.private, "siblings": siblings, "tags": []})
 
     def _at(self, repo: Repo, revision: str) -> tuple[str, dict]:
         for oid, _, files in reversed(repo.commits):
-            if revision in ("main", oid):
+            if repo.refs.get(revision, revision) in ("main", oid):
                 return oid, files
         self._answer(404, {"error": f"Invalid rev id: {revision}", "code": "RevisionNotFound"})
 
@@ -361,6 +369,8 @@ class Handler(BaseHTTPRequestHandler):
     def _resolve(self, kind: str, repo_id: str, revision: str, path: str) -> None:
         repo = self._repo(kind, repo_id)
         oid, files = self._at(repo, revision)
+        if repo.gated:
+            self._answer(403, {"error": f"Access to model {repo_id} is restricted", "code": "GatedRepo"})
         if path not in files:
             self._answer(404, {"error": f"Entry not found: {path}", "code": "EntryNotFound"}, {"X-Repo-Commit": oid})
         entry = self._entry(path, files[path])

@@ -4,6 +4,7 @@ Every run of a subset is tested on the same invented rows. A method's skill grow
 curves and comparisons have something to show. The numbers say nothing of medicine.
 """
 
+import hashlib
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -92,7 +93,8 @@ def invent_run(
     config = config or RunConfig.from_dict(options)
     subset, name = subset_of(config.subset), str(config.dataset_config)
     fingerprint = f"{zlib.crc32(repr((name, rows, patients)).encode()):08x}"
-    backbone = f"{zlib.crc32(config.model.encode()):08x}"
+    local = Path(config.model).is_absolute()
+    backbone = (hashlib.sha256 if local else hashlib.sha1)(config.model.encode()).hexdigest()  # of a folder, or a commit on the Hub
     record = RunRecord(id=identity(config, fingerprint, backbone), status=status, config=config.to_dict())
     folder = record.folder(root)
     record.finished_at = f"2026-01-{1 + config.seed:02d}T12:00:00+00:00"
@@ -114,7 +116,13 @@ def invent_run(
         "patients": {"train": train_rows, "validation": train_rows, "test": len(set(parts["test"].patient_ids))},
     }
     side = config.image_size or 224
-    record.backbone = {"name": config.model, "fingerprint": backbone, "revision": None, "architecture": "vit", "image_size": side}
+    record.backbone = {
+        "name": config.model,
+        "fingerprint": backbone,
+        "revision": None if local else backbone,
+        "architecture": "vit",
+        "image_size": side,
+    }
     record.scores = {split: score(p.targets, p.probabilities, task=subset.task, classes=subset.classes) for split, p in parts.items()}
     record.history = [{"epoch": epoch, "loss": 1 / epoch, "learning_rate": config.learning_rate} for epoch in range(1, config.epochs + 1)]
     record.cost = {

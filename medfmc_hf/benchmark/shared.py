@@ -15,6 +15,7 @@ from .. import precision, provenance
 from ..data import loading, pixels, processing
 from ..models import adapt, backbones, class_token
 from ..models.anatomy import head_names
+from ..models.checkpoint import Checkpoint, find_checkpoint
 from ..runs import RunConfig, identity
 from ..subsets import ConfigName, Subset, subset_of
 from .kept import Kept, Network, Pictures, keep
@@ -79,10 +80,14 @@ class Shared:
 
         return self.once(("data", name), make)
 
-    def backbone_fingerprint(self, config: RunConfig) -> str:
-        """Hash of the backbone of a run. Its files are read once."""
+    def checkpoint(self, config: RunConfig) -> Checkpoint:
+        """The files of the backbone of a run. The Hub is asked once, so that a branch that moves meanwhile moves no run of this process."""
         model = config.model, config.revision
-        return self.once(("backbone", *model), lambda: backbones.backbone_fingerprint(*model))
+        return self.once(("checkpoint", *model), lambda: find_checkpoint(*model))
+
+    def backbone_fingerprint(self, config: RunConfig) -> str:
+        """Commit or content hash of the backbone of a run. Its files are read once."""
+        return self.checkpoint(config).fingerprint
 
     def identity(self, config: RunConfig) -> str:
         """What makes a run the same as another, see `medfmc_hf.runs.identity`."""
@@ -100,9 +105,7 @@ class Shared:
     def processing(self, config: RunConfig) -> processing.Processing:
         """How the backbone of a run wants its pictures."""
         key = config.model, config.revision, config.image_size
-        return self.once(
-            ("processing", *key), lambda: processing.processing_of(config.model, revision=config.revision, image_size=config.image_size)
-        )
+        return self.once(("processing", *key), lambda: processing.processing_of(self.checkpoint(config), image_size=config.image_size))
 
     def evaluation_pixels(self, name: ConfigName, split: str, config: RunConfig) -> pixels.EvaluationPixels:
         """The pictures of a split at the size of the run's backbone."""
@@ -157,7 +160,7 @@ class Shared:
         subset = subset_of(config.subset)
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # frees the old one first
-            model = backbones.load_backbone(config.model, subset, revision=config.revision, image_size=config.image_size)
+            model = backbones.load_backbone(self.checkpoint(config), subset, image_size=config.image_size)
             class_token.spare_last_block(model)
             self._backbone = key, model
         model = self._backbone[1]

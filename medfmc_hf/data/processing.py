@@ -7,7 +7,7 @@ grey, until they are normalised; values are those of transformers' PIL processor
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ import torch
 from ..errors import MedfmcError
 from ..progress import say
 from .resize import RESAMPLES, centre_crop, channels_first, resize_as_pillow, shortest_edge_size
+
+if TYPE_CHECKING:
+    from ..models.checkpoint import Checkpoint
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -129,14 +132,14 @@ _CLASSES: dict[str, dict[str, Any]] = {
 }
 
 
-def processing_of(model: str, *, revision: str | None = None, image_size: int | None = None) -> Processing:
+def processing_of(model: "str | Checkpoint", *, revision: str | None = None, image_size: int | None = None) -> Processing:
     """The numbers of a backbone's image processor.
 
     A backbone without one gets a bicubic resize to its config's `image_size` (else 224) and ImageNet's mean and standard deviation, and a
     message says so.
 
     Args:
-        model: Hub id or local folder of the backbone.
+        model: Hub id or local folder of the backbone, or its `Checkpoint`.
         revision: branch, tag or commit on the Hub.
         image_size: side of the square that the backbone shall see instead of its own size, in pixels. What the processor resizes to
             before it crops grows in proportion.
@@ -144,19 +147,17 @@ def processing_of(model: str, *, revision: str | None = None, image_size: int | 
     Raises:
         MedfmcError: the backbone cannot be reached, or its processor does something that is not done here.
     """
-    from transformers.models.auto.image_processing_auto import get_image_processor_config
+    from ..models.checkpoint import find_checkpoint
 
     if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
         raise MedfmcError(f"image_size is a whole number of pixels; got {image_size!r}.")
-    if not Path(model).is_dir() and (Path(model).is_absolute() or model.startswith((".", "~"))):
-        raise MedfmcError(f"there is no folder {model}; expected a Hub id or a folder with a backbone.")
-    try:
-        values = get_image_processor_config(model, revision=revision)
-    except (OSError, ValueError) as error:
-        raise MedfmcError(f"the image processor of {model!r} cannot be read: {_first_line(error)}") from None
+    # An adapter's folder has a processor and no backbone.
+    folder = Path(model) if isinstance(model, str) and Path(model).is_dir() else None
+    checkpoint = None if folder else find_checkpoint(model, revision)
+    values = _processor_values(folder or checkpoint.folder, str(folder or checkpoint.name))
     if not values:
-        _check_absent(model, revision)
-        return _default(model, revision, image_size)
+        return _default(checkpoint or find_checkpoint(folder), image_size)
+    model = str(folder or checkpoint.name)
     name = values.get("image_processor_type") or str(values.get("feature_extractor_type")).replace("FeatureExtractor", "ImageProcessor")
     name = name.removesuffix("Fast").removesuffix("Pil")
     if name not in _CLASSES:
@@ -167,38 +168,22 @@ def processing_of(model: str, *, revision: str | None = None, image_size: int | 
         raise MedfmcError(f"the image processor of {model!r} ({name}) cannot be used: {error}") from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _processor_values(folder: Path, name: str) -> dict:
+    """What a folder says of its image processor; empty where it says nothing. As in transformers, processor_config.json goes first."""
+    from ..models.checkpoint import read_json
+
+    if (folder / "processor_config.json").is_file():
+        nested = read_json(folder / "processor_config.json", name).get("image_processor")
+        if isinstance(nested, dict):
+            return nested
+    path = folder / "preprocessor_config.json"
+    return read_json(path, name) if path.is_file() else {}
 
 
-def _check_absent(model: str, revision: str | None) -> None:
-    """Raise unless the backbone surely has no processor: without network, transformers takes one that was never fetched for absent."""
-    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+def _default(checkpoint: "Checkpoint", image_size: int | None) -> Processing:
+    from ..models.backbones import read_config
 
-    name = "preprocessor_config.json"
-    if Path(model).is_dir() or try_to_load_from_cache(model, name, revision=revision) is _CACHED_NO_EXIST:
-        return
-    try:
-        hf_hub_download(model, name, revision=revision)
-    except LocalEntryNotFoundError:
-        raise MedfmcError(
-            f"{name} of {model!r} is not on this machine and the Hub cannot be reached; fetch it where there is a network: "
-            f"hf download {model} {name}"
-        ) from None
-    except EntryNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise MedfmcError(f"the image processor of {model!r} cannot be read: {_first_line(error)}") from None
-
-
-def _default(model: str, revision: str | None, image_size: int | None) -> Processing:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(model, revision=revision)
-    except (OSError, ValueError) as error:
-        raise MedfmcError(f"{model!r} has no image processor, and its config cannot be read: {_first_line(error)}") from None
+    model, config = checkpoint.name, read_config(checkpoint)
     if config.model_type == "timm_wrapper":
         raise MedfmcError(
             f"{model!r} is a timm checkpoint, whose transforms need torchvision; use a transformers checkpoint of the same backbone."

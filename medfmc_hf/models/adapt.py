@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from peft.utils import ModulesToSaveWrapper
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,6 +19,7 @@ from ..files import atomic_path, write_json
 from ..subsets import subset_of
 from .anatomy import anatomy_of
 from .backbones import Origin, draw_head, load_backbone
+from .checkpoint import Checkpoint, broken_weights
 from .inject import probe
 from .methods import METHODS, Method, all_options, method_of, resolve
 
@@ -30,6 +32,7 @@ __all__ = [
     "blocks_of",
     "load",
     "method_of",
+    "origin_of",
     "reset_head",
     "resolve",
     "save",
@@ -160,7 +163,22 @@ def _sort_names(path: Path) -> None:
     write_json(path, config | named)
 
 
-def load(folder: str | Path, *, model: str | None = None) -> nn.Module:
+def origin_of(folder: str | Path) -> Origin:
+    """Which backbone a saved adaptation belongs to.
+
+    Raises:
+        MedfmcError: the folder holds none.
+    """
+    path = Path(folder) / ORIGIN
+    try:
+        return Origin(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise MedfmcError(f"{folder} holds no saved adaptation: it has no {ORIGIN}.") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise MedfmcError(f"{path} does not say which backbone was adapted ({error}); it was not written by medfmc_hf.") from None
+
+
+def load(folder: str | Path, *, model: str | Checkpoint | None = None) -> nn.Module:
     """Load what `save` wrote, onto its backbone, ready to predict.
 
     Args:
@@ -170,20 +188,19 @@ def load(folder: str | Path, *, model: str | None = None) -> nn.Module:
     Raises:
         MedfmcError: the folder holds no adaptation, or one of another backbone.
     """
-    folder = Path(folder)
-    try:
-        origin = Origin(**json.loads((folder / ORIGIN).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise MedfmcError(f"{folder} holds no saved adaptation: it has no {ORIGIN}.") from None
+    folder, origin = Path(folder), origin_of(folder)
     is_peft = (folder / "adapter_config.json").is_file()
     if not is_peft and not (folder / WEIGHTS).is_file():
         raise MedfmcError(f"{folder} is of a train-free method: its classifier is not a part of the network. Use predictions.parquet.")
     backbone = load_backbone(model or origin.model, subset_of(origin.subset), revision=origin.revision, image_size=origin.image_size)
+    weights = folder / ("adapter_model.safetensors" if is_peft else WEIGHTS)
+    if weights.is_file() and (problem := broken_weights(weights)):
+        raise MedfmcError(f"{weights} {problem}.")
     try:
         if is_peft:
             return PeftModel.from_pretrained(backbone, folder).eval()
         report = backbone.load_state_dict(load_file(folder / WEIGHTS), strict=False)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise MedfmcError(f"{folder} does not fit {backbone.origin.model}: {error}") from error
     if report.unexpected_keys:
         raise MedfmcError(f"{folder} does not fit {backbone.origin.model}, which has no {', '.join(report.unexpected_keys[:3])}.")

@@ -1,19 +1,20 @@
 """Loads a backbone from the Hub or a folder, with a fresh classification head for a subset."""
 
-import hashlib
+import pickle
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
 from ..errors import MedfmcError
 from ..subsets import Subset
 from . import towers
 from .anatomy import head_names
+from .checkpoint import CONFIG, Checkpoint, find_checkpoint, read_json
 
 _PROBLEM = {"single-label": "single_label_classification", "multi-label": "multi_label_classification"}
 
@@ -23,8 +24,8 @@ class Origin:
     """Where a loaded backbone came from; `model.origin` of what `load_backbone` returns.
 
     Attributes:
-        model: Hub id or local folder.
-        revision: the commit on the Hub, or None for a local folder.
+        model: id on the Hub, or absolute path of a local folder.
+        revision: the commit on the Hub; None for a local folder.
         image_size: side of the square it is fed, in pixels.
         subset: key of the subset its head is for.
     """
@@ -35,14 +36,16 @@ class Origin:
     subset: str
 
 
-def load_backbone(model: str, subset: Subset, *, revision: str | None = None, image_size: int | None = None) -> PreTrainedModel:
-    """Load pretrained weights under a fresh head with one output a class.
+def load_backbone(
+    model: str | Checkpoint, subset: Subset, *, revision: str | None = None, image_size: int | None = None
+) -> PreTrainedModel:
+    """Load pretrained weights under a fresh head with one output a class. Code of a repository is never run.
 
     The result maps `pixel_values`, float32 (B, 3, H, W), to an output whose `.logits` are (B, classes). Its head is drawn from
     torch's global random numbers: seed them, or call `medfmc_hf.models.adapt.reset_head`, for a head that can be repeated.
 
     Args:
-        model: Hub id or local folder.
+        model: Hub id, local folder, or what `find_checkpoint` made of it.
         subset: whose classes the head tells apart.
         revision: branch, tag or commit on the Hub.
         image_size: side of the square it will be fed, in pixels; None for the backbone's own. Position embeddings are interpolated
@@ -51,7 +54,10 @@ def load_backbone(model: str, subset: Subset, *, revision: str | None = None, im
     Raises:
         MedfmcError: there is no such model, it is no vision backbone, weights are missing from it, or it cannot take that image size.
     """
-    config = read_config(model, revision)
+    checkpoint = find_checkpoint(model, revision)
+    checkpoint.check()
+    name = checkpoint.name
+    config = read_config(checkpoint)
     size = image_size or image_size_of(config)
     config.num_labels = len(subset.classes)
     config.id2label = dict(enumerate(subset.classes))
@@ -62,35 +68,54 @@ def load_backbone(model: str, subset: Subset, *, revision: str | None = None, im
     try:
         with _quiet_loading():
             network, report = loader.from_pretrained(
-                model, config=config, revision=revision, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
+                str(checkpoint.folder),
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
             )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:  # ImportError: timm is an extra
-        raise MedfmcError(f"{model} could not be loaded as an image classifier: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise MedfmcError(
+            f"the weights of {name} are a pickle that holds more than tensors, and torch's weights_only loader refuses it, for it could "
+            f"run code: {_first_line(error)}. Use a checkpoint in safetensors."
+        ) from error
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError, EOFError) as error:  # ImportError: timm is an extra
+        raise MedfmcError(f"{name} could not be loaded as an image classifier: {error}") from error
     if needed := towers.needed_inputs(network):
-        raise MedfmcError(f"{model} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the picture.")
-    _check_weights(model, network, report)
+        raise MedfmcError(f"{name} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the picture.")
+    _check_weights(name, network, report)
     draw_head(network)
-    network.origin = Origin(model, getattr(config, "_commit_hash", None), size, subset.key)
+    network.name_or_path = name  # PEFT writes it into adapter_config.json, and the folder of a cache means nothing elsewhere
+    network.origin = Origin(name, checkpoint.commit, size, subset.key)
     if size != image_size_of(config):
         _interpolate_positions(network)
         _check_size(network, size)
     return network.eval()
 
 
-def read_config(model: str, revision: str | None = None) -> PretrainedConfig:
+def read_config(model: str | Checkpoint, revision: str | None = None) -> PretrainedConfig:
     """The backbone's config, from the Hub or a folder.
 
     Raises:
-        MedfmcError: there is none.
+        MedfmcError: there is none, or it asks for code of the repository's own.
     """
-    try:
-        return AutoConfig.from_pretrained(model, revision=revision)
-    except (OSError, ValueError, KeyError) as error:
-        where = "the folder" if Path(model).exists() else "the Hub (or its cache)"
+    checkpoint = find_checkpoint(model, revision)
+    values = read_json(checkpoint.folder / CONFIG, checkpoint.name)
+    if values.get("auto_map") and values.get("model_type") not in CONFIG_MAPPING:
         raise MedfmcError(
-            f"there is no backbone {model!r} that transformers can read in {where}: {error}\n"
-            "Give a Hub id such as google/vit-base-patch16-224-in21k, or a folder with config.json and model.safetensors."
-        ) from error
+            f"{checkpoint.name} is no architecture of transformers ({values.get('model_type')}) but comes with code of its own, and code "
+            "from a repository is never run here. Use a checkpoint of a model that transformers has."
+        )
+    try:
+        return AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise MedfmcError(f"{CONFIG} of {checkpoint.name} is no config that transformers can read: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def image_size_of(config: PretrainedConfig) -> int:
@@ -102,43 +127,18 @@ def image_size_of(config: PretrainedConfig) -> int:
     return int(size[-1] if isinstance(size, (list, tuple)) else size)
 
 
-def backbone_commit(model: str, revision: str | None = None) -> str | None:
-    """The commit that a Hub id stands for now; None for a local folder."""
-    return None if Path(model).is_dir() else getattr(read_config(model, revision), "_commit_hash", None)
-
-
-def backbone_fingerprint(model: str, revision: str | None = None) -> str:
-    """What tells two backbones apart: the commit on the Hub, or a SHA-256 over config.json and the weight files of a folder.
-
-    Raises:
-        MedfmcError: there is no such backbone, or its commit is unknown.
-    """
-    if not Path(model).is_dir():
-        commit = backbone_commit(model, revision)
-        if commit is None:
-            raise MedfmcError(f"{model} has no commit that could be found; give a local folder or a Hub id.")
-        return commit
-    digest = hashlib.sha256()
-    weights = [
-        path for pattern in ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*") for path in Path(model).glob(pattern)
-    ]
-    if not weights:
-        raise MedfmcError(f"{model} has no weight files; expected model.safetensors beside config.json.")
-    for path in sorted([Path(model) / "config.json", *weights]):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
 def draw_head(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw the head anew: weights N(0, 0.02), biases zero, as transformers does for a new classifier."""
+    """Draw the head anew: weights N(0, 0.02), biases zero, as transformers does for a new classifier.
+
+    Args:
+        model: on any device. The numbers are drawn on the CPU, so that they are the same for all devices, and copied.
+        generator: of the CPU; None for torch's global one.
+    """
     for name in head_names(model):
         for layer in model.get_submodule(name).modules():
             if isinstance(layer, nn.Linear):
                 with torch.no_grad():
-                    layer.weight.normal_(0, 0.02, generator=generator)
+                    layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0, 0.02, generator=generator))
                     if layer.bias is not None:
                         layer.bias.zero_()
 

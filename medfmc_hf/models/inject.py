@@ -28,7 +28,7 @@ def inject(model: nn.Module, make_config: Callable[[], peft.PeftConfig]) -> peft
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            adapted = peft.get_peft_model(model, make_config())
+            adapted = peft.get_peft_model(model, make_config(), revision=getattr(getattr(model, "origin", None), "revision", None))
         with torch.no_grad():
             probe(adapted)
         return adapted

@@ -3,6 +3,7 @@
 import math
 import re
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 from ..files import write_text
@@ -66,11 +67,8 @@ def title(experiment: Experiment) -> str:
 
 
 def backbone_id(record: RunRecord) -> str | None:
-    """The backbone's id on the Hub; None for a local folder: its fingerprint is a SHA-256, and published it has no organisation."""
-    name = record.config["model"]
-    if Path(name).is_dir() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        return None
-    return name if "/" in name or len(record.backbone.get("fingerprint") or "") != 64 else None
+    """The backbone's id on the Hub; None for a local folder, which has no commit."""
+    return record.backbone.get("name") if record.backbone.get("revision") else None
 
 
 def _short(model: str) -> str:
@@ -304,7 +302,8 @@ def _cost(experiment: Experiment) -> str:
 
 
 def _again(experiment: Experiment) -> str:
-    commands = "accelerate launch recipes/peft_train.py " + flags_of(experiment.config)
+    config = replace(experiment.config, revision=experiment.record.backbone.get("revision"))  # a branch may move
+    commands = "accelerate launch recipes/peft_train.py " + flags_of(config)
     if len(experiment.draws) > 1:
         commands = re.sub(r"--seed \d+", "--seed $seed", commands)
         commands = f"for seed in {' '.join(map(str, experiment.seeds))}; do {commands}; done"

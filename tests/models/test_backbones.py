@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoModelForImageClassification
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.models import backbones
 from medfmc_hf.models.anatomy import anatomy_of, attention_output, mlp_module, mlp_output, query_value
+from medfmc_hf.models.checkpoint import find_checkpoint
 from medfmc_hf.subsets import SUBSETS
 
 ENDO, CHEST, COLON = SUBSETS["endo"], SUBSETS["chest"], SUBSETS["colon"]
@@ -94,12 +96,12 @@ def test_a_tower_saved_with_its_head_is_the_same_in_stock_transformers(tmp_path)
 def test_fingerprints_tell_content_from_name(tmp_path):
     first = saved(tmp_path / "a")
     second = saved(tmp_path / "b")
-    assert backbones.backbone_fingerprint(first) == backbones.backbone_fingerprint(second)
+    assert find_checkpoint(first).fingerprint == find_checkpoint(second).fingerprint
     weights = load_file(f"{second}/model.safetensors")
     weights["vit.layernorm.bias"] += 1
     save_file(weights, f"{second}/model.safetensors", metadata={"format": "pt"})
-    assert backbones.backbone_fingerprint(first) != backbones.backbone_fingerprint(second)
-    assert backbones.backbone_commit(first) is None
+    assert find_checkpoint(first).fingerprint != find_checkpoint(second).fingerprint
+    assert find_checkpoint(first).commit is None
 
 
 def test_missing_weights_are_an_error(tmp_path):
@@ -114,7 +116,8 @@ def test_what_is_no_backbone(tmp_path):
     with pytest.raises(MedfmcError, match="there is no backbone"):
         backbones.load_backbone(str(tmp_path), ENDO)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 8}))
+    with pytest.raises(MedfmcError, match="no weight files"):
+        backbones.load_backbone(str(tmp_path), ENDO)
+    (tmp_path / "model.safetensors").write_bytes((Path(saved(tmp_path / "vit")) / "model.safetensors").read_bytes())
     with pytest.raises(MedfmcError, match="no vision backbone"):
         backbones.load_backbone(str(tmp_path), ENDO)
-    with pytest.raises(MedfmcError, match="no weight files"):
-        backbones.backbone_fingerprint(str(tmp_path))

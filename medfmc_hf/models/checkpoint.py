@@ -1,0 +1,282 @@
+"""The files of a backbone: a folder on disk, or a repository on the Hub at one commit, brought into the cache; and what is wrong with them.
+
+Whoever loads a backbone reads these files from a folder, so that nothing else of this package asks the Hub for it, and all that is
+read of it is of one commit.
+"""
+
+import hashlib
+import json
+import os
+import re
+import struct
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import MedfmcError
+from ..hub.errors import explained, is_unanswered
+from ..progress import say
+
+CONFIG = "config.json"
+PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
+_INDEXES = tuple(f"{name}.index.json" for name in _WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A backbone's files.
+
+    Attributes:
+        name: the id on the Hub, or the absolute path of a local folder.
+        folder: where the files are.
+        commit: of the repository on the Hub; None for a local folder.
+    """
+
+    name: str
+    folder: Path
+    commit: str | None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells two backbones apart: the commit on the Hub, or the content hash of a local folder."""
+        return self.commit or self.content
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 (hex) over the names and bytes of config.json and the weight files.
+
+        Raises:
+            MedfmcError: there are no weight files.
+        """
+        digest = hashlib.sha256()
+        for path in sorted([self.folder / CONFIG, *self.weights()]):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        return digest.hexdigest()
+
+    def weights(self) -> list[Path]:
+        """The files of weights, and their index where there are several.
+
+        Raises:
+            MedfmcError: there are none.
+        """
+        patterns = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin*")
+        found = sorted({path for pattern in patterns for path in self.folder.glob(pattern)})
+        if not found:
+            raise MedfmcError(f"{self.name} has no weight files; expected model.safetensors beside {CONFIG}.")
+        return found
+
+    def check(self) -> None:
+        """Look at the beginning and the length of each file that is going to be read.
+
+        Raises:
+            MedfmcError: one is missing, cut off, a pointer of Git LFS, a web page or no file of weights.
+        """
+        read_json(self.folder / CONFIG, self.name)
+        here = [path.name for path in self.weights()]
+        loaded = [name for name in _weight_names(self, here) if name not in _INDEXES] if set(here) & {*_WEIGHTS, *_INDEXES} else here
+        for name in loaded:
+            if not (self.folder / name).is_file():
+                raise MedfmcError(f"{self.name} lacks {name}, which its index of weights names; fetch it again.")
+            if problem := broken_weights(self.folder / name):
+                again = f"hf download {self.name} {name} --revision {self.commit} --force-download"
+                raise MedfmcError(f"{name} of {self.name} {problem}; fetch it again" + (f": {again}" if self.commit else "."))
+
+
+def find_checkpoint(model: str | os.PathLike | Checkpoint, revision: str | None = None) -> Checkpoint:
+    """The files of a backbone. Those of a Hub id are fetched into the cache of huggingface_hub, where they are not there yet.
+
+    Without a network, or where the Hub does not answer, a revision that was fetched earlier is taken from the cache.
+
+    Args:
+        model: a local folder, or an id on the Hub. A folder of that name is meant first, as everywhere in transformers.
+        revision: branch, tag or commit on the Hub; None for `main`.
+
+    Raises:
+        MedfmcError: it is neither here nor there, may not be read, or its files are not those of a backbone.
+    """
+    if isinstance(model, Checkpoint):
+        return model
+    name = os.fspath(model)
+    if not name.strip():
+        raise MedfmcError("which backbone? Give a Hub id such as google/vit-base-patch16-224-in21k, or a folder.")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / CONFIG).is_file():
+            raise MedfmcError(
+                f"there is no backbone in the folder {name}: it has no {CONFIG}. Give a folder with {CONFIG} and model.safetensors, as "
+                "`save_pretrained` or `hf download ORG/NAME --local-dir FOLDER` make it, or a Hub id such as "
+                "google/vit-base-patch16-224-in21k."
+            )
+        return Checkpoint(str(folder.absolute()), folder.absolute(), None)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name, re.ASCII):
+        raise MedfmcError(f"there is no folder {name}; expected a Hub id such as google/vit-base-patch16-224-in21k, or a folder.")
+    found = _fetch(name, revision)
+    found.check()
+    return found
+
+
+def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
+    """The checkpoint of a repository: out of the cache where it is whole and cannot have changed, else from the Hub."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    asked = revision or "main"
+    with explained(repo_id, reading=True):
+        cached = _cached(repo_id, asked)
+        if cached is not None and asked == cached.commit and not _lacking(cached):
+            return cached  # a commit never changes
+        try:
+            folder = Path(hf_hub_download(repo_id, CONFIG, revision=asked)).parent
+            found = Checkpoint(repo_id, folder, folder.name)  # the cache calls the folder by the commit
+            names = [sibling.rfilename for sibling in HfApi().model_info(repo_id, revision=found.commit).siblings or ()]
+            for name in _weight_names(found, names):
+                hf_hub_download(repo_id, name, revision=found.commit)
+            for name in PROCESSORS:
+                try:
+                    hf_hub_download(repo_id, name, revision=found.commit)
+                except LocalEntryNotFoundError:
+                    raise
+                except EntryNotFoundError:  # the cache now knows that there is none
+                    continue
+            return found
+        except EntryNotFoundError as error:
+            if not isinstance(error, LocalEntryNotFoundError):
+                raise MedfmcError(
+                    f"{repo_id} on the Hub has no {CONFIG}, so it is no backbone that transformers can load; if it holds weights alone, "
+                    "look for a repository of the same model in the form of transformers."
+                ) from error
+            return _instead(cached, repo_id, revision, error)
+        except MedfmcError:
+            raise
+        except Exception as error:
+            if not is_unanswered(error):
+                raise
+            return _instead(cached, repo_id, revision, error)
+
+
+def _instead(cached: Checkpoint | None, repo_id: str, revision: str | None, error: Exception) -> Checkpoint:
+    """What the cache holds, where the Hub cannot be asked."""
+    if cached is None:
+        raise error
+    if lacking := _lacking(cached):
+        at = f" --revision {revision}" if revision else ""
+        raise MedfmcError(
+            f"{repo_id} is in the cache only in part, and the Hub cannot be asked for the rest: {lacking} is not on this machine. Fetch it "
+            f"where there is a network: hf download {repo_id}{at}"
+        ) from error
+    say(f"{repo_id} is taken from the cache, as of commit {cached.commit[:12]}")
+    return cached
+
+
+def _cached(repo_id: str, revision: str) -> Checkpoint | None:
+    """What the cache knows of a revision; its weights may not be there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    return Checkpoint(repo_id, folder, folder.name)
+
+
+def _lacking(found: Checkpoint) -> str | None:
+    """A file that a cached checkpoint needs and the cache does not hold."""
+    from huggingface_hub import try_to_load_from_cache
+
+    here = [path.name for path in found.folder.iterdir()]
+    if not (set(_WEIGHTS) | set(_INDEXES)) & set(here):
+        return "the file of weights"
+    absent = [name for name in _weight_names(found, here) if name not in here]
+    # A processor that was never asked for is not known to be absent, and another one would make other pixels.
+    known = any(name in here for name in PROCESSORS)
+    unknown = [] if known else [n for n in PROCESSORS[:1] if try_to_load_from_cache(found.name, n, revision=found.commit) is None]
+    return next(iter([*absent, *unknown]), None)
+
+
+def _weight_names(found: Checkpoint, names: list[str]) -> list[str]:
+    """The files of weights among the names of a repository: safetensors rather than pickles, all of them where there are several.
+
+    An index is fetched, for it names the others.
+    """
+    for plain, index in zip(_WEIGHTS, _INDEXES):
+        if plain in names:
+            return [plain]
+        if index in names:
+            if not (found.folder / index).is_file():
+                from huggingface_hub import hf_hub_download
+
+                hf_hub_download(found.name, index, revision=found.commit)
+            return [index, *_shards(found.folder / index, found.name)]
+    shown = ", ".join(sorted(names)[:8]) + (" and others" if len(names) > 8 else "")
+    raise MedfmcError(
+        f"{found.name} on the Hub has no weights that transformers loads ({', '.join(_WEIGHTS)}, or several with an index); it has {shown}."
+    )
+
+
+def _shards(index: Path, name: str) -> list[str]:
+    """The files that an index of weights names."""
+    files = read_json(index, name).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) and Path(file).name == file for file in files.values()):
+        raise MedfmcError(f"{index.name} of {name} names no files of weights; fetch it again.")
+    return sorted(set(files.values()))
+
+
+def read_json(path: Path, name: str) -> dict:
+    """A JSON file of a checkpoint.
+
+    Raises:
+        MedfmcError: it is not the JSON of an object; the message says what it looks like.
+    """
+    try:
+        content = path.read_bytes()
+        value = json.loads(content)
+    except OSError as error:
+        raise MedfmcError(f"{path.name} of {name} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        reason = _foreign(content[:512]) or f"is not JSON ({error})"
+        raise MedfmcError(f"{path.name} of {name} {reason}; fetch it again.") from error
+    if not isinstance(value, dict):
+        raise MedfmcError(f"{path.name} of {name} holds {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+def broken_weights(path: Path) -> str | None:
+    """What is wrong with a file of weights, in words that follow its name; None if it looks whole. Its numbers are not read."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(512)
+    if reason := _foreign(start):
+        return reason
+    if path.suffix != ".safetensors":
+        if start[:2] == b"PK":
+            return None if zipfile.is_zipfile(path) else f"is cut off after {size:,} bytes"
+        return None if start[:1] == b"\x80" else "is no file of weights that torch wrote"
+    length = struct.unpack("<Q", start[:8])[0] if size >= 8 else 0
+    if not 2 <= length <= 100 << 20 or start[8:9] != b"{":
+        return "is no file of safetensors"
+    if 8 + length > size:
+        return f"is cut off after {size:,} bytes"
+    with path.open("rb") as file:
+        file.seek(8)
+        try:
+            tensors = json.loads(file.read(length))
+            end = max((part["data_offsets"][1] for name, part in tensors.items() if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+            return "is no file of safetensors"
+    return f"is cut off: {size:,} of {8 + length + end:,} bytes are there" if size < 8 + length + end else None
+
+
+def _foreign(start: bytes) -> str | None:
+    """What a file is that begins so, where it is none of a checkpoint's."""
+    if not start.strip():
+        return "is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file itself (in a clone: git lfs pull)"
+    if start.lstrip()[:1] == b"<":
+        return "is a web page, which something between here and the Hub sent in its place"
+    return None

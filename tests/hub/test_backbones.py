@@ -1,0 +1,271 @@
+"""Backbones of a Hub: fetched by the real client, of one commit, and with a true sentence where they cannot be had."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub_server import Fault, environment, python
+from PIL import Image
+
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.hub import errors
+from medfmc_hf.models.backbones import load_backbone
+from medfmc_hf.models.checkpoint import find_checkpoint
+from medfmc_hf.runs import find_runs
+from medfmc_hf.subsets import SUBSETS
+
+ENDO = SUBSETS["endo"]
+TRAIN = "import sys; sys.path.insert(0, 'recipes'); import peft_train; sys.exit(peft_train.guarded('peft_train.py', peft_train.main))"
+MEDFMC = "import sys; from medfmc_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+ROOT = Path(__file__).resolve().parents[2]
+RUN = ("--subset", "endo", "--shots", "1", "--method", "lora", "--epochs", "1")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def cache(client, monkeypatch, tmp_path):
+    """The loopback Hub, and an empty cache for the client of this process."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return client
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory, backbone) -> dict[str, bytes]:
+    """The files of a backbone with other weights."""
+    from safetensors.torch import load, save
+
+    weights = {name: value * 1.1 for name, value in load((backbone / "model.safetensors").read_bytes()).items()}
+    return files_of(backbone) | {"model.safetensors": save(weights, metadata={"format": "pt"})}
+
+
+def test_one_backbone_through_every_command(hub, backbone, other, sample_build, tmp_path):
+    """Trained by a branch, found again offline, another run once the branch has moved, and predicting the same as before."""
+    repo = hub.add_repo("model", "org/vit", files_of(backbone), private=False)
+    repo.refs |= {"v1": repo.sha}
+    env = environment(hub, tmp_path / "home")
+    arguments = ("--data", sample_build, "--out", tmp_path / "runs", "--model", "org/vit", *RUN)
+
+    def train(*more, **changed):
+        done = python(TRAIN, env | changed, *arguments, *more, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    train()
+    first = repo.sha
+    ((folder, record),) = find_runs(tmp_path / "runs")
+    assert (record.backbone["name"], record.backbone["revision"]) == ("org/vit", first)
+    config = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/vit", first)
+    card = (folder / "adapter" / "README.md").read_text()
+    assert first in card and "base_model: org/vit" in card and f"--revision {first}" in card
+    for more, changed in (
+        ((), {"HF_HUB_OFFLINE": "1"}),
+        ((), {"HF_ENDPOINT": "http://127.0.0.1:9"}),
+        (("--revision", "v1"), {}),
+        (("--revision", first), {}),
+    ):
+        assert "Already finished" in train(*more, **changed).stderr
+
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)).save(picture)
+
+    def predict(where, *more):
+        done = python(MEDFMC, env, "predict", where, picture, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    before = predict(folder)
+    done = python(MEDFMC, env, "push", "model", folder, "--repo-id", "clinic/lora", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    hub.commit(repo, "better weights", {".gitattributes": b"", **other})
+    assert predict(folder) == predict("clinic/lora") == before
+
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("subsets: [endo]\nshots: [1]\nseeds: [0]\nmethods: [lora]\nbackbones: [org/vit]\noverrides: {epochs: 1}\n")
+    done = python(MEDFMC, env, "benchmark", grid, "--data", sample_build, "--out", tmp_path / "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    records = [record for _, record in find_runs(tmp_path / "runs")]
+    assert {record.backbone["revision"] for record in records} == {first, repo.sha} and len({record.id for record in records}) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("GET|HEAD", 429, message="too many requests"), r"slow down \(429\), and org/vit is not in the cache"),
+        (Fault("GET|HEAD", 503), r"fails on its own side \(503\), and org/vit is not in the cache"),
+        (Fault("GET|HEAD", "cut"), r"cannot be reached .*org/vit is not in the cache"),
+        (Fault("GET|HEAD", "portal"), "answered, but not as a Hub does"),
+        (Fault("GET /api|HEAD /api", "portal"), "answered, but not as a Hub does"),
+    ],
+)
+def test_a_hub_that_does_not_answer(cache, backbone, fault, says):
+    cache.add_repo("model", "org/vit", files_of(backbone), private=False)
+    cache.faults.append(fault)
+    with pytest.raises(MedfmcError, match=says) as caught:
+        find_checkpoint("org/vit")
+    assert "\n" not in str(caught.value)
+    cache.faults.clear()
+    commit = find_checkpoint("org/vit").commit
+    cache.faults.append(fault)
+    assert find_checkpoint("org/vit").commit == commit  # what was fetched serves
+
+
+def test_who_may_not_read_and_what_is_not_there(cache, backbone, monkeypatch):
+    cache.add_repo("model", "org/hidden", files_of(backbone))
+    cache.add_repo("model", "org/gated", files_of(backbone), private=False).gated = True
+    cache.add_repo("model", "org/vit", files_of(backbone), private=False)
+    cache.add_repo("model", "org/empty", {"README.md": b"soon"}, private=False)
+    cache.add_repo("model", "org/onnx", {"config.json": (backbone / "config.json").read_bytes(), "model.onnx": b"x"}, private=False)
+    assert find_checkpoint("org/hidden").commit  # as somebody who may
+    cases = {
+        ("org/vitt", None): "there is no org/vitt on the Hub that may be read",
+        ("org/gated", None): "org/gated is gated: ask for access",
+        ("org/vit", "no-such-branch"): "has no such revision",
+        ("org/empty", None): "has no config.json",
+        ("org/onnx", None): r"has no weights that transformers loads .* it has .*model.onnx",
+        ("models/../vit", None): "there is no folder models/../vit",
+        ("/nowhere/vit", None): "there is no folder /nowhere/vit",
+        ("org/vit\nx", None): "there is no folder",
+        ("", None): "which backbone",
+    }
+    for (name, revision), says in cases.items():
+        with pytest.raises(MedfmcError, match=says):
+            find_checkpoint(name, revision)
+    monkeypatch.delenv("HF_TOKEN")
+    cache.add_repo("model", "org/hidden2", files_of(backbone))
+    with pytest.raises(MedfmcError, match=r"org/hidden2 on the Hub that may be read \(401\).*hf auth login"):
+        find_checkpoint("org/hidden2")
+
+
+def test_what_is_cached_in_part_is_named(cache, backbone, monkeypatch):
+    """As another program leaves it that fetched the weights and never asked for the image processor."""
+    from huggingface_hub import constants, hf_hub_download
+
+    cache.add_repo("model", "org/vit", files_of(backbone), private=False)
+    hf_hub_download("org/vit", "config.json")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MedfmcError, match=r"only in part.*the file of weights is not on this machine.*hf download org/vit"):
+        find_checkpoint("org/vit")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hf_hub_download("org/vit", "model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MedfmcError, match=r"preprocessor_config.json is not on this machine"):
+        find_checkpoint("org/vit")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hf_hub_download("org/vit", "preprocessor_config.json")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert find_checkpoint("org/vit").commit
+
+
+class Evil:
+    def __reduce__(self):
+        return Path.touch, (Path("/tmp/medfmc-hf-test-must-not-exist"),)
+
+
+def pickled(value, protocol=2) -> bytes:
+    return pickle.dumps(value, protocol=protocol)
+
+
+def test_weights_that_are_none(cache, backbone, tmp_path):
+    good = files_of(backbone)
+    weights = good.pop("model.safetensors")
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize 3\n" % (b"0" * 64)
+    index = json.dumps({"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+    torch.save({"a": torch.zeros(3), "evil": Evil()}, tmp_path / "evil.bin")
+    cases = {
+        "pointer": ({"model.safetensors": pointer}, "is a pointer of Git LFS"),
+        "cut": ({"model.safetensors": weights[:-100]}, "is cut off: "),
+        "cut-early": ({"model.safetensors": weights[:60]}, "is cut off after 60 bytes"),
+        "html": ({"model.safetensors": b"<!DOCTYPE html><html></html>"}, "is a web page"),
+        "nothing": ({"model.safetensors": b""}, "is empty"),
+        "zeros": ({"model.safetensors": bytes(4000)}, "is no file of safetensors"),
+        "evil": ({"pytorch_model.bin": (tmp_path / "evil.bin").read_bytes()}, "pickle that holds more than tensors"),
+        "evil-old": ({"pytorch_model.bin": pickled({"a": Evil()})}, "pickle that holds more than tensors|could not be loaded"),
+        "cut-bin": ({"pytorch_model.bin": (tmp_path / "evil.bin").read_bytes()[:-40]}, "is cut off"),
+        "html-bin": ({"pytorch_model.bin": b"\n<html></html>"}, "is a web page"),
+        "config": ({"model.safetensors": weights, "config.json": b"<html>"}, "config.json of org/config is a web page"),
+        "config2": ({"model.safetensors": weights, "config.json": b"[1]"}, "holds list; expected a JSON object"),
+        "shards": (
+            {"model.safetensors.index.json": index.encode(), "model-00001-of-00002.safetensors": weights},
+            "model-00002-of-00002|config",
+        ),
+    }
+    for name, (files, says) in cases.items():
+        cache.add_repo("model", f"org/{name}", good | files, private=False)
+        with pytest.raises(MedfmcError, match=says) as caught:
+            load_backbone(f"org/{name}", ENDO)
+        assert "Traceback" not in str(caught.value)
+        local = tmp_path / name
+        local.mkdir()
+        for path, content in (good | files).items():
+            (local / path).write_bytes(content)
+        with pytest.raises(MedfmcError):
+            load_backbone(str(local), ENDO)
+    assert not Path("/tmp/medfmc-hf-test-must-not-exist").exists()
+
+
+def test_code_of_a_repository_is_neither_run_nor_asked_about(hub, backbone, sample_build, tmp_path):
+    """`y` on standard input would answer the question of transformers, if it asked."""
+    code = (
+        b"import pathlib\npathlib.Path('ran').touch()\nfrom transformers import ViTConfig, ViTModel\nclass C(ViTConfig): model_type='own'\n"
+    )
+    own = json.loads((backbone / "config.json").read_text())
+    auto_map = {"AutoConfig": "code.C", "AutoModel": "code.M", "AutoModelForImageClassification": "code.M"}
+    files = files_of(backbone) | {"code.py": code}
+    hub.add_repo(
+        "model", "org/own", files | {"config.json": json.dumps(own | {"model_type": "own", "auto_map": auto_map}).encode()}, private=False
+    )
+    # An architecture that transformers has may name code too: it is loaded by transformers' own class.
+    hub.add_repo("model", "org/vit", files | {"config.json": json.dumps(own | {"auto_map": auto_map}).encode()}, private=False)
+    arguments = ("--data", sample_build, "--out", tmp_path / "runs", *RUN, "--model")
+    program = "import sys, io, os; sys.stdin = io.StringIO('y\\n' * 9)\n" + TRAIN.replace("'recipes'", repr(str(ROOT / "recipes")))
+    refused = python(program, environment(hub, tmp_path / "home"), *arguments, "org/own", cwd=tmp_path)
+    assert refused.returncode == 2 and "code from a repository is never run" in refused.stderr, refused.stderr
+    assert "y/N" not in refused.stdout + refused.stderr and "Traceback" not in refused.stderr
+    works = python(program, environment(hub, tmp_path / "home"), *arguments, "org/vit", cwd=tmp_path)
+    assert works.returncode == 0, works.stderr
+    assert not any(request.endswith("code.py") for request in hub.requests) and not list(tmp_path.rglob("ran"))
+
+
+def test_a_relative_folder_stays_a_folder_from_anywhere(hub, backbone, sample_build, tmp_path):
+    """It has the form of a Hub id, and a repository of that name is there."""
+    hub.add_repo("model", "models/vit", files_of(backbone), private=False)
+    work, away = tmp_path / "work", tmp_path / "away"
+    shutil.copytree(backbone, work / "models" / "vit")
+    away.mkdir()
+    env = environment(hub, tmp_path / "home")
+    program = TRAIN.replace("'recipes'", repr(str(ROOT / "recipes")))
+    done = python(program, env, "--data", sample_build, "--model", "models/vit", *RUN, cwd=work)
+    assert done.returncode == 0, done.stderr
+    ((folder, record),) = find_runs(work / "runs")
+    assert record.backbone["name"] == str(work / "models" / "vit") and record.backbone["revision"] is None
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "`vit`, a local folder" in card and "base_model" not in card.split("---")[1]
+    assert json.loads((folder / "adapter" / "backbone.json").read_text())["model"] == str(work / "models" / "vit")
+    picture = away / "picture.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(picture)
+    assert python(MEDFMC, env, "predict", folder, picture, cwd=away).returncode == 0
+    (work / "models").rename(work / "moved")
+    lost = python(MEDFMC, env, "predict", folder, picture, cwd=away)
+    assert lost.returncode == 2 and "--backbone FOLDER" in lost.stderr
+    assert python(MEDFMC, env, "predict", folder, picture, "--backbone", work / "moved" / "vit", cwd=away).returncode == 0
+    assert not [request for request in hub.requests if "vit" in request]
+
+
+def test_every_kind_of_answer_has_words_for_reading():
+    class Answer(Exception):
+        def __init__(self, status):
+            self.response = type("Response", (), {"status_code": status})()
+
+    for status in (400, 401, 403, 404, 407, 409, 429, 500, 502, 503, 504):
+        said = errors.explain(Answer(status), "org/vit", reading=True)
+        assert str(status) in said and "upload" not in said and "write" not in said
