@@ -284,7 +284,7 @@ def grid(bench: Bench) -> None:
 
 def processes(bench: Bench) -> None:
     from medfmc_hf.benchmark.grid import Grid
-    from medfmc_hf.runs import find_runs
+    from medfmc_hf.run_folders import find_runs
 
     values, shared = grid_values(bench), bench.shared()
     configs = Grid.from_dict(values).configs()

@@ -1,10 +1,13 @@
 """Writing files so that a reader sees the old content or the new, never half of it."""
 
+import hashlib
 import json
 import os
+import secrets
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -21,6 +24,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        sync(temporary)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
@@ -39,3 +43,72 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Write `value` to `path` atomically, as JSON that a person can read and `diff` can compare."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 (hex) of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content is on disk: a name that reaches it before its content does is an empty file after a power cut."""
+    with path.open("rb") as file:
+        _fsync(file.fileno())
+
+
+def sync_folder(folder: Path, *, files: bool = True) -> None:
+    """Wait until the names in a folder are on disk, and with `files` all that is below it."""
+    if files:
+        for path in folder.rglob("*"):
+            if path.is_dir():
+                sync_folder(path, files=False)
+            else:
+                sync(path)
+    if os.name == "nt":  # has no such thing
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    _fsync(handle)
+    os.close(handle)
+
+
+def _fsync(handle: int) -> None:
+    with suppress(OSError):  # from file systems that cannot
+        os.fsync(handle)
+
+
+def private_sibling(path: Path, use: str) -> Path:
+    """A hidden name beside `path` that no other process uses, and that tells whether its process still runs.
+
+    Args:
+        path: what is going to be replaced.
+        use: what the sibling is for, in one word.
+    """
+    return path.with_name(f".{path.name}.{use}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def private_siblings(path: Path, use: str) -> list[Path]:
+    """The private siblings of `path` that processes of this machine left which no longer run."""
+    start = f".{path.name}.{use}-{socket.gethostname()}-"
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(start)]
+    except OSError:
+        return []
+    numbers = {name: name[len(start) :].split("-")[0] for name in sorted(names)}
+    return [path.with_name(name) for name, process in numbers.items() if process.isdigit() and not is_running(int(process))]
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine runs."""
+    if os.name == "nt":  # where asking so would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True

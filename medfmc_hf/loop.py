@@ -81,7 +81,7 @@ class Loop:
         Returns:
             One dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
         """
-        config, accelerator = self.config, self.accelerator
+        config, accelerator = self.config, make_accelerator(self.config)  # of its own: it holds on to all that it ever prepared
         loss_of = losses.LOSSES[config.loss](self.subset.task, targets)
         labels = torch.as_tensor(targets)
         trained = [p for p in model.parameters() if p.requires_grad]
@@ -90,6 +90,7 @@ class Loop:
         steps = steps_per_epoch(config, len(targets))
         rank, world = accelerator.process_index, accelerator.num_processes
         history, best = [], None
+        moving = [*trained, *model.buffers()]  # batch normalisation learns statistics, which are no parameters
 
         for epoch in bar(range(config.epochs), desc="training", unit="epoch", hidden=not accelerator.is_main_process):
             wrapped.train()
@@ -100,12 +101,13 @@ class Loop:
                     rate = config.learning_rate * lr_factor(config, epoch * steps + step, steps)
                     for group in optimizer.param_groups:
                         group["lr"] = rate
-                    share = len(rows[rank::world]) * world / len(rows)  # so that the mean over processes is the mean over the batch
-                    part = slice(rank, None, world) if share else slice(1)
-                    batch, mine = self.ready(views.batch(rows[part], draws[part])), rows[part]
+                    mine = labels[rows[rank::world]]  # so weighted, the mean over processes is the mean over the batch
+                    share = loss_of.mass(mine) * world / loss_of.mass(labels[rows]) if world > 1 else 1
+                    part = slice(rank, None, world) if len(mine) else slice(1)
+                    batch = self.ready(views.batch(rows[part], draws[part]))
                     with self.autocast():
                         logits = wrapped(pixel_values=batch).logits
-                    loss = loss_of(logits.float(), labels[mine].to(accelerator.device)) * share
+                    loss = loss_of(logits.float(), labels[rows[part]].to(accelerator.device)) * share
                     accelerator.backward(loss)
                     if config.gradient_clip:
                         accelerator.clip_grad_norm_(trained, config.gradient_clip)
@@ -123,14 +125,12 @@ class Loop:
                     result = score(validation_targets, logits, self.subset)
                 history[-1]["validation"] = {k: result[k] for k in (self.subset.metric, "auc", "score")}
                 if best is None or result["score"] > best[0] or math.isnan(best[0]):
-                    best = result["score"], [p.detach().clone() for p in trained]
+                    best = result["score"], [value.detach().clone() for value in moving]
                     self.best_logits = logits
         if best is not None:
             with torch.no_grad():
-                for parameter, value in zip(trained, best[1], strict=True):
-                    parameter.copy_(value)
-        for prepared in (accelerator._models, accelerator._optimizers):  # it holds on to all it ever prepared, and `free_memory`
-            prepared.clear()  # runs the garbage collector, half a second a run
+                for place, value in zip(moving, best[1], strict=True):
+                    place.copy_(value)
         return history
 
     @torch.no_grad()

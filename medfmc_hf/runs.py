@@ -1,8 +1,8 @@
-"""The run: what determines it, its identity, and the folder of files it leaves.
+"""The run: what determines it, its identity, its record and its predictions.
 
-A run is one adaptation of one backbone to one dataset config. Its folder holds `run.json` (the record), `predictions.parquet`
-(every scored row) and `adapter/` (weights and model card). `run.json` is written last, so a folder with a finished record is whole.
-Everything that reports, compares or publishes reads these files and nothing else.
+A run is one adaptation of one backbone to one dataset config. Its folder (`run_folders.py`) holds `run.json` (the record),
+`predictions.parquet` (every scored row) and `adapter/` (weights and model card). Everything that reports, compares or publishes reads these
+files and nothing else.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import numpy as np
 
 from .errors import MedfmcError
-from .files import atomic_path, write_json
+from .files import atomic_path, sha256_of, write_json
 from .subsets import ConfigName, Subset, subset_of
 
 SCHEMA = 1
@@ -153,6 +153,7 @@ class RunRecord:
             `precision`, `compiled`, `grouped` (how many runs were trained in one pass, where they were) and `seconds`
             (`start`, `data`, `train`, `validation`, `test`, `total`).
         versions: of the libraries that took part.
+        files: SHA-256 of every file the run wrote besides its record and card, by its path below the folder; empty in older records.
         error: what went wrong, where status is `failed`.
         finished_at: UTC, ISO 8601.
         schema: version of this layout.
@@ -167,6 +168,7 @@ class RunRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     finished_at: str = ""
     schema: int = SCHEMA
@@ -179,15 +181,31 @@ class RunRecord:
     def subset(self) -> Subset:
         return subset_of(self.config["subset"])
 
-    def folder(self, root: str | os.PathLike) -> Path:
-        """Where the run's files lie below `root`."""
-        return run_folder(root, self.run_config, self.id)
-
     def save(self, folder: str | os.PathLike) -> Path:
         """Write `run.json` into the run's folder, atomically. Returns its path."""
         path = Path(folder) / "run.json"
         write_json(path, finite(dataclasses.asdict(self)))
         return path
+
+    def check_file(self, folder: str | os.PathLike, name: str) -> bool:
+        """Whether a file of the run is the one that this record speaks of; False where the record is from before records held hashes.
+
+        Args:
+            folder: of the run.
+            name: path of the file below it.
+
+        Raises:
+            MedfmcError: it is another file, or a damaged one.
+        """
+        if name not in self.files:
+            return False
+        path = Path(folder) / name
+        if not path.is_file() or sha256_of(path) != self.files[name]:
+            raise MedfmcError(
+                f"{path} is not the file that this run wrote: its SHA-256 is not the one in run.json. It was changed, damaged, or copied "
+                "from another run; take it from a backup, or move the run's folder away and run the adaptation again."
+            )
+        return True
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "RunRecord":
@@ -196,22 +214,40 @@ class RunRecord:
         Raises:
             MedfmcError: there is none, or it is not a record of a layout this version knows.
         """
-        path = Path(path)
-        if path.is_dir():
-            path = path / "run.json"
+        path = record_path(Path(path))
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise MedfmcError(f"{path.parent} is not a finished run: it has no run.json.") from None
-        except json.JSONDecodeError as error:
-            raise MedfmcError(f"{path} is not JSON ({error}); it was not written by medfmc_hf.") from None
+        except OSError as error:
+            raise MedfmcError(f"{path} cannot be read ({error.strerror or error}); expected the record of a run.") from None
+        except ValueError as error:  # not JSON, or not UTF-8
+            raise MedfmcError(f"{path} is not JSON ({error}); it is damaged, or was not written by medfmc_hf.") from None
         if not isinstance(values, dict) or values.get("schema") != SCHEMA:
             found = values.get("schema") if isinstance(values, dict) else type(values).__name__
             raise MedfmcError(f"{path} has record schema {found!r}; this version reads {SCHEMA}.")
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise MedfmcError(f"{path} is not a run record: {error}.") from None
+            record = cls(**values)
+            kinds = {f.name: type(getattr(record, f.name)) for f in dataclasses.fields(cls) if isinstance(f.default_factory, type)}
+            wrong = next((name for name, kind in kinds.items() if kind not in (dict, list)), None)
+            if wrong or record.status not in get_args(get_type_hints(cls)["status"]):
+                raise TypeError(f"{wrong or 'status'} is {getattr(record, wrong or 'status')!r}")
+            _ = record.run_config
+        except (TypeError, AttributeError, MedfmcError) as error:
+            raise MedfmcError(f"{path} is not a run record that this version reads: {str(error).rstrip('.')}.") from None
+        return record
+
+
+def hashes_of(folder: str | os.PathLike) -> dict[str, str]:
+    """SHA-256 (hex) of every file in a run's folder, by its path below it; the record itself and model cards are not among them."""
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.json", "README.md"))
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def record_path(path: Path) -> Path:
+    """`run.json` of a run's folder, or the path itself."""
+    return path / "run.json" if path.is_dir() else path
 
 
 def finite(value: Any) -> Any:
@@ -223,26 +259,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def run_folder(root: str | os.PathLike, config: RunConfig, run_id: str) -> Path:
-    """`ROOT/<dataset config>/<method>-<backbone>-<id>`: readable, and different for every run."""
-    backbone = Path(config.model).name or "backbone"
-    return Path(root) / str(config.dataset_config) / f"{config.method}-{backbone}-seed{config.seed}-{run_id}"
-
-
-def find_runs(roots: str | os.PathLike | list) -> Iterator[tuple[Path, RunRecord]]:
-    """Every run below the given folders, as (folder, record), in a stable order.
-
-    Raises:
-        MedfmcError: a path does not exist.
-    """
-    for root in [roots] if isinstance(roots, (str, os.PathLike)) else roots:
-        root = Path(root)
-        if not root.exists():
-            raise MedfmcError(f"{root} does not exist; expected a run folder or a folder of runs.")
-        for path in [root] if root.is_file() else sorted(root.rglob("run.json")):
-            yield path.parent, RunRecord.load(path)
 
 
 @dataclass(frozen=True)
@@ -305,13 +321,19 @@ def load_predictions(folder: str | os.PathLike, split: str = "test") -> Predicti
     Raises:
         MedfmcError: the run has no predictions, or none of that split.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     path = Path(folder) / "predictions.parquet"
     if not path.is_file():
         raise MedfmcError(f"{folder} has no predictions.parquet; run the adaptation again to make it.")
-    table = pq.read_table(path)
+    record = RunRecord.load(folder)
+    record.check_file(folder, path.name)
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise MedfmcError(f"{path} cannot be read ({str(error).splitlines()[0]}); it is damaged: run the adaptation again.") from None
     rows = table.filter(pc.equal(table["split"], split))
     if rows.num_rows == 0:
         known = ", ".join(sorted(set(table["split"].to_pylist())))
@@ -320,6 +342,6 @@ def load_predictions(folder: str | os.PathLike, split: str = "test") -> Predicti
     return Predictions(
         image_ids=np.array(rows["image_id"].to_pylist()),
         patient_ids=np.array(rows["patient_id"].to_pylist()),
-        targets=targets[:, 0] if RunRecord.load(folder).subset.task == "single-label" else targets,
+        targets=targets[:, 0] if record.subset.task == "single-label" else targets,
         logits=np.array(rows["logits"].to_pylist(), dtype=np.float32),
     )

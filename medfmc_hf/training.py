@@ -9,7 +9,6 @@ from . import libraries  # noqa: F401 - first, for it knows how to import them f
 # isort: split
 
 import os
-import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -31,7 +30,8 @@ from .loop import Loop, Stopwatch, make_accelerator, score, steps_per_epoch
 from .models import adapt, frozen, losses
 from .progress import say
 from .publish import cards
-from .runs import Predictions, RunConfig, RunRecord, run_folder, save_predictions
+from .run_folders import is_finished, new_run, run_folder
+from .runs import Predictions, RunConfig, RunRecord, hashes_of, save_predictions
 from .subsets import ConfigName, subset_of
 
 Split = tuple[ConfigName, str]  # a config and one of its splits
@@ -89,7 +89,7 @@ def train(
         accelerator = accelerator or make_accelerator(config)
         run_id = shared.identity(config)
         folder = run_folder(out, config, run_id)
-        if (folder / "run.json").is_file() and RunRecord.load(folder).status == "finished":
+        if is_finished(folder):
             say(f"Already finished: {folder}")
             return folder, RunRecord.load(folder)
         splits = shared.splits(config.dataset_config)
@@ -123,15 +123,25 @@ def train(
             finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         if accelerator.is_main_process:
-            clear_leftovers(folder)
-            adapter = adapt.save(model, folder / "adapter")
-            save_predictions(folder, predictions)
-            record.cost |= {"adapter_bytes": sum(path.stat().st_size for path in adapter), "seconds": watch.total()}
-            save_processor(loop.process, folder / "adapter")
-            cards.write_card(record, folder / "adapter", predictions["test"])
-            record.save(folder)
+            with new_run(folder) as part:
+                adapter = adapt.save(model, part / "adapter")
+                save_predictions(part, predictions)
+                save_processor(loop.process, part / "adapter")
+                record.files = hashes_of(part)
+                record.cost |= {"adapter_bytes": sum(path.stat().st_size for path in adapter), "seconds": watch.total()}
+                record.save(part)
+            _describe(record, folder, predictions["test"])
     accelerator.wait_for_everyone()
-    return folder, record
+    return folder, RunRecord.load(folder) if accelerator.is_main_process else record
+
+
+def _describe(record: RunRecord, folder: Path, test: Predictions) -> None:
+    """Write the model card of a run that is finished and on disk: what goes wrong here costs the card, not the run."""
+    try:
+        cards.write_card(record, folder / "adapter", test)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        say(f"the run is finished, but its model card could not be written ({type(error).__name__}: {reason}); please report this.")
 
 
 def by_gradient(
@@ -242,14 +252,6 @@ def frozen_features(loop: Loop, backbone: torch.nn.Module, shared: Shared, parts
         return shared.keep(
             "features", lambda batch: torch.from_numpy(frozen.features(backbone, [batch])), parts, loop.config, loop.dtype, device
         )
-
-
-def clear_leftovers(folder: Path) -> None:
-    """Remove what a run that was killed, or failed, left in its folder."""
-    if folder.is_dir():
-        shutil.rmtree(folder / "adapter", ignore_errors=True)
-        for path in (folder / "predictions.parquet", *folder.glob(".*.part")):
-            path.unlink(missing_ok=True)
 
 
 def scored_splits(config: RunConfig, shared: Shared) -> dict[str, Split]:

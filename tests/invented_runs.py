@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from medfmc_hf.run_folders import run_folder
 from medfmc_hf.runs import Predictions, RunConfig, RunRecord, identity, save_predictions
 from medfmc_hf.scoring import score
 from medfmc_hf.subsets import Subset, subset_of
@@ -96,7 +97,7 @@ def invent_run(
     local = Path(config.model).is_absolute()
     backbone = (hashlib.sha256 if local else hashlib.sha1)(config.model.encode()).hexdigest()  # of a folder, or a commit on the Hub
     record = RunRecord(id=identity(config, fingerprint, backbone), status=status, config=config.to_dict())
-    folder = record.folder(root)
+    folder = run_folder(root, config, record.id)
     record.finished_at = f"2026-01-{1 + config.seed:02d}T12:00:00+00:00"
     if status == "failed":
         record.error = error

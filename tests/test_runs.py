@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.runs import Predictions, RunConfig, RunRecord, find_runs, identity, load_predictions, run_folder, save_predictions
+from medfmc_hf.run_folders import find_runs, run_folder
+from medfmc_hf.runs import Predictions, RunConfig, RunRecord, identity, load_predictions, save_predictions
 
 CONFIG = RunConfig(subset="endo", shots=5, seed=1, model="somewhere/backbone", method_options={"r": 4})
 

@@ -35,7 +35,9 @@ class Table:
         for cell in self.cells:
             written = cell.written
             if written is not None and written != self._written.get(cell.id):
-                self._written[cell.id], self.records[cell.id] = written, cell.record
+                self._written[cell.id] = written
+                if (record := cell.record) is not None:
+                    self.records[cell.id] = record
 
     def forget(self, cell: Cell) -> None:
         """Treat a cell as not run until its record changes."""

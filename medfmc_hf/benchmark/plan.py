@@ -17,7 +17,8 @@ from ..errors import MedfmcError
 from ..loop import make_accelerator
 from ..models import adapt, frozen
 from ..progress import bar
-from ..runs import RunConfig, RunRecord, identity, run_folder
+from ..run_folders import record_in, run_folder
+from ..runs import RunConfig, RunRecord, identity
 from ..subsets import subset_of
 from . import grouped, trunk
 from .shared import Loan, Shared
@@ -48,8 +49,8 @@ class Cell:
 
     @property
     def record(self) -> RunRecord | None:
-        """The record it has left so far."""
-        return None if self.written is None else RunRecord.load(self.folder)
+        """The record it has left so far; None where there is none that can be read."""
+        return None if self.written is None else record_in(self.folder)
 
     @property
     def written(self) -> int | None:

@@ -24,6 +24,7 @@ from ..errors import MedfmcError
 from ..loop import Loop, Stopwatch, make_accelerator
 from ..models import adapt
 from ..progress import say
+from ..run_folders import new_run
 from ..runs import RunRecord
 from . import grouped
 from .live import Table
@@ -174,17 +175,17 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: trai
         text = traceback.format_exc()
     free(shared)
     if accelerator.is_main_process:
-        training.clear_leftovers(cell.folder)
-        RunRecord(
-            id=cell.id,
-            status="failed",
-            config=cell.config.to_dict(),
-            data={"config": str(cell.config.dataset_config)},
-            cost=provenance.machine(accelerator),
-            versions=provenance.versions(),
-            error=text,
-            finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        ).save(cell.folder)
+        with new_run(cell.folder) as part:
+            RunRecord(
+                id=cell.id,
+                status="failed",
+                config=cell.config.to_dict(),
+                data={"config": str(cell.config.dataset_config)},
+                cost=provenance.machine(accelerator),
+                versions=provenance.versions(),
+                error=text,
+                finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            ).save(part)
 
 
 def free(shared: Shared) -> None:

@@ -23,7 +23,8 @@ from ..evaluation.scored import Scored
 from ..evaluation.statistics import over_draws
 from ..files import write_json
 from ..progress import bar
-from ..runs import find_runs, finite
+from ..run_folders import find_runs
+from ..runs import finite
 from ..scoring import score
 from ..subsets import SUBSETS
 from ._scored import add_source_arguments, interval, labels_of, load, percent, table

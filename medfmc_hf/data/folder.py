@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..files import private_sibling, private_siblings
 from .loading import MANIFEST
 
 
@@ -29,7 +29,7 @@ def replace_folder(out: str | os.PathLike) -> Iterator[Path]:
         raise MedfmcError(f"{out} cannot be read: {error.strerror}.") from None
     if taken:
         raise MedfmcError(f"{out} is there and is not a build of medfmc (it has no {MANIFEST}); it is left alone. Give another --out.")
-    part, old = (out.parent / f".{out.name}.{use}-{socket.gethostname()}-{os.getpid()}" for use in ("part", "old"))
+    part, old = private_sibling(out, "part"), private_sibling(out, "old")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_debris(out)
@@ -55,21 +55,10 @@ def replace_folder(out: str | os.PathLike) -> Iterator[Path]:
 
 def _remove_debris(out: Path) -> None:
     """Remove what builds of this machine left that are no longer running. A lone `old` is the last good build: put it back."""
-    for debris in sorted(out.parent.glob(f".{out.name}.*-{socket.gethostname()}-*")):
-        use, process = debris.name[len(out.name) + 2 :].split("-")[0], debris.name.rpartition("-")[2]
-        if use not in ("part", "old") or not process.isdigit() or _is_running(int(process)):
-            continue
-        if use == "old" and not out.exists():
-            debris.rename(out)
-        else:
+    for debris in private_siblings(out, "old"):
+        if out.exists():
             shutil.rmtree(debris, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
+        else:
+            debris.rename(out)
+    for debris in private_siblings(out, "part"):
+        shutil.rmtree(debris, ignore_errors=True)

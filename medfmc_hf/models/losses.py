@@ -1,6 +1,7 @@
 """Losses, and weights for drawing rows, for few-shot and long-tailed labels."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,12 +9,27 @@ import torch.nn.functional as F
 
 from ..errors import MedfmcError
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True)
+class Loss:
+    """A mean over the rows of a batch; calling it gives that.
+
+    Attributes:
+        mean: of logits (B, classes) and targets (B,) or (B, classes).
+        mass: what some targets weigh in the mean: their number, unless rows weigh differently. A batch of which each process has a part is
+            the mean of the parts' means, weighted by their masses.
+    """
+
+    mean: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    mass: Callable[[torch.Tensor], float] = len
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.mean(logits, labels)
 
 
 def _auto(task: str, targets: np.ndarray) -> Loss:
     """Cross-entropy, or binary cross-entropy for multi-label."""
-    return F.cross_entropy if task == "single-label" else lambda logits, labels: _binary(logits, labels)
+    return Loss(F.cross_entropy if task == "single-label" else lambda logits, labels: _binary(logits, labels))
 
 
 def _weighted(task: str, targets: np.ndarray) -> Loss:
@@ -31,10 +47,10 @@ def _weighted(task: str, targets: np.ndarray) -> Loss:
             full[:classes] = weights.to(full)
             return F.cross_entropy(logits, labels, weight=full)
 
-        return loss
+        return Loss(loss, lambda labels: float(weights[labels.cpu()].sum()))
     positives = targets.sum(axis=0)
     weights = _clipped((len(targets) - positives) / np.maximum(positives, 1), positives)
-    return lambda logits, labels: _binary(logits, labels, pos_weight=weights.to(logits))
+    return Loss(lambda logits, labels: _binary(logits, labels, pos_weight=weights.to(logits)))
 
 
 def _asymmetric(task: str, targets: np.ndarray, focus: float = 4.0, margin: float = 0.05) -> Loss:
@@ -50,7 +66,7 @@ def _asymmetric(task: str, targets: np.ndarray, focus: float = 4.0, margin: floa
         cross_entropy = torch.where(labels > 0, -F.logsigmoid(logits), -torch.log(negative))
         return (weight * cross_entropy).mean()
 
-    return loss
+    return Loss(loss)
 
 
 def _focal(task: str, targets: np.ndarray, focus: float = 2.0) -> Loss:
@@ -63,10 +79,10 @@ def _focal(task: str, targets: np.ndarray, focus: float = 2.0) -> Loss:
             each = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
         return ((1 - torch.exp(-each)) ** focus * each).mean()
 
-    return loss
+    return Loss(loss)
 
 
-# name: (task, training targets) -> loss of (logits (B, classes), targets (B,) or (B, classes)).
+# name: (task, training targets) -> loss.
 LOSSES: dict[str, Callable[[str, np.ndarray], Loss]] = {"auto": _auto, "weighted": _weighted, "asymmetric": _asymmetric, "focal": _focal}
 
 

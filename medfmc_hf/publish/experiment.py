@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import MedfmcError
 from ..evaluation import bootstrap, statistics
-from ..runs import Predictions, RunConfig, RunRecord, find_runs, load_predictions
+from ..run_folders import find_runs
+from ..runs import Predictions, RunConfig, RunRecord, load_predictions
 from ..subsets import Subset
 
 

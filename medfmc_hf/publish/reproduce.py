@@ -39,4 +39,9 @@ def _explicit(config: RunConfig, recipe: RunConfig) -> dict:
 
 def _yaml(value: object) -> str:
     """A value as a flag takes it: read back as YAML it is the same."""
-    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+    try:
+        if isinstance(value, str) and yaml.safe_load(value) == value:
+            return value
+    except yaml.YAMLError:  # such as a pattern that begins with a bracket
+        pass
+    return json.dumps(value)

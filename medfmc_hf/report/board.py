@@ -14,8 +14,9 @@ from ..errors import MedfmcError
 from ..evaluation.bootstrap import Bootstrap, bootstrap
 from ..evaluation.compare import FEW
 from ..progress import bar
-from ..runs import RunRecord, find_runs, load_predictions
-from ..subsets import SEEDS, SHOTS, SUBSETS, subset_of
+from ..run_folders import find_runs
+from ..runs import RunRecord, load_predictions
+from ..subsets import SEEDS, SHOTS, SUBSETS
 from .references import references
 from .settings import Run, Setting, group, test_key
 from .uncertainty import Comparison, Estimate, compare, estimate, slim
@@ -129,6 +130,7 @@ def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], replicate
     if not finished and not failed:
         raise MedfmcError(
             f"there is no run below {_names(roots)}; expected folders with a run.json, as `medfmc benchmark` and the recipes write them."
+            + "".join(f"\n{note}" for note in board.notes[:3])
         )
     keyed, bootstraps, problems = [], {}, defaultdict(list)
     for run in bar(finished, desc="test-set uncertainty", unit="run"):
@@ -191,18 +193,15 @@ def _read(roots, notes: list[str]) -> tuple[list[Run], list[Run]]:
     """Finished and failed runs; of one run found twice, the finished or the first copy. A failure that was repeated well does not count."""
     found: dict[str, Run] = {}
     copies: Counter = Counter()
-    for folder, record in find_runs(roots):
-        try:
-            subset_of(record.config.get("subset", ""))
-            _ = record.run_config
-        except MedfmcError as error:
-            raise MedfmcError(f"{folder / 'run.json'} cannot be read: {error}") from None
+    left_out: list[str] = []
+    for folder, record in find_runs(roots, left_out):
         rows = f"{record.data.get('rows', {}).get('test')}/{record.data.get('patients', {}).get('test')}"
         run = Run(Path(folder), record, rows)
         known = found.get(record.id)
         copies[record.id] += 1
         if known is None or (known.record.status == "failed" and record.status == "finished"):
             found[record.id] = run
+    notes += [f"1 of {len(left_out)} records that were left out: {reason}" for reason in left_out]
     repeated = sum(count > 1 for count in copies.values())
     if repeated:
         notes.append(f"{repeated} runs lie in several folders and count once.")

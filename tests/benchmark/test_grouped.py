@@ -12,7 +12,8 @@ from medfmc_hf.benchmark.plan import plan
 from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.benchmark.sweep import sweep
 from medfmc_hf.models import adapt
-from medfmc_hf.runs import find_runs, load_predictions
+from medfmc_hf.run_folders import find_runs
+from medfmc_hf.runs import load_predictions
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ from medfmc_hf.benchmark.plan import estimate, plan
 from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.benchmark.sweep import sweep
 from medfmc_hf.data.pixels import decodes
-from medfmc_hf.runs import RunConfig, RunRecord, find_runs, load_predictions
+from medfmc_hf.run_folders import find_runs
+from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.training import train
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "benchmark.py"
@@ -257,13 +258,13 @@ def test_a_sweep_killed_again_and_again_ends_as_one_that_ran_through(grid_file, 
     argv, rng = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs"), random.Random(0)
     for _ in range(2):
         process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        begin, patience, had = time.monotonic(), rng.uniform(0, 1.5), len(list(tmp_path.rglob("run.json")))
-        while process.poll() is None and time.monotonic() - begin < 60 and len(list(tmp_path.rglob("run.json"))) == had:
+        begin, patience, had = time.monotonic(), rng.uniform(0, 1.5), len(list((tmp_path / "runs").glob("*/[!.]*/run.json")))
+        while process.poll() is None and time.monotonic() - begin < 60 and len(list((tmp_path / "runs").glob("*/[!.]*/run.json"))) == had:
             time.sleep(0.02)
         time.sleep(patience)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    finished = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("run.json")}
+    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/[!.]*/run.json")}
     assert all(RunRecord.load(path).status == "finished" for path in finished)
     subprocess.run(argv, env=environment, check=True, capture_output=True, timeout=240)
     assert contents(tmp_path / "runs") == through

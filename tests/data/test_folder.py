@@ -78,9 +78,9 @@ def test_a_symbolic_link_is_followed_not_replaced(tmp_path):
 def test_debris_of_a_killed_build_is_removed_and_of_a_running_one_is_not(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead = tmp_path / f".medfmc.part-{socket.gethostname()}-{ended.pid}"
-    alive = tmp_path / f".medfmc.part-{socket.gethostname()}-{os.getppid()}"
-    other = tmp_path / f".medfmc.part-elsewhere-{ended.pid}"
+    dead = tmp_path / f".medfmc.part-{socket.gethostname()}-{ended.pid}-0"
+    alive = tmp_path / f".medfmc.part-{socket.gethostname()}-{os.getppid()}-0"
+    other = tmp_path / f".medfmc.part-elsewhere-{ended.pid}-0"
     for folder in (dead, alive, other):
         folder.mkdir()
     make(tmp_path / "medfmc", "one")
@@ -91,7 +91,7 @@ def test_a_build_killed_between_the_two_renames_is_put_back(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     make(tmp_path / "medfmc", "good")
-    (tmp_path / "medfmc").rename(tmp_path / f".medfmc.old-{socket.gethostname()}-{ended.pid}")
+    (tmp_path / "medfmc").rename(tmp_path / f".medfmc.old-{socket.gethostname()}-{ended.pid}-0")
     with pytest.raises(ValueError), replace_folder(tmp_path / "medfmc"):
         raise ValueError
     assert (tmp_path / "medfmc" / MANIFEST).read_text() == "good"
