@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from ..data.pixel_store import PixelStore, check_disk
 from ..data.processing import Processing, normalise
+from ..errors import MedfmcError
 from ..progress import bar
 
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -37,19 +38,21 @@ class Kept:
     """Rows of numbers on disk: `kept[rows]` is float32 (B, *shape), a copy in memory; `len(kept)` is the number of rows."""
 
     def __init__(self, store: PixelStore, identities: Sequence[bytes], shape: tuple[int, ...]) -> None:
-        self._bytes, self._shape = store.open(), shape
-        self._starts = np.array([store.where[identity][0] for identity in identities], np.int64)
-        self._size = 4 * int(np.prod(shape))
+        self._store, self._reader, self._shape = store, store.open(), shape
+        self._places = [store.where[identity] for identity in identities]
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._places)
 
     def __getitem__(self, rows) -> torch.Tensor:
-        starts = np.atleast_1d(self._starts[np.asarray(rows) if not isinstance(rows, slice) else rows])
-        batch = np.empty((len(starts), self._size), np.uint8)
-        for row, start in zip(batch, starts.tolist()):
-            row[:] = self._bytes[start : start + self._size]
-        return torch.from_numpy(batch.view(np.float32).reshape(len(starts), *self._shape))
+        chosen = range(len(self))[rows] if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows)).tolist()
+        batch = np.empty((len(chosen), 4 * int(np.prod(self._shape))), np.uint8)
+        for place, row in zip(batch, chosen):
+            stored = self._reader.read(self._places[row])
+            if stored is None:  # they were whole when the run began, see `keep`
+                raise MedfmcError(f"what is kept in {self._store.folder} has changed while it was read; check the disk, and run again.")
+            place[:] = stored
+        return torch.from_numpy(batch.view(np.float32).reshape(len(chosen), *self._shape))
 
 
 def keep(
@@ -82,6 +85,7 @@ def keep(
     digest = hashlib.sha256(repr((process.key(), device.type, *key)).encode()).hexdigest()[:16]
     # One result is stored as the bytes of its numbers, in the store that also holds pixels: found, listed, cleared and repaired alike.
     store = PixelStore(root, subset, f"{what}-{digest}", 1, 4 * int(np.prod(shape)))
+    store.drop_damaged([identity for part in parts for identity in part.identities])
     if _missing(store, parts):
         store.lock_path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(store.lock_path):

@@ -1,33 +1,52 @@
-"""The files that hold evaluation pictures at final size: found by any process, grown by one at a time, safe to kill.
+"""The files that hold evaluation pictures at final size: found by any process, grown by any, safe to kill, checked when read.
 
-A store is a folder `<subset>-<geometry>/` of three files:
+A store is a folder `<subset>-<geometry>-v<SCHEMA>/` of three files:
 
 - `store.json`, which says what it is;
 - `pixels.bin`, pictures one after another, each uint8 (C, height, width);
-- `index.bin`, 32 bytes a picture: its identity, where it starts, its channels, and a checksum of these.
+- `index.bin`, 40 bytes a picture: its identity, where it starts, its channels, a checksum of its pixels, and a checksum of these.
 
-Pixels are written and synced before the index names them, so that whatever the index names is whole. A process that dies leaves at
-most some bytes that no index names; the next one writes over them. Readers take no lock.
+Both files are only ever appended to. Pixels are written and synced before the index names them; of two entries of one picture the later
+counts, which is how a damaged picture is replaced. A process that dies leaves at most some bytes that no index names. A lock keeps two
+processes from doing the same work; where it excludes nobody, pictures are stored twice and nothing else happens. Readers take no lock.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+import xxhash
 from filelock import FileLock, Timeout
 
 from ..errors import MedfmcError
-from ..files import write_json
+from ..files import sync, write_json
+from ..progress import say
 
-SCHEMA = 1
+SCHEMA = 2
 _KIND = "medfmc_hf pixels"
 _INDEX, _PIXELS, _STORE = "index.bin", "pixels.bin", "store.json"
 _FILES = (_INDEX, _PIXELS, _STORE)  # in the order in which they are removed
-_RECORD = np.dtype([("identity", "V16"), ("offset", "<u8"), ("channels", "<u4"), ("check", "<u4")])
+_RECORD = np.dtype([("identity", "V16"), ("offset", "<u8"), ("channels", "<u4"), ("sum", "<u8"), ("check", "<u4")])
+
+
+class Place(NamedTuple):
+    """Where a stored picture is.
+
+    Attributes:
+        start: first byte in `pixels.bin`.
+        channels: 1 or 3.
+        sum: checksum of its bytes.
+    """
+
+    start: int
+    channels: int
+    sum: int
 
 
 def default_cache() -> Path:
@@ -44,45 +63,60 @@ class PixelStore:
         folder: where its files are.
         height: rows of its pictures, in pixels.
         width: columns of its pictures, in pixels.
-        where: identity of a stored picture to (first byte in `pixels.bin`, channels), as of the last `refresh`.
+        where: identity of a stored picture to its `Place`, as of the last `refresh`.
     """
 
     def __init__(self, root: Path, subset: str, geometry: str, height: int, width: int) -> None:
-        self.folder = root / f"{subset}-{geometry}"
+        self.folder = root / f"{subset}-{geometry}-v{SCHEMA}"
         self.height, self.width = height, width
-        self.where: dict[bytes, tuple[int, int]] = {}
+        self.where: dict[bytes, Place] = {}
         self._description = {"kind": _KIND, "schema": SCHEMA, "subset": subset, "geometry": geometry, "height": height, "width": width}
-        self._records = 0  # of the index that were read
-        self._end = 0  # bytes of pixels.bin that they name
+        self._read = 0  # bytes of the index
+        self._damaged: set[Place] = set()
         self.refresh()
 
     @property
     def lock_path(self) -> Path:
-        """Who holds this lock may write. It lies outside the folder, so that it outlives a cleared store."""
+        """Who holds this lock may work for the store. It lies outside the folder, so that it outlives a cleared store."""
         return _lock_path(self.folder)
 
     def refresh(self) -> None:
-        """Learn of the pictures that other processes have stored since."""
+        """Learn of the pictures that other processes have stored since. A store of another description has none."""
         try:
+            if not self._read and _read_description(self.folder / _STORE) != self._description:
+                return
             with (self.folder / _INDEX).open("rb") as file:
-                file.seek(self._records * _RECORD.itemsize)
+                file.seek(self._read)
                 data = file.read()
             size = (self.folder / _PIXELS).stat().st_size
         except FileNotFoundError:
             return
         records = np.frombuffer(data, _RECORD, count=len(data) // _RECORD.itemsize)
+        self._read += len(records) * _RECORD.itemsize
         area = self.height * self.width
-        whole = (_check(records) == records["check"]) & (records["offset"] + records["channels"] * np.uint64(area) <= size)
-        records = records[: len(records) if whole.all() else int(whole.argmin())]  # what a crash tore will be written again
-        offsets, depths = records["offset"].tolist(), records["channels"].tolist()
-        self.where.update(zip((bytes(name) for name in records["identity"]), zip(offsets, depths)))
-        self._records += len(records)
-        if offsets:
-            self._end = offsets[-1] + depths[-1] * area
+        # What a crash tore, or a disk spoilt, is passed over: its pictures will be stored again.
+        records = records[(_check(records) == records["check"]) & (records["offset"] + records["channels"] * np.uint64(area) <= size)]
+        places = map(Place, records["offset"].tolist(), records["channels"].tolist(), records["sum"].tolist())
+        named = zip((bytes(name) for name in records["identity"]), places)
+        self.where.update((name, place) for name, place in named if place not in self._damaged)
 
-    def open(self) -> np.ndarray:
-        """All stored pixels, uint8, flat, mapped and not read."""
-        return np.memmap(self.folder / _PIXELS, np.uint8, "r") if self.where else np.empty(0, np.uint8)
+    def open(self) -> "Reader":
+        """What reads stored pictures."""
+        return Reader(self.folder / _PIXELS, self.height * self.width)
+
+    def drop_damaged(self, identities: Sequence[bytes]) -> int:
+        """Forget those of some pictures whose bytes are not what was stored, so that they are stored again. Returns how many that are.
+
+        A process reads each through once.
+        """
+        reader, damaged = self.open(), 0
+        for identity in dict.fromkeys(identities):
+            if identity in self.where and not reader.is_sound(self.where[identity]):
+                self._damaged.add(self.where.pop(identity))
+                damaged += 1
+        if damaged:
+            say(f"{damaged} of the stored pictures in {self.folder} are damaged, perhaps by the disk; they are made again.")
+        return damaged
 
     def prepare(self) -> None:
         """Make the folder, and read the index anew. The caller holds the lock.
@@ -96,7 +130,7 @@ class PixelStore:
             write_json(path, self._description)
         elif _read_description(path) != self._description:
             raise MedfmcError(f"{self.folder} was not written by this version of medfmc_hf; move it away or use another pixel cache.")
-        self.where, self._records, self._end = {}, 0, 0
+        self.where, self._read = {}, 0
         self.refresh()
 
     def append(self, pictures: Sequence[tuple[bytes, np.ndarray]]) -> None:
@@ -107,33 +141,93 @@ class PixelStore:
         """
         if not pictures:
             return
+        contents = [np.ascontiguousarray(pixels).data.cast("B") for _, pixels in pictures]
+        start = _append(self.folder / _PIXELS, b"".join(contents))
         records = np.zeros(len(pictures), _RECORD)
-        sizes = [pixels.size for _, pixels in pictures]
         records["identity"] = np.frombuffer(b"".join(name for name, _ in pictures), "V16")
         records["channels"] = [pixels.shape[0] for _, pixels in pictures]
-        records["offset"] = self._end + np.cumsum([0, *sizes[:-1]])
+        records["offset"] = start + np.cumsum([0, *(len(content) for content in contents[:-1])])
+        records["sum"] = [checksum(content) for content in contents]
         records["check"] = _check(records)
-        _write_at(self.folder / _PIXELS, self._end, (np.ascontiguousarray(pixels).data for _, pixels in pictures))
-        _write_at(self.folder / _INDEX, self._records * _RECORD.itemsize, [records.tobytes()])
+        _append(self.folder / _INDEX, records.tobytes(), align=_RECORD.itemsize)
         self.refresh()
 
 
-def _write_at(path: Path, position: int, chunks: Iterable[bytes | memoryview]) -> None:
-    """Overwrite a file from a position on, cut it off behind, and wait until it is on disk."""
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b") as file:
-        file.seek(position)
-        for chunk in chunks:
-            file.write(chunk)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
+class Reader:
+    """Reads pictures out of `pixels.bin`, from any thread, and compares the bytes of each with what was stored, once in a process.
+
+    It reads and does not map: what another process does to the file is then an answer, and not the end of this process.
+    """
+
+    _sound: ClassVar[dict[tuple, set[Place]]] = {}  # by file: places that this process has compared
+
+    def __init__(self, path: Path, area: int) -> None:
+        self._area, self._lock = area, threading.Lock()
+        self._file = path.open("rb", buffering=0) if path.exists() else None  # nothing is stored yet
+        if self._file is None:
+            return
+        status = os.fstat(self._file.fileno())
+        self._compared = self._sound.setdefault((str(path.absolute()), status.st_dev, status.st_ino), set())
+
+    def is_sound(self, place: Place) -> bool:
+        """Whether the bytes of a picture are what was stored."""
+        return self._file is not None and (place in self._compared or self.read(place) is not None)
+
+    def read(self, place: Place) -> np.ndarray | None:
+        """The bytes of a picture: uint8, (channels * height * width,), not to be written to. None if they are not what was stored."""
+        size = place.channels * self._area
+        content = b"" if self._file is None else self._at(place.start, size)
+        if len(content) != size or (place not in self._compared and checksum(content) != place.sum):
+            return None
+        self._compared.add(place)
+        return np.frombuffer(content, np.uint8)
+
+    def _at(self, start: int, size: int) -> bytes:
+        if hasattr(os, "pread"):
+            content = os.pread(self._file.fileno(), size, start)
+            while 0 < len(content) < size and (more := os.pread(self._file.fileno(), size - len(content), start + len(content))):
+                content += more
+            return content
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(size)
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self._file.close()
+
+
+def checksum(content: bytes | memoryview) -> int:
+    """A 64-bit checksum, some ten times faster than a disk."""
+    return xxhash.xxh3_64_intdigest(content)
+
+
+def _append(path: Path, content: bytes, align: int = 1) -> int:
+    """Add bytes at the end of a file, wait until they are on disk, and return where they begin.
+
+    Args:
+        path: the file; made if it is not there.
+        content: what to add.
+        align: the bytes begin at a multiple of this; what a crash left of a shorter piece is filled up with zeros.
+    """
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0) as file:
+        end = os.fstat(file.fileno()).st_size
+        if end % align:
+            file.write(bytes(align - end % align))
+        view = memoryview(content)
+        while view:  # one call, but for the sizes that a system limits
+            written = file.write(view)
+            view = view[written:]
+        end = file.tell()  # where the system put it: another process may have added to the file meanwhile
+    sync(path)
+    return end - len(content)
 
 
 def _check(records: np.ndarray) -> np.ndarray:
     """A checksum of each record, uint32; not 0 for a record of zeros, which a crash may leave."""
-    words = np.ascontiguousarray(records).view("<u4").reshape(len(records), 8)[:, :7]
-    factors = np.array([2654435761, 2246822519, 3266489917, 668265263, 374761393, 2869860233, 3624381081], np.uint32)
-    return (words * factors).sum(axis=1, dtype=np.uint32) + np.uint32(0x9E3779B9)
+    words = np.ascontiguousarray(records).view("<u4").reshape(len(records), -1)[:, :-1]
+    factors = [2654435761, 2246822519, 3266489917, 668265263, 374761393, 2869860233, 3624381081, 2146121005, 3042594569]
+    return (words * np.array(factors, np.uint32)).sum(axis=1, dtype=np.uint32) + np.uint32(0x9E3779B9)
 
 
 def _lock_path(folder: Path) -> Path:
@@ -181,7 +275,7 @@ def list_stores(root: Path) -> list[StoreInfo]:
                 folder=path.parent,
                 subset=str(description.get("subset")),
                 geometry=str(description.get("geometry")),
-                pictures=sizes.get(_INDEX, 0) // _RECORD.itemsize,
+                pictures=sizes.get(_INDEX, 0) // (_RECORD.itemsize if description.get("schema") == SCHEMA else 32),
                 bytes=sum(sizes.values()),
             )
         )

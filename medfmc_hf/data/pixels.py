@@ -40,32 +40,51 @@ _COMMIT_PICTURES, _COMMIT_SECONDS = 64, 2.0  # the most that a kill can cost
 
 
 class EvaluationPixels:
-    """Processed pictures of a dataset's rows, mapped from disk.
+    """Processed pictures of a dataset's rows, on disk.
 
     `len(pixels)` is the number of rows; `pixels[indices]` is uint8 (B, C, height, width), a copy in memory. `indices` is a slice or row
-    numbers in any order. C is 1 where all pictures asked for are grey, else 3.
+    numbers in any order. C is 1 where all pictures asked for are grey, else 3. A stored picture that was damaged is made again.
 
     Attributes:
         identities: what picture each row is, as `medfmc_hf.data.pictures.identity` gives it.
     """
 
-    def __init__(self, store: PixelStore, identities: Sequence[bytes]) -> None:
-        self.identities = list(identities)
-        self._pixels = store.open()
-        self._places = [store.where[identity] for identity in identities]
-        self._shape = (store.height, store.width)
+    def __init__(self, store: PixelStore, pictures: PictureRows, processing: Processing) -> None:
+        self.identities = pictures.identities
+        self._store, self._pictures, self._processing = store, pictures, processing
+        self._reader = store.open()
+        self._places = [store.where[identity] for identity in self.identities]
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, indices: slice | Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         rows = range(len(self))[indices] if isinstance(indices, slice) else np.atleast_1d(np.asarray(indices, np.int64)).tolist()
-        places = [self._places[row] for row in rows]
-        area = self._shape[0] * self._shape[1]
-        batch = np.empty((len(places), max((depth for _, depth in places), default=1), *self._shape), np.uint8)
-        for picture, (start, depth) in zip(batch, places):
-            picture[:] = self._pixels[start : start + depth * area].reshape(depth, *self._shape)
+        found = [self._picture(row) for row in rows]
+        batch = np.empty((len(found), max((len(picture) for picture in found), default=1), self._store.height, self._store.width), np.uint8)
+        for place, picture in zip(batch, found):
+            place[:] = picture
         return torch.from_numpy(batch)
+
+    def _picture(self, row: int) -> np.ndarray:
+        """uint8, (C, height, width)."""
+        pixels = self._reader.read(self._places[row])
+        if pixels is None:
+            self._mend(row)
+            pixels = self._reader.read(self._places[row])
+            if pixels is None:
+                raise MedfmcError(f"pixels stored in {self._store.folder} are not what was written; check the disk, or use another cache.")
+        return pixels.reshape(-1, self._store.height, self._store.width)
+
+    def _mend(self, row: int) -> None:
+        """Store a damaged picture again."""
+        identity, store = self.identities[row], self._store
+        store.drop_damaged([identity])
+        with FileLock(store.lock_path):
+            store.prepare()
+            if identity not in store.where:
+                store.append([(identity, process(decode(self._pictures.source(row)), self._processing).numpy())])
+        self._reader, self._places = store.open(), [store.where.get(name, place) for name, place in zip(self.identities, self._places)]
 
 
 def evaluation_pixels(
@@ -99,7 +118,7 @@ def evaluation_pixels(
         store = PixelStore(root, subset.key, processing.geometry, processing.height, processing.width)
         if _missing(store, pictures):
             _fill(store, pictures, processing, progress, decoded.whole_pictures() if decoded else {})
-        return EvaluationPixels(store, pictures.identities)
+        return EvaluationPixels(store, pictures, processing)
     except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         reason = getattr(error, "strerror", None) or error
         raise MedfmcError(f"pixels cannot be stored in {root} ({reason}); name another folder as the pixel cache.") from None

@@ -285,6 +285,24 @@ def test_leftovers_of_a_kill_are_removed(sample_build, tiny_backbone, cache, tmp
 # --- what makes it fast must not make it wrong ---
 
 
+@pytest.mark.parametrize(("method", "options"), [("linear", {}), ("partial", {"augmentation": "fixed-views"}), ("lora", {})])
+def test_flipped_bytes_in_what_is_kept_change_no_result(sample_build, tiny_backbone, tmp_path, method, options):
+    """Pixels, features and trunk outputs: every store is damaged, in many places."""
+    from medfmc_hf.data.pixel_store import Reader
+
+    config = RunConfig(subset="retino", shots=1, model=str(tiny_backbone), method=method, epochs=1, **options)
+    right = load_predictions(train(config, shared=Shared(sample_build, cache=tmp_path / "cache"), out=tmp_path / "right")[0]).logits
+    stores = list((tmp_path / "cache").glob("*/pixels.bin"))
+    assert len(stores) == (1 if method == "lora" else 2)
+    for path in stores:
+        content = np.frombuffer(path.read_bytes(), np.uint8).copy()
+        content[:: max(1, len(content) // 50)] ^= 0x40
+        path.write_bytes(content.tobytes())
+    Reader._sound.clear()  # as in a new process
+    again = train(config, shared=Shared(sample_build, cache=tmp_path / "cache"), out=tmp_path / "again")[0]
+    np.testing.assert_array_equal(load_predictions(again).logits, right)
+
+
 def test_merging_changes_rounding_alone_and_leaves_no_trace(tiny_backbone):
     from medfmc_hf.models import adapt, backbones
     from medfmc_hf.models.merging import merged

@@ -29,19 +29,19 @@ def test_the_list_says_what_where_and_how_much(cache, capsys):
     assert main(["cache", "--cache", str(cache)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines[1:-1]] == [
-        ["chest-8x8-bicubic", "5"],
-        ["endo-16x16-bicubic", "5"],
-        ["endo-8x8-bicubic", "5"],
+        ["chest-8x8-bicubic-v2", "5"],
+        ["endo-16x16-bicubic-v2", "5"],
+        ["endo-8x8-bicubic-v2", "5"],
     ]
     assert lines[-1].endswith(f"MB in {cache}")
     pixels = {path.parent.name: path.stat().st_size for path in cache.glob("*/pixels.bin")}
-    assert pixels == {"chest-8x8-bicubic": 9 * 64, "endo-16x16-bicubic": 9 * 256, "endo-8x8-bicubic": 9 * 64}
+    assert pixels == {"chest-8x8-bicubic-v2": 9 * 64, "endo-16x16-bicubic-v2": 9 * 256, "endo-8x8-bicubic-v2": 9 * 64}
 
 
 def test_clearing_some_subsets_leaves_the_others(cache, capsys):
     assert main(["cache", "clear", "--subset", "endo", "--cache", str(cache)]) == 0
     assert capsys.readouterr().out.count("removed endo-") == 2
-    assert sorted(path.name for path in cache.iterdir()) == [".locks", "chest-8x8-bicubic"]
+    assert sorted(path.name for path in cache.iterdir()) == [".locks", "chest-8x8-bicubic-v2"]
     assert main(["cache", "--subset", "endo", "--cache", str(cache)]) == 0
     assert capsys.readouterr().out == f"no pixels are kept in {cache} of endo\n"
 

@@ -167,6 +167,8 @@ def test_the_default_cache_is_in_the_hugging_face_home(folder):
     clear_store(list_stores(pixels.default_cache())[0])
 
 
+RECORD = 40  # bytes of a picture in the index
+
 SWEEP = """
 import sys, time, datasets
 sys.path.insert(0, {tests!r})
@@ -197,15 +199,15 @@ def test_processes_share_the_work(folder, tmp_path):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
 def test_a_killed_sweep_is_finished_and_what_it_stored_is_kept(folder, tmp_path):
-    index, most = tmp_path / "endo-16x16-bicubic" / "index.bin", 0
+    index, most = tmp_path / "endo-16x16-bicubic-v2" / "index.bin", 0
     for records in (4, 14):
         process = sweep(folder, tmp_path, pause=0.05)
-        while not (index.exists() and index.stat().st_size >= records * 32):
+        while not (index.exists() and index.stat().st_size >= records * RECORD):
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        stored = index.stat().st_size // 32
+        stored = index.stat().st_size // RECORD
         assert most <= stored < 40
         most = stored
     rows = rows_of(folder)
@@ -220,12 +222,12 @@ def test_a_killed_sweep_is_finished_and_what_it_stored_is_kept(folder, tmp_path)
 @pytest.mark.parametrize("damage", ["cut index", "zeros", "noise", "stray pixels", "cut pixels"])
 def test_what_a_crash_leaves_is_written_again(damage, folder, tmp_path):
     fetch(rows_of(folder, range(10)), tmp_path)
-    store = tmp_path / "endo-16x16-bicubic"
+    store = tmp_path / "endo-16x16-bicubic-v2"
     index = (store / "index.bin").read_bytes()
     if damage == "cut index":
-        (store / "index.bin").write_bytes(index[: 7 * 32 + 11])
+        (store / "index.bin").write_bytes(index[: 7 * RECORD + 11])
     elif damage in ("zeros", "noise"):
-        (store / "index.bin").write_bytes(index[: 7 * 32] + (bytes(96) if damage == "zeros" else np.random.default_rng(0).bytes(96)))
+        (store / "index.bin").write_bytes(index[: 7 * RECORD] + (bytes(96) if damage == "zeros" else np.random.default_rng(0).bytes(96)))
     elif damage == "stray pixels":
         with (store / "pixels.bin").open("ab") as file:
             file.write(b"stray")
@@ -271,7 +273,7 @@ def test_a_disk_that_fills_is_a_clear_error(folder, tmp_path, monkeypatch):
     def full(*_args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(pixel_store, "_write_at", full)
+    monkeypatch.setattr(pixel_store, "_append", full)
     with pytest.raises(MedfmcError, match=r"cannot be stored in .*No space left"):
         fetch(rows_of(folder), tmp_path)
 
@@ -283,7 +285,7 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(folder, tmp_path):
 
 
 def test_a_foreign_folder_is_not_written_to(folder, tmp_path):
-    foreign = tmp_path / "endo-16x16-bicubic"
+    foreign = tmp_path / "endo-16x16-bicubic-v2"
     foreign.mkdir()
     (foreign / "store.json").write_text('{"kind": "something else"}')
     with pytest.raises(MedfmcError, match="not written by this version"):
@@ -294,7 +296,7 @@ def test_a_foreign_folder_is_not_written_to(folder, tmp_path):
 def test_clearing_spares_what_is_not_ours(folder, tmp_path):
     fetch(rows_of(folder, range(3)), tmp_path)
     fetch(rows_of(folder, range(3)), tmp_path, subset=SUBSETS["colon"])
-    (tmp_path / "endo-16x16-bicubic" / "notes.txt").write_text("mine")
+    (tmp_path / "endo-16x16-bicubic-v2" / "notes.txt").write_text("mine")
     (tmp_path / "other").mkdir()
     stores = list_stores(tmp_path)
     sizes = [(store.subset, store.geometry, store.pictures) for store in stores]
@@ -303,8 +305,8 @@ def test_clearing_spares_what_is_not_ours(folder, tmp_path):
     for store in stores:
         clear_store(store)
     assert list_stores(tmp_path) == []
-    assert {path.name for path in tmp_path.iterdir()} == {".locks", "other", "endo-16x16-bicubic"}
-    assert [path.name for path in (tmp_path / "endo-16x16-bicubic").iterdir()] == ["notes.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {".locks", "other", "endo-16x16-bicubic-v2"}
+    assert [path.name for path in (tmp_path / "endo-16x16-bicubic-v2").iterdir()] == ["notes.txt"]
     check(fetch(rows_of(folder, range(3)), tmp_path), rows_of(folder, range(3)))
 
 
@@ -313,3 +315,68 @@ def test_a_store_in_use_is_not_cleared(folder, tmp_path):
     store = PixelStore(tmp_path, "endo", PROCESSING.geometry, 16, 16)
     with pixels.FileLock(store.lock_path), pytest.raises(MedfmcError, match="another process"):
         clear_store(list_stores(tmp_path)[0])
+
+
+# --- damage ---
+
+
+def test_a_flipped_byte_is_found_and_mended(folder, tmp_path, capsys):
+    rows, store = rows_of(folder, range(10)), tmp_path / "endo-16x16-bicubic-v2" / "pixels.bin"
+    right = fetch(rows, tmp_path)[:]
+    content = bytearray(store.read_bytes())
+    content[5] ^= 1
+    content[-3] ^= 128
+    store.write_bytes(content)
+    pixel_store.Reader._sound.clear()  # as in a new process
+    decodes.reset()
+    found = fetch(rows, tmp_path)
+    assert torch.equal(found[:], right)
+    assert decodes.count == 2 and "damaged" in capsys.readouterr().err
+    decodes.reset()
+    assert torch.equal(fetch(rows, tmp_path)[:], right) and decodes.count == 0
+    pixel_store.Reader._sound.clear()
+    assert torch.equal(fetch(rows, tmp_path)[:], right) and decodes.count == 0, "what was mended stays so"
+
+
+def test_a_file_that_is_cut_while_it_is_read(folder, tmp_path):
+    """A mapped file would end the process."""
+    rows, store = rows_of(folder, range(10)), tmp_path / "endo-16x16-bicubic-v2" / "pixels.bin"
+    found = fetch(rows, tmp_path)
+    right = found[:]
+    os.truncate(store, 300)
+    assert torch.equal(found[:], right)
+
+
+def test_a_store_of_another_schema_is_never_read(folder, tmp_path):
+    """Under the name it had, and under the one it has now."""
+    rows = rows_of(folder, range(4))
+    right = fetch(rows, tmp_path)[:]
+    store = tmp_path / "endo-16x16-bicubic-v2"
+    (store / "pixels.bin").write_bytes(bytes(len((store / "pixels.bin").read_bytes())))
+    description = (store / "store.json").read_text()
+    (store / "store.json").write_text(description.replace('"schema": 2', '"schema": 1'))
+    with pytest.raises(MedfmcError, match="not written by this version"):
+        fetch(rows, tmp_path)
+    store.rename(tmp_path / "endo-16x16-bicubic")
+    decodes.reset()
+    assert torch.equal(fetch(rows, tmp_path)[:], right) and decodes.count == 4
+    assert [store.pictures for store in list_stores(tmp_path)] == [4 * RECORD // 32, 4]
+
+
+def test_processes_whose_locks_exclude_nobody(folder, tmp_path):
+    """They store some pictures twice, and each reads what is right."""
+    script = SWEEP.replace("import sys, time, datasets", "import sys, time, datasets, fcntl\nfcntl.flock = lambda *_: None")
+    made = [
+        script.format(tests=str(Path(__file__).parent), folder=str(folder), cache=str(tmp_path), numbers="range(40)", pause=0.01)
+        for _ in range(3)
+    ]
+    processes = [subprocess.Popen([sys.executable, "-c", each], stdout=subprocess.PIPE, text=True) for each in made]
+    time.sleep(0.5)
+    processes[0].kill()
+    for other in processes[1:]:
+        other.communicate(timeout=120)
+        assert other.returncode == 0
+    decodes.reset()
+    found = fetch(rows_of(folder), tmp_path)
+    assert decodes.count == 0
+    check(found, rows_of(folder))
