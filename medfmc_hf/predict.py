@@ -22,6 +22,7 @@ from .files import write_text
 from .models import adapt
 from .models.checkpoint import Checkpoint, find_checkpoint
 from .progress import bar, say
+from .run_folders import fault_of
 from .runs import RunRecord, probabilities_of
 from .subsets import Subset, subset_of
 
@@ -67,6 +68,8 @@ class Adapted:
             pixels = [process(decode({"bytes": None, "path": str(path)}), self.processing) for path in pictures[start : start + BATCH]]
             batch = torch.cat([normalise(each[None], self.processing, device=self.device) for each in pixels])
             logits.append(self.model(pixel_values=batch).logits.float().cpu().numpy())
+            if not np.isfinite(logits[-1]).all():
+                raise MedfmcError(f"the logits of {self.name} are not finite, so nothing is predicted: its weights are damaged.")
         empty = np.zeros((0, len(self.subset.classes)))
         return probabilities_of(np.concatenate(logits), multilabel=self.subset.multilabel) if logits else empty
 
@@ -86,6 +89,7 @@ def load_adapted(
         MedfmcError: it is not there, is of a train-free method, or its backbone is missing or another one.
     """
     folder = locate(source, seed)
+    _check_files(folder)
     checkpoint = _backbone_of(folder, backbone)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute that will be renamed
@@ -130,14 +134,44 @@ def locate(source: str | os.PathLike, seed: int | None = None) -> Path:
     if folder.is_dir():
         for place in (folder, folder / "adapter"):
             if (place / adapt.ORIGIN).is_file():
-                return place
+                return _of_seed(place, str(source), seed)
         return _draw_of(folder, str(source), seed)
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise MedfmcError(f"there is no folder {source}; expected a run's folder, or ORG/NAME of a repository on the Hub.")
     from .hub.fetch import fetch_adapter
 
     fetched = fetch_adapter(str(source), seed)
-    return fetched if (fetched / adapt.ORIGIN).is_file() else _draw_of(fetched, str(source), seed)
+    if (fetched / adapt.ORIGIN).is_file():
+        return _of_seed(fetched, str(source), seed)
+    return _draw_of(fetched, str(source), seed)
+
+
+def _of_seed(folder: Path, name: str, seed: int | None) -> Path:
+    """The folder of a single run, unless another draw was asked for than it is of."""
+    record = _record_path(folder)
+    if seed is not None and record is not None and (own := RunRecord.load(record).config["seed"]) != seed:
+        raise MedfmcError(f"{name} has no draw {seed}; it has {own}.")
+    return folder
+
+
+def _record_path(folder: Path) -> Path | None:
+    """The record of an adapter: beside one that was published, above one of a run; None where there is none."""
+    return next((path for path in (folder / "run.json", folder.parent / "run.json") if path.is_file()), None)
+
+
+def _check_files(folder: Path) -> None:
+    """Make sure that the adapter is what its run wrote, and that the run counts."""
+    path = _record_path(folder)
+    if path is None:
+        return
+    record = RunRecord.load(path)
+    if fault := fault_of(record, path.parent):
+        raise MedfmcError(f"{path.parent} is not used: {fault}")
+    named = [name for name in record.files if name != "predictions.parquet"]
+    for name in named:
+        record.check_file(path.parent, name)
+    if not named:
+        say(f"not checked whether {folder} is as its run wrote it: its record is from before records held hashes.")
 
 
 def _draw_of(folder: Path, name: str, seed: int | None) -> Path:
@@ -159,10 +193,9 @@ def _backbone_of(folder: Path, given: str | os.PathLike | None) -> Checkpoint:
         folder: of the adapter.
         given: where the user says that the backbone is.
     """
-    origin = adapt.origin_of(folder)
-    published = (folder / "run.json").is_file()  # beside an adapter that was published, above one that was not
-    record = folder / "run.json" if published else folder.parent / "run.json"
-    known = RunRecord.load(record).backbone if record.is_file() else {}
+    origin, record = adapt.origin_of(folder), _record_path(folder)
+    published = record is not None and record.parent == folder
+    known = RunRecord.load(record).backbone if record is not None else {}
     fingerprint = known.get("fingerprint") or ""
     sha256 = known.get("sha256") or (fingerprint if len(fingerprint) == 64 else None)
     commit = origin.revision or (fingerprint if len(fingerprint) == 40 else None)

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from . import __version__
-from .runs import RunConfig
+from .runs import RunConfig, RunRecord
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn", "numpy", "pillow")
 
@@ -16,14 +16,17 @@ PROTOCOLS = {
 }
 
 
-def data(config: RunConfig, splits, fingerprint: str, notes: list[str]) -> dict:
+_UNFIT = {"invented": "invented", "incomplete": "incomplete (built with --allow-missing)"}
+
+
+def data(config: RunConfig, splits, fingerprint: str, facts: dict) -> dict:
     """The `data` part of a record.
 
     Args:
         config: the run's config.
         splits: the `DatasetDict` it used.
         fingerprint: hash of its rows.
-        notes: what the build says of the subset.
+        facts: what the build says of the subset, see `medfmc_hf.data.loading.build_facts`.
     """
     return {
         "config": str(config.dataset_config),
@@ -31,8 +34,22 @@ def data(config: RunConfig, splits, fingerprint: str, notes: list[str]) -> dict:
         "protocol": PROTOCOLS[config.protocol],
         "rows": {name: len(rows) for name, rows in splits.items()},
         "patients": {name: len(set(rows["patient_id"])) for name, rows in splits.items()},
-        "notes": notes,
+        **facts,
     }
+
+
+def marks(record: RunRecord) -> list[str]:
+    """What sets the images of a run apart from the published ones, in words that follow "on images that are"; empty if nothing does.
+
+    Runs with different marks are never pooled.
+    """
+    side = record.data.get("max_side")
+    return unfit_marks(record) + ([f"shrunk to at most {side} pixels a side"] if side else [])
+
+
+def unfit_marks(record: RunRecord) -> list[str]:
+    """Of these the ones that keep a run off boards, and its scores out of results files, unless asked for."""
+    return [words for key, words in _UNFIT.items() if record.data.get(key)]
 
 
 def backbone(model, checkpoint) -> dict:

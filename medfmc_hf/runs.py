@@ -144,7 +144,8 @@ class RunRecord:
         id: see `identity`.
         status: `finished` or `failed`.
         config: the `RunConfig`, as JSON values.
-        data: `config` (name), `fingerprint`, `protocol` in words, `rows` and `patients` per split, `notes` of the build.
+        data: `config` (name), `fingerprint`, `protocol` in words, `rows` and `patients` per split, and of the build `notes`, `invented`,
+            `incomplete` and `max_side` (`medfmc_hf.data.loading.build_facts`).
         backbone: `name` (id on the Hub, or absolute path of a folder), `revision` (commit on the Hub, else None), `fingerprint` (what
             counts in the identity: the commit, or the hash of a folder), `sha256` (of config and weights), `architecture`, `image_size`.
         scores: per split (`test`, and `validation` where it was scored), the dict that `medfm_score` returns; all fractions.

@@ -111,7 +111,7 @@ def train(
             id=run_id,
             status="finished",
             config=config.to_dict(),
-            data=provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), loading.build_notes(shared.data, subset)),
+            data=provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), loading.build_facts(shared.data, subset)),
             backbone=provenance.backbone(model, shared.checkpoint(config)),
             scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
             history=history,

@@ -12,7 +12,7 @@ from medfmc_hf.models import adapt, backbones
 from medfmc_hf.models.checkpoint import find_checkpoint
 from medfmc_hf.options import recipe_of
 from medfmc_hf.publish import cards
-from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
+from medfmc_hf.runs import RunConfig, RunRecord, hashes_of, load_predictions
 from medfmc_hf.subsets import subset_of
 
 
@@ -31,6 +31,7 @@ def adapted_run(root: Path, backbone: Path, *, method: str = "lora", subset: str
     record.cost["adapter_bytes"] = sum(file.stat().st_size for file in files)
     record.backbone |= provenance.backbone(model, find_checkpoint(backbone))
     save_processor(processing_of(str(backbone)), folder / "adapter")
-    cards.write_card(record, folder / "adapter", load_predictions(folder))
+    record.files = hashes_of(folder)
     record.save(folder)
+    cards.write_card(record, folder / "adapter", load_predictions(folder))
     return folder

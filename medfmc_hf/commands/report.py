@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run folder or folder of runs")
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER", help="where to write (default: report)")
     parser.add_argument("--replicates", type=int, metavar="N", help="resamples of the test patients (default: 250), 0 for none")
+    parser.add_argument("--all-data", action="store_true", help="show runs on invented images, or built with --allow-missing, too")
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="also write a static Space here; needs --records")
     parser.add_argument("--records", metavar="ORG/NAME", help="the data set on the Hub that the Space reads")
 
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> None:
     if args.replicates is not None and args.replicates < 0:
         raise MedfmcError(f"--replicates is 0 or more; got {args.replicates}.")
     space = write_space(args.space, args.records) if args.space else []  # first: it is quick, and may refuse
-    board, paths = write_report(args.runs, args.out, replicates=args.replicates)
+    board, paths = write_report(args.runs, args.out, replicates=args.replicates, all_data=args.all_data)
     for path in [*paths, *space]:
         print(path)
     counts = board.counts

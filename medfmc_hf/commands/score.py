@@ -191,7 +191,7 @@ def _draws(scored: list[Scored], results: list[dict[str, Any]], boots: list[Boot
     """Print and return the mean over draws, with the spread over draws and the test set's interval side by side."""
     first = scored[0]
     config = first.config
-    name = f"{config.subset} " + (f"{config.shots}-shot " if config.shots else "") + first.name.split()[-1]
+    name = f"{config.subset} " + (f"{config.shots}-shot " if config.shots else "") + first.name.partition(" ")[2]
     mean = mean_of(boots) if all(boots) and len({tuple(sorted(item.image_ids)) for item in scored}) == 1 else None
 
     def width(ends: list[float]) -> float:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from . import lists
 from .card import dataset_card
 from .check import Report, Rows, audit_configs
 from .folder import replace_folder
-from .loading import MANIFEST, SCHEMA
+from .loading import MANIFEST, SAMPLE_MARK, SCHEMA
 from .parquet import Pictures, write_rows
 from .plan import Plan, make_plans, rows_of
 from .release import Release, match_pictures, read_release
@@ -194,8 +194,15 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
         "few_shot": plan.few_shot,
         "lists": {"read": read, "as_published": public},
         "notes": notes,
+        "invented": any((folder / SAMPLE_MARK).is_file() for folder in _folders_above(release.pictures.values())),
+        "incomplete": bool(release.lost),  # else it would not be built without --allow-missing
         "inputs_sha256": inputs,
     }
+
+
+def _folders_above(paths: Iterable[str]) -> set[Path]:
+    folders = {Path(folder) for folder in {os.path.dirname(path) for path in paths}}  # noqa: PTH120 - of some ten thousand paths
+    return folders | {above for folder in folders for above in folder.parents}
 
 
 def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, pictures: Pictures | None) -> dict:

@@ -1,5 +1,7 @@
 """Writes a build's README.md: the YAML head that `load_dataset` and the Hub read, and the dataset card below it."""
 
+import re
+
 import yaml
 from datasets import DatasetInfo, SplitDict, SplitInfo
 
@@ -21,7 +23,7 @@ tags:
 """
 
 
-def dataset_card(manifest: dict, report: Report, absent: dict[str, str], repo_id: str | None = None) -> str:
+def dataset_card(manifest: dict, report: Report, absent: dict[str, str], repo_id: str | None = None, earlier: str = "") -> str:
     """The whole README.md of a build.
 
     Args:
@@ -29,10 +31,11 @@ def dataset_card(manifest: dict, report: Report, absent: dict[str, str], repo_id
         report: the audit of its configs.
         absent: subsets that are not in it, and why.
         repo_id: where it will be on the Hub; None for a folder.
+        earlier: the card that is there, whose audit of the subsets that `report` does not cover is kept.
     """
     audits = {audit.config: audit for audit in report.configs}
     parts = [_WHAT + (_FOLDER if repo_id is None else _HUB), _source(manifest, absent), _subsets(manifest), _CONFIGS, _COLUMNS]
-    parts += [_origin(manifest), _audit(manifest, audits), _LICENCE, f"## Citation\n\n```bibtex\n{CITATION}```\n"]
+    parts += [_origin(manifest), _audit(manifest, audits, earlier), _LICENCE, f"## Citation\n\n```bibtex\n{CITATION}```\n"]
     example = example_config(manifest)
     text = "\n".join(parts).replace("EXAMPLE", example).replace("SUBSET", ConfigName.parse(example).subset)
     if repo_id is not None:
@@ -199,9 +202,14 @@ scans. Patients are studies for `endo`, regions for `colon`, infants for `neojau
 _AUDIT_HEADER = "| config | train rows (repeats), patients | validation | test | shared with validation | with test | train by class |"
 
 
-def _audit(manifest: dict, audits: dict[str, ConfigAudit]) -> str:
+def _audit(manifest: dict, audits: dict[str, ConfigAudit], earlier: str = "") -> str:
     lines = [_AUDIT]
+    covered = {ConfigName.parse(name).subset for name in audits}
     for key in manifest["subsets"]:
+        if key not in covered:
+            kept = re.search(rf"^### {key}\n.*?(?=^##)", earlier, re.MULTILINE | re.DOTALL)
+            lines += ["", kept[0].rstrip() if kept else f"### {key}\n\nNot known here; it was published before."]
+            continue
         lines += ["", f"### {key}", "", _AUDIT_HEADER, "|---|---|---|---|---|---|---|"]
         remarks: dict[str, list[str]] = {}
         for name, audit in audits.items():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MedfmcError
-from ..progress import is_watched
+from ..progress import is_watched, say
 from ..subsets import ConfigName, Subset
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MANIFEST = "medfmc_build.json"  # what tells a build of ours from any other folder
+SAMPLE_MARK = ".medfmc_sample"  # a file in the invented download of `sample.py`
 SCHEMA = 1  # version of the build's layout
 
 
@@ -45,9 +46,39 @@ def read_manifest(folder: str | os.PathLike) -> dict:
     return manifest
 
 
-def build_notes(data: str | os.PathLike, subset: Subset) -> list[str]:
-    """What a build says is worth knowing of a subset, such as pictures that it lacks; nothing for a dataset on the Hub."""
-    return read_manifest(data)["subsets"][subset.key]["notes"] if Path(data).exists() else []
+def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
+    """What a build says of a subset beyond its rows.
+
+    Args:
+        data: a build, or a dataset repository on the Hub made from one; if the manifest of that cannot be had, nothing is known.
+        subset: one of its subsets.
+
+    Returns:
+        `notes` (sentences, such as pictures that it lacks), `invented` (whether the pictures are made up), `incomplete` (whether it was
+        built without some of the published pictures), `max_side` (to how many pixels pictures were shrunk, or None).
+    """
+    manifest = read_manifest(data) if Path(data).exists() else _published_manifest(str(data))
+    entry = manifest.get("subsets", {}).get(subset.key, {})
+    # Builds of version 0.1.0 do not say what they were made from, but where that lay.
+    invented = entry.get("invented") or any((Path(source) / SAMPLE_MARK).is_file() for source in manifest.get("sources", ()))
+    return {
+        "notes": entry.get("notes", []),
+        "invented": bool(invented),
+        "incomplete": bool(entry.get("incomplete") or any(note.startswith("built without them") for note in entry.get("notes", ()))),
+        "max_side": manifest.get("max_side"),
+    }
+
+
+def _published_manifest(repo_id: str) -> dict:
+    """The manifest in a dataset repository; empty where there is none or it cannot be had."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        manifest = json.loads(Path(hf_hub_download(repo_id, MANIFEST, repo_type="dataset")).read_text(encoding="utf-8"))
+    except Exception as error:  # rows came from there, so it is there; what it says of them is worth having and not worth failing for
+        say(f"what {repo_id} says of its images could not be read ({_first_line(error)}).")
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def max_side_of(data: str | os.PathLike) -> int | None:

@@ -16,6 +16,7 @@ from PIL import Image
 from ..errors import MedfmcError
 from ..progress import bar
 from ..subsets import SEEDS, SHOTS, SUBSETS, Subset
+from .loading import SAMPLE_MARK
 from .splits import sample_support
 
 VERSION = 1  # raise it when the pictures or lists change, so that old folders are made anew
@@ -55,7 +56,7 @@ def make_sample(out: str | Path) -> Path:
         MedfmcError: `out` exists and is not a sample.
     """
     out = Path(out)
-    mark = out / ".medfmc_sample"
+    mark = out / SAMPLE_MARK
     if mark.is_file() and mark.read_text() == str(VERSION):
         return out
     if out.exists() and not mark.is_file() and any(out.iterdir()):

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.tables import Label, image_id_of, read_list, read_table
 from ..errors import MedfmcError
+from ..provenance import marks
 from ..runs import RunRecord, load_predictions
 from ..subsets import ConfigName, Subset, subset_of
 
@@ -71,11 +72,12 @@ def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") ->
         raise MedfmcError(f"the labels of split {split!r} of {folder} are not public, so it cannot be scored.")
     config = record.run_config
     setting = {key: value for key, value in config.to_dict().items() if key not in ("subset", "shots", "seed", "protocol")}
+    apart = marks(record)
     return Scored(
-        name=f"{config.dataset_config} {config.method}",
+        name=" ".join([str(config.dataset_config), config.method, *(f"[{words}]" for words in apart)]),
         subset=record.subset,
         config=config.dataset_config,
-        setting=repr(sorted(setting.items())),
+        setting=repr([*sorted(setting.items()), *apart]),
         classes=record.subset.classes,
         image_ids=predictions.image_ids,
         patient_ids=predictions.patient_ids,

@@ -20,9 +20,9 @@ from ..errors import MedfmcError
 from ..progress import bar, say
 from ..publish.experiment import seedless
 from ..subsets import SUBSETS, ConfigName
-from .errors import status_of
+from .errors import explained, status_of
 from .journal import Journal
-from .repository import Repository, Upload, check_repo_id, commit, open_repository, preupload
+from .repository import Repository, Upload, check_repo_id, commit, look, open_repository, preupload
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +48,7 @@ class DatasetPush:
         max_side: pictures with a longer side above this many pixels are shrunk to it; None for none. Of a linked build only.
         public: whether a new repository is public.
         overwrite: write into a repository that holds something else.
+        prune: remove the subsets and configs that the repository holds and `folder` does not.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class DatasetPush:
     max_side: int | None = None
     public: bool = False
     overwrite: bool = False
+    prune: bool = False
 
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
@@ -66,8 +68,21 @@ class DatasetPush:
             found = f"{self.folder} is embedded already" if not self.linked else f"got {self.max_side}"
             raise MedfmcError(f"--max-side is a number of pixels and shrinks the pictures of a linked build; {found}.")
 
-    def sizes(self) -> dict[str, int]:
-        """About what would be sent: path -> bytes. Pictures that are to be shrunk are counted as they are. Nothing is sent."""
+    def preview(self, *, offline: bool = False) -> tuple[dict[str, int], list[str]]:
+        """About what would be sent, path -> bytes, and what would be removed. Nothing is made or sent.
+
+        Pictures that are to be shrunk are counted as they are.
+
+        Args:
+            offline: do not look at what the Hub holds; then nothing is known of what would be removed.
+        """
+        found = None if offline else look(self._upload_of())
+        there = self._there(found)
+        sizes = self._sizes()
+        removed = self._stale(there, set(sizes), found)
+        return sizes, removed
+
+    def _sizes(self) -> dict[str, int]:
         sizes = {}
         for file, _ in self._parts():
             if self.linked:
@@ -90,15 +105,18 @@ class DatasetPush:
         report = check_build(self.folder)
         if report.all_mistakes:
             raise MedfmcError(f"{self.folder} has mistakes, `medfmc check` lists them all; the first is: {report.all_mistakes[0]}")
-        upload = Upload(self.repo_id, "dataset", {}, "Add MedFMC", MANIFEST, ("data/*.parquet",), self.public, self.overwrite)
+        upload = self._upload_of()
         repository, journal = open_repository(upload), Journal("dataset", self.repo_id)
+        there = self._there(repository)
         try:
             files = self._upload(repository, journal)
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
             raise MedfmcError(f"the disk of {tempfile.gettempdir()} is full; set TMPDIR to a folder with a gigabyte or two.") from error
-        upload.files = dict(self._texts(self._published_manifest(files), report))
+        manifest = self._merged(self._published_manifest(files), there)
+        upload.files = dict(self._texts(manifest, report, self._card_there(repository, there)))
+        upload.removed = self._stale(there, _files_named(manifest), repository)
         page = self._commit(repository, [operation for part in files.values() for operation in part.values()], journal)
         journal.clear()
         return page
@@ -210,14 +228,96 @@ class DatasetPush:
                 entry["notes"] = [note.replace(source, Path(source).name) for note in entry["notes"]]
         return manifest
 
-    def _texts(self, manifest: dict, report: Report) -> dict[str, bytes]:
+    def _upload_of(self) -> Upload:
+        return Upload(self.repo_id, "dataset", {}, "Add MedFMC", (MANIFEST,), [], self.public, self.overwrite)
+
+    def _there(self, repository: Repository | None) -> dict | None:
+        """The manifest of what the repository holds; None where it holds no build.
+
+        Raises:
+            MedfmcError: what it holds cannot stand beside what is pushed.
+        """
+        if repository is None or MANIFEST not in repository.paths:
+            return None
+        there = json.loads(_text_of(repository, MANIFEST))
+        if not isinstance(there, dict) or there.get("schema") != self.manifest["schema"]:
+            raise MedfmcError(f"{repository.upload.url} holds a build of another layout; give another --repo-id, or remove it there first.")
+        if self.prune:
+            return there
+        kept = sorted(set(there["subsets"]) - set(self.manifest["subsets"]))
+        side = self.max_side if self.linked else self.manifest["max_side"]
+        if kept and there["max_side"] != side:
+            raise MedfmcError(
+                f"{repository.upload.url} holds {', '.join(kept)} with pictures of at most {there['max_side'] or 'any number of'} pixels a "
+                f"side, and this push has {side or 'any number of'}; give the same --max-side, another --repo-id, or --prune to drop them."
+            )
+        lost = [
+            name
+            for name in there["configs"]
+            if ConfigName.parse(name).subset in self.manifest["subsets"] and name not in self.manifest["configs"]
+        ]
+        if lost:
+            raise MedfmcError(
+                f"{repository.upload.url} has {len(lost)} configs that this build lacks, such as {lost[0]}; build with the lists that they "
+                "are made from, or give --prune to remove them."
+            )
+        return there
+
+    def _carries(self, config: str) -> bool:
+        """Whether a config is of a subset that is pushed."""
+        return ConfigName.parse(config).subset in self.manifest["subsets"]
+
+    def _merged(self, manifest: dict, there: dict | None) -> dict:
+        """What the repository will hold: what is pushed, and the other subsets that it holds already."""
+        if there is None or self.prune:
+            return manifest
+        kept = {key: entry for key, entry in there["subsets"].items() if key not in manifest["subsets"]}
+        subsets = {**kept, **manifest["subsets"]}
+        configs = {name: splits for name, splits in there["configs"].items() if ConfigName.parse(name).subset in kept}
+        configs |= manifest["configs"]
+        order = {key: place for place, key in enumerate(SUBSETS)}
+        return manifest | {
+            "subsets": {key: subsets[key] for key in sorted(subsets, key=order.__getitem__)},
+            "configs": dict(sorted(configs.items(), key=lambda item: order[ConfigName.parse(item[0]).subset])),
+        }
+
+    def _stale(self, there: dict | None, named: set[str], repository: Repository | None) -> list[str]:
+        """The files of the build in the repository that no config will name any more; never a file that it does not name."""
+        if there is None:
+            return []
+        replaced = {
+            name: splits
+            for name, splits in there["configs"].items()
+            if self.prune or ConfigName.parse(name).subset in self.manifest["subsets"]
+        }
+        return sorted(_files_named({"configs": replaced}) & set(repository.paths) - named)
+
+    def _card_there(self, repository: Repository, there: dict | None) -> str:
+        return _text_of(repository, "README.md") if there is not None and not self.prune and "README.md" in repository.paths else ""
+
+    def _texts(self, manifest: dict, report: Report, earlier: str = "") -> dict[str, bytes]:
         absent = {key: "not in the build it was published from" for key in SUBSETS if key not in manifest["subsets"]}
         texts = {
-            "README.md": dataset_card(manifest, report, absent, self.repo_id),
+            "README.md": dataset_card(manifest, report, absent, self.repo_id, earlier),
             "eval.yaml": eval_yaml(manifest),
             MANIFEST: json.dumps(manifest, indent=2, ensure_ascii=False) + "\n",
         }
         return {path: text.encode() for path, text in texts.items()}
+
+
+def _files_named(manifest: dict) -> set[str]:
+    """The Parquet files that the configs of a manifest name."""
+    return {file for splits in manifest["configs"].values() for split in splits.values() for file in split["files"]}
+
+
+def _text_of(repository: Repository, path: str) -> str:
+    """A text file of a repository, as it is at the commit that was looked at."""
+    from huggingface_hub import hf_hub_download
+
+    upload = repository.upload
+    with explained(upload.repo_id, reading=True):
+        found = hf_hub_download(upload.repo_id, path, repo_type=upload.kind, revision=repository.sha)
+    return Path(found).read_text(encoding="utf-8")
 
 
 def eval_yaml(manifest: dict) -> str:

@@ -1,82 +1,226 @@
-"""Publishes an experiment in one repository: adapters, image processor, one card, scores in the Hub's form, and the run records."""
+"""Publishes an experiment in one repository: adapters, image processor, one card, scores in the Hub's form, and the run records.
+
+A push adds: draws that the repository holds already stay in it, but for those of the same seed.
+"""
 
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..files import sha256_of
+from ..models.checkpoint import Checkpoint, find_checkpoint
+from ..progress import say
+from ..provenance import marks, unfit_marks
 from ..publish import cards
 from ..publish.experiment import Draw, Experiment, experiment_of, seedless, setting_of
 from ..runs import RunRecord
+from ..subsets import SEEDS
 from .errors import explained
-from .repository import Repository, Upload, check_repo_id, commit, open_repository
+from .repository import Repository, Upload, check_repo_id, commit, look, open_repository
 
-MARK = ".eval_results/medfmc.yaml"
+RESULTS = ".eval_results/medfmc.yaml"
 WEIGHTS = ("adapter_model.safetensors", "trained.safetensors")
-_OWNED = ("seed?/*", "run.json", "backbone.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
+MARKS = ("run.json", "seed*/run.json", RESULTS)
+_IN_DRAW = ("run.json", "backbone.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
 
 
-def push_model(
-    roots: Sequence[str | Path],
-    repo_id: str,
-    *,
-    public: bool = False,
-    overwrite: bool = False,
-    dataset_id: str | None = None,
-    base_model: str | None = None,
-) -> str:
-    """Publish a run, or the draws of one experiment. Returns the commit's page.
+@dataclasses.dataclass(frozen=True)
+class ModelPush:
+    """One push of runs. Making it reads the runs; calling it sends.
 
-    Args:
+    One run lies at the root, several in `seed0/`, `seed1/` and so on. Predictions stay at home: they hold the labels of the data set.
+
+    Attributes:
         roots: run folders, or folders of runs.
         repo_id: `ORG/NAME`.
         public: whether a new repository is public.
-        overwrite: write into a repository that holds something else.
+        overwrite: replace another experiment, or write into a repository that is not ours.
+        prune: remove the draws that the repository holds and `roots` do not.
         dataset_id: the data set on the Hub that the scores belong to; `ORG/medfmc` if None.
         base_model: id of the backbone on the Hub, where the runs used a local copy of it.
-
-    Raises:
-        MedfmcError: the runs are not of one experiment, have no weights, or the Hub did not take them.
+        all_data: file the scores of runs on invented or incomplete data, too.
     """
-    upload = model_upload(roots, repo_id, public=public, overwrite=overwrite, dataset_id=dataset_id, base_model=base_model)
-    repository = open_repository(upload)
-    if not overwrite:
-        _refuse_another_experiment(repository, experiment_of(roots))
-    return commit(repository)
+
+    roots: Sequence[str | Path]
+    repo_id: str
+    public: bool = False
+    overwrite: bool = False
+    prune: bool = False
+    dataset_id: str | None = None
+    base_model: str | None = None
+    all_data: bool = False
+
+    def __post_init__(self) -> None:
+        check_repo_id(self.repo_id)
+        if self.dataset_id is None:
+            object.__setattr__(self, "dataset_id", f"{self.repo_id.split('/')[0]}/medfmc")
+        check_repo_id(self.dataset_id)
+        if self.base_model is not None:
+            check_repo_id(self.base_model)
+
+    def __call__(self) -> str:
+        """Publish. Returns the commit's page.
+
+        Raises:
+            MedfmcError: the runs are not of one experiment, have no weights, or the Hub did not take them.
+        """
+        experiment, base = self._local()
+        upload = Upload(self.repo_id, "model", {}, f"Add {cards.title(experiment)}", MARKS, [], self.public, self.overwrite)
+        repository = open_repository(upload)
+        self._fill(upload, experiment, base, repository)
+        return commit(repository)
+
+    def preview(self, *, offline: bool = False) -> Upload:
+        """What would be sent and removed; nothing is made or sent.
+
+        Args:
+            offline: do not look at what the Hub holds, and take `base_model` by its word.
+        """
+        experiment, base = self._local(check=not offline)
+        upload = Upload(self.repo_id, "model", {}, f"Add {cards.title(experiment)}", MARKS, [], self.public, self.overwrite)
+        self._fill(upload, experiment, base, None if offline else look(upload))
+        return upload
+
+    def _local(self, check: bool = True) -> tuple[Experiment, Checkpoint | None]:
+        """The runs at hand, and the backbone on the Hub that stands for their local one."""
+        experiment = experiment_of(self.roots)
+        for draw in experiment.draws:
+            if draw.weights is None:
+                method = draw.record.config["method"]
+                raise MedfmcError(f"{draw.adapter} has no weights: method {method} leaves none, so there is no model to publish.")
+            for name in draw.record.files:
+                draw.record.check_file(draw.folder, name)
+        if self.base_model is None:
+            return experiment, None
+        return experiment, same_backbone(experiment.record, self.base_model) if check else Checkpoint(self.base_model, Path(), "0" * 40)
+
+    def _fill(self, upload: Upload, experiment: Experiment, base: Checkpoint | None, repository: Repository | None) -> None:
+        """Put into the upload what goes, and what leaves, given what the repository holds."""
+        there = {} if repository is None else _draws_there(repository)
+        own = _published(experiment, base)
+        foreign = [draw for draw in there.values() if setting_of(draw.record) != setting_of(own.record)]
+        if foreign and not self.overwrite:
+            name = f"{foreign[0].record.config['method']} on {seedless(foreign[0].record.data['config'])}"
+            raise MedfmcError(f"{upload.url} holds another experiment ({name}). Choose another name, or give --overwrite to replace it.")
+        kept = {} if self.prune or foreign else {seed: draw for seed, draw in there.items() if seed not in own.seeds}
+        merged = Experiment((*kept.values(), *own.draws))
+        for draw in merged.draws:
+            place = f"seed{draw.seed}/" if len(merged.draws) > 1 else ""
+            upload.files |= {f"{place}{name}": file for name, file in _files_of(draw, own.record, draw.seed in kept).items()}
+        upload.files["README.md"] = cards.model_card(merged, self.repo_id, self.dataset_id).encode()
+        if (why := why_not_filed(merged, self.all_data)) is None:
+            upload.files[RESULTS] = eval_results(merged, self.dataset_id).encode()
+        else:
+            say(f"no {RESULTS}: {why}")
+        paths = [] if repository is None else repository.paths
+        draws = [path for path in paths if path.rpartition("/")[2] in _IN_DRAW and re.fullmatch(r"(seed\d+/)?[^/]+", path)]
+        upload.removed += [path for path in [*draws, *(path for path in paths if path == RESULTS)] if path not in upload.files]
+        gone = sorted(set(there) - set(merged.seeds))
+        if gone:
+            say(f"removed from {upload.url}: the draws {', '.join(map(str, gone))}")
 
 
-def model_upload(
-    roots: Sequence[str | Path],
-    repo_id: str,
-    *,
-    public: bool = False,
-    overwrite: bool = False,
-    dataset_id: str | None = None,
-    base_model: str | None = None,
-) -> Upload:
-    """The files of the repository, without touching the network. The arguments are those of `push_model`.
-
-    One run lies at the root, several in `seed0/`, `seed1/` and so on. Predictions stay at home: they hold the labels of the data set.
-    """
-    check_repo_id(repo_id)
-    dataset_id = dataset_id or f"{repo_id.split('/')[0]}/medfmc"
-    check_repo_id(dataset_id)
-    experiment = experiment_of(roots)
-    public_name = base_model or cards.backbone_id(experiment.record) or Path(experiment.config.model).name
-    files: dict[str, str | Path | bytes] = {}
+def _published(experiment: Experiment, base: Checkpoint | None) -> Experiment:
+    """The experiment as the world may see it: where the backbone lay on this machine is nobody's business."""
     draws = []
     for draw in experiment.draws:
-        folder = f"seed{draw.seed}/" if len(experiment.draws) > 1 else ""
-        record = _with_backbone(draw.record, public_name)
-        files |= {f"{folder}{name}": content for name, content in _adapter(draw, public_name).items()}
-        files[f"{folder}run.json"] = _json(dataclasses.asdict(record))
-        draws.append(Draw(record, draw.test, draw.folder))
-    experiment = Experiment(tuple(draws))
-    files["README.md"] = cards.model_card(experiment, repo_id, dataset_id).encode()
-    files[MARK] = eval_results(experiment, dataset_id).encode()
-    return Upload(repo_id, "model", files, f"Add {cards.title(experiment)}", MARK, _OWNED, public, overwrite)
+        backbone = dict(draw.record.backbone)
+        if base is not None:
+            backbone |= {"name": base.name, "revision": base.commit}
+        elif not cards.backbone_id(draw.record):
+            backbone |= {"name": Path(backbone.get("name") or draw.record.config["model"]).name}
+        config = draw.record.config | {"model": backbone["name"]}
+        draws.append(Draw(dataclasses.replace(draw.record, config=config, backbone=backbone), draw.test, draw.folder))
+    return Experiment(tuple(draws))
+
+
+def _files_of(draw: Draw, like: RunRecord, from_hub: bool) -> dict[str, Path | bytes]:
+    """The files of a draw by their names in the repository; those that name the backbone say what the record says."""
+    if from_hub:
+        return {path.name: path for path in sorted(draw.adapter.iterdir()) if path.name in _IN_DRAW}
+    backbone = draw.record.backbone
+    renamed = {
+        "adapter_config.json": {"base_model_name_or_path": backbone["name"], "revision": backbone.get("revision")},
+        "backbone.json": {"model": backbone["name"], "revision": backbone.get("revision")},
+    }
+    files: dict[str, Path | bytes] = {}
+    for path in sorted(draw.adapter.iterdir()):
+        if path.name in renamed:
+            files[path.name] = _json(json.loads(path.read_text(encoding="utf-8")) | renamed[path.name])
+        elif path.name in _IN_DRAW and path.is_file():
+            files[path.name] = path
+    record = dataclasses.replace(draw.record, files={name: _sha256(file) for name, file in files.items()})
+    return files | {"run.json": _json(dataclasses.asdict(record))}
+
+
+def _sha256(file: Path | bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(file).hexdigest() if isinstance(file, bytes) else sha256_of(file)
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _draws_there(repository: Repository) -> dict[int, Draw]:
+    """The draws that a repository holds, by seed."""
+    from huggingface_hub import hf_hub_download
+
+    found = {}
+    for record_path in repository.paths:
+        if not re.fullmatch(r"(seed\d+/)?run\.json", record_path):
+            continue
+        place = record_path.removesuffix("run.json")
+        names = [path for path in repository.paths if path.startswith(place) and path.removeprefix(place) in _IN_DRAW]
+        with explained(repository.upload.repo_id, reading=True):
+            paths = [Path(hf_hub_download(repository.upload.repo_id, name, revision=repository.sha)) for name in names]
+        record = RunRecord.load(next(path for path in paths if path.name == "run.json"))
+        found[record.config["seed"]] = Draw(record, None, paths[0].parent)
+    return found
+
+
+def same_backbone(record: RunRecord, repo_id: str) -> Checkpoint:
+    """The checkpoint on the Hub that a run's local backbone is a copy of.
+
+    Raises:
+        MedfmcError: it is not there, or it is another one.
+    """
+    from ..models.backbones import same_model
+
+    there = find_checkpoint(repo_id)
+    known = record.backbone.get("sha256") or record.backbone.get("fingerprint")
+    if known in (there.content, there.commit):
+        return there
+    local = Path(record.backbone.get("name") or record.config["model"])
+    if local.is_dir():
+        here = find_checkpoint(str(local))
+        if here.content == known and same_model(here, there, record.subset):  # the same numbers in files of another form
+            return there
+    raise MedfmcError(
+        f"{repo_id} on the Hub (commit {there.commit[:12]}) is not the backbone that was adapted: its config or weights differ from those "
+        f"of {local.name}. Whoever loaded the model would get other numbers; give the id of the repository that the local copy is from."
+    )
+
+
+def why_not_filed(experiment: Experiment, all_data: bool = False) -> str | None:
+    """Why the score is not filed as a result on the Hub; None if it is.
+
+    Args:
+        experiment: what is published.
+        all_data: file it on whatever data it was obtained.
+    """
+    words = sorted({words for draw in experiment.draws for words in unfit_marks(draw.record)})
+    if words and not all_data:
+        return f"the runs are on images that are {' and '.join(words)} (--all-data files their scores all the same)."
+    if experiment.config.dataset_config.seed is not None and set(experiment.seeds) != set(SEEDS):
+        held = ", ".join(map(str, experiment.seeds))
+        return f"a task's value is the mean of the draws {SEEDS[0]} to {SEEDS[-1]}, and the repository holds {held}."
+    return None
 
 
 def eval_results(experiment: Experiment, dataset_id: str) -> str:
@@ -89,52 +233,12 @@ def eval_results(experiment: Experiment, dataset_id: str) -> str:
     if math.isnan(score.mean):
         raise MedfmcError(f"the score of {experiment.name} is undefined: every class lacks positives or negatives in test.")
     spread = "" if math.isnan(score.sd) else f", sd over draws {cards.percent(score.sd)}"
+    apart = "".join(f"; on images that are {words}" for words in marks(experiment.record))
     notes = (
         f"{cards.METRICS[subset.metric]} {cards.percent(main.mean)}, AUC {cards.percent(auc.mean)}, "
         f"score {cards.percent(score.mean)}{spread}; "
-        f"{experiment.config.method}, seeds {', '.join(map(str, experiment.seeds))}, {experiment.config.protocol} protocol"
+        f"{experiment.config.method}, seeds {', '.join(map(str, experiment.seeds))}, {experiment.config.protocol} protocol{apart}"
     )
     date = max(draw.record.finished_at for draw in experiment.draws)
     entry = EvalResultEntry(dataset_id, seedless(experiment.name), round(100 * score.mean, 4), date=date, notes=notes)
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)
-
-
-def _adapter(draw: Draw, backbone: str) -> dict[str, Path | bytes]:
-    """The files of a run's `adapter/`, with the backbone's public name in place of a path of this machine."""
-    folder = draw.folder / "adapter"
-    if draw.weights is None:
-        raise MedfmcError(f"{folder} has no weights: method {draw.record.config['method']} leaves none, so there is no model to publish.")
-    files: dict[str, Path | bytes] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name == "adapter_config.json":
-            files[path.name] = _json(json.loads(path.read_text()) | {"base_model_name_or_path": backbone})
-        elif path.name == "backbone.json":
-            files[path.name] = _json(json.loads(path.read_text()) | {"model": backbone})
-        elif path.is_file() and path.name != "README.md":
-            files[path.name] = path
-    return files
-
-
-def _with_backbone(record: RunRecord, name: str) -> RunRecord:
-    """The record as the world may see it: where the backbone lay on this machine is nobody's business."""
-    return dataclasses.replace(record, config=record.config | {"model": name}, backbone=record.backbone | {"name": name})
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _refuse_another_experiment(repository: Repository, experiment: Experiment) -> None:
-    """A repository of ours is updated only with draws of the experiment it holds."""
-    from huggingface_hub import HfApi
-
-    record = next((path for path in repository.paths if path.rpartition("/")[2] == "run.json"), None)
-    if record is None:
-        return
-    with explained(repository.upload.repo_id):
-        there = RunRecord.load(HfApi().hf_hub_download(repository.upload.repo_id, record))
-    if setting_of(there) != setting_of(experiment.record):
-        there_name = f"{there.config['method']} on {seedless(there.data['config'])}"
-        raise MedfmcError(
-            f"{repository.upload.url} holds another experiment ({there_name}). Choose another name, or give --overwrite to replace it."
-        )

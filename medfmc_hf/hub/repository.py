@@ -31,8 +31,8 @@ class Upload:
         kind: model, dataset or space.
         files: path in the repository -> a file, or its content.
         message: of the commit.
-        mark: a path that tells a repository of ours from any other.
-        owned: patterns of the paths that earlier pushes of ours may have left; those that are not in `files` are removed.
+        marks: patterns of paths that tell a repository of ours from any other.
+        removed: paths that go. Nothing else of what the repository holds is ever removed.
         public: whether a new repository is public.
         overwrite: push into a repository that is not ours, or holds something else.
     """
@@ -41,8 +41,8 @@ class Upload:
     kind: Literal["model", "dataset", "space"]
     files: dict[str, str | os.PathLike | bytes]
     message: str
-    mark: str
-    owned: tuple[str, ...] = ()
+    marks: tuple[str, ...]
+    removed: list[str] = field(default_factory=list)
     public: bool = False
     overwrite: bool = False
 
@@ -73,11 +73,12 @@ def check_repo_id(repo_id: str) -> None:
         raise MedfmcError(f"{repo_id!r} is not a repository id ({error}); expected ORG/NAME, such as my-lab/medfmc.") from None
 
 
-def tree_of(sizes: dict[str, int], repo_id: str, kind: str, public: bool) -> str:
-    """What a dry run prints: every path with its bytes, and the sum."""
+def tree_of(sizes: dict[str, int], repo_id: str, kind: str, public: bool, removed: Iterable[str] = ()) -> str:
+    """What a dry run prints: every path with its bytes, the sum, and what would be removed."""
     width = max((len(f"{size:,}") for size in sizes.values()), default=1)
     lines = [f"{'public' if public else 'private'} {kind} {repo_id}"]
     lines += [f"  {size:>{width},}  {path}" for path, size in sizes.items()]
+    lines += [f"  {'removed':>{width}}  {path}" for path in removed]
     return "\n".join([*lines, f"{len(sizes)} files, {sum(sizes.values()):,} bytes. Nothing was sent."])
 
 
@@ -91,38 +92,57 @@ class Repository:
     private: bool | None = None
 
 
+def look(upload: Upload) -> Repository | None:
+    """The repository as it is now; None if there is none. Nothing is made or sent.
+
+    Raises:
+        MedfmcError: no token, no network; or a repository of that name is there that must not be written to.
+    """
+    from huggingface_hub import HfApi, get_token
+
+    if get_token() is None:
+        raise MedfmcError(f"there is no token, and the Hub must know who pushes. {LOGIN}")
+    with explained(upload.repo_id):
+        try:
+            info = _patiently(lambda: HfApi().repo_info(upload.repo_id, repo_type=upload.kind))
+        except Exception as error:
+            if status_of(error) == 404:
+                return None
+            raise
+    sha = info.sha if re.fullmatch("[0-9a-f]{5,40}", info.sha or "") else None  # another Hub may count its commits otherwise
+    found = Repository(upload, sha, [sibling.rfilename for sibling in info.siblings or ()], info.private)
+    if found.private is False and not upload.public:
+        raise MedfmcError(f"{upload.url} is there already and is public; give --public to publish in it, or make it private first.")
+    # A Space comes with a README.md; an interrupted push leaves a repository without files of its own.
+    empty = set(found.paths) <= {".gitattributes", *(["README.md"] if upload.kind == "space" else [])}
+    ours = any(fnmatch(path, mark) for path in found.paths for mark in upload.marks)
+    if not empty and not ours and not upload.overwrite:
+        raise MedfmcError(
+            f"{upload.url} is there already and holds something else ({len(found.paths)} files, no {upload.marks[0]}). "
+            "Choose another name, or give --overwrite to write into it; its other files stay."
+        )
+    return found
+
+
 def open_repository(upload: Upload) -> Repository:
     """Make the repository, or look at the one that is there.
 
     Raises:
         MedfmcError: no token, no rights, no network; or a repository of that name is there that must not be written to.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import HfApi
 
-    if get_token() is None:
-        raise MedfmcError(f"there is no token, and the Hub must know who pushes. {LOGIN}")
-    api, upload_id = HfApi(), upload.repo_id
-    sdk = {"space_sdk": "gradio"} if upload.kind == "space" else {}
-    with explained(upload_id):
-        try:
-            _patiently(lambda: api.create_repo(upload_id, repo_type=upload.kind, private=not upload.public, exist_ok=False, **sdk))
-        except Exception as error:
-            if status_of(error) != 409:
-                raise
-        info = _patiently(lambda: api.repo_info(upload_id, repo_type=upload.kind))
-    sha = info.sha if re.fullmatch("[0-9a-f]{5,40}", info.sha or "") else None  # another Hub may count its commits otherwise
-    found = Repository(upload, sha, [sibling.rfilename for sibling in info.siblings or ()], info.private)
-    if found.private is False and not upload.public:
-        raise MedfmcError(f"{upload.url} is there already and is public; give --public to publish in it, or make it private first.")
+    found = look(upload)
+    if found is None:
+        sdk = {"space_sdk": "gradio"} if upload.kind == "space" else {}
+        with explained(upload.repo_id):
+            api = HfApi()
+            _patiently(lambda: api.create_repo(upload.repo_id, repo_type=upload.kind, private=not upload.public, exist_ok=True, **sdk))
+        found = look(upload)
+        if found is None:
+            raise MedfmcError(f"{upload.url} was made and cannot be seen; run the same command again in a minute.")
     if found.private and upload.public:
         say(f"{upload.url} is private and stays so; its settings can make it public.")
-    # A Space comes with a README.md; an interrupted push leaves a repository without files of its own.
-    empty = set(found.paths) <= {".gitattributes", *(["README.md"] if upload.kind == "space" else [])}
-    if not empty and upload.mark not in found.paths and not upload.overwrite:
-        raise MedfmcError(
-            f"{upload.url} is there already and holds something else ({len(found.paths)} files, no {upload.mark}). "
-            "Choose another name, or give --overwrite to write into it."
-        )
     return found
 
 
@@ -142,7 +162,9 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
     earlier = list(uploaded)
     new = {path: file if isinstance(file, bytes) else str(file) for path, file in upload.files.items()}
     names = {*new, *(operation.path_in_repo for operation in earlier)}
-    stale = [path for path in repository.paths if path not in names and any(fnmatch(path, pattern) for pattern in upload.owned)]
+    stale = [path for path in dict.fromkeys(upload.removed) if path in repository.paths and path not in names]
+    if stale:
+        say(f"{len(stale)} files of {upload.url} are removed: {', '.join(stale[:20])}" + (" and others" if len(stale) > 20 else ""))
 
     added = [*earlier, *(CommitOperationAdd(path, file) for path, file in new.items())]
     removed = [CommitOperationDelete(path, is_folder=False) for path in stale]
@@ -158,8 +180,8 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
             raise
 
     with explained(upload.repo_id):
-        # Contents first: huggingface_hub sends them again and again by itself, and the commit not.
-        api.preupload_lfs_files(upload.repo_id, added, repo_type=upload.kind, free_memory=False)
+        # Contents first: sending them again does no harm, and a commit is not simply sent again.
+        _patiently(lambda: api.preupload_lfs_files(upload.repo_id, added, repo_type=upload.kind, free_memory=False))
         sha = _patiently(attempt)
     say(f"{upload.message}: {upload.url}")
     return f"{upload.url}/tree/{sha}"
@@ -179,7 +201,8 @@ def preupload(repository: Repository, files: Mapping[str, str | os.PathLike]) ->
 
     operations = {name: CommitOperationAdd(name, str(file)) for name, file in files.items()}
     with explained(repository.upload.repo_id):
-        HfApi().preupload_lfs_files(repository.upload.repo_id, list(operations.values()), repo_type=repository.upload.kind)
+        sent = list(operations.values())
+        _patiently(lambda: HfApi().preupload_lfs_files(repository.upload.repo_id, sent, repo_type=repository.upload.kind))
     for name, operation in operations.items():
         if not operation._is_uploaded:
             operation.path_or_fileobj = Path(files[name]).read_bytes()

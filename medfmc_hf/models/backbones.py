@@ -118,6 +118,24 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def same_model(one: Checkpoint, other: Checkpoint, subset: Subset) -> bool:
+    """Whether two checkpoints hold the same numbers, in whatever files, and make the same logits of a random picture."""
+    models = []
+    for checkpoint in (one, other):
+        model = load_backbone(checkpoint, subset)
+        draw_head(model, torch.Generator().manual_seed(0))
+        models.append(model)
+    first, second = (model.state_dict() for model in models)
+    if first.keys() != second.keys() or any(not torch.equal(value, second[name]) for name, value in first.items()):
+        return False
+    side = models[0].origin.image_size
+    if models[1].origin.image_size != side:
+        return False
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return torch.equal(*(model(pixel_values=picture).logits for model in models))
+
+
 def image_size_of(config: PretrainedConfig) -> int:
     """The side, in pixels, of the square images a backbone was trained on; 224 where its config does not say."""
     config = getattr(config, "vision_config", config)

@@ -3,10 +3,12 @@
 import math
 import re
 import textwrap
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ..files import write_text
+from ..provenance import marks, unfit_marks
 from ..runs import Predictions, RunConfig, RunRecord
 from ..subsets import CITATION
 from .experiment import Draw, Experiment, Number
@@ -71,6 +73,10 @@ def backbone_id(record: RunRecord) -> str | None:
     return record.backbone.get("name") if record.backbone.get("revision") else None
 
 
+def _marks_of(experiment: Experiment, of: Callable[[RunRecord], list[str]]) -> list[str]:
+    return list(dict.fromkeys(words for draw in experiment.draws for words in of(draw.record)))
+
+
 def _short(model: str) -> str:
     return Path(model).name or model
 
@@ -82,7 +88,7 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
     config, subset = experiment.config, experiment.subset
     shots = {"shots": config.dataset_config.shots, "draws": experiment.seeds}
     results = []
-    for key in (subset.metric, "auc"):
+    for key in (subset.metric, "auc") if not _marks_of(experiment, unfit_marks) else ():  # a leaderboard cannot tell them from others
         mean = experiment.number(key).draws.mean
         if math.isfinite(mean):  # a NaN has no place in a model-index
             results.append(
@@ -134,8 +140,20 @@ def _what(experiment: Experiment) -> str:
     return (
         f"# {title(experiment)}\n\n"
         "**Research use only. Not a medical device, not for diagnosis.**\n\n"
-        f"MedFMC {subset.name}, {subset.title}, from {_shots(config)}.{draws}\n\n" + _table(["", ""], rows)
+        + _apart(experiment)
+        + f"MedFMC {subset.name}, {subset.title}, from {_shots(config)}.{draws}\n\n"
+        + _table(["", ""], rows)
     )
+
+
+def _apart(experiment: Experiment) -> str:
+    """What sets the images apart from the published ones."""
+    words = _marks_of(experiment, marks)
+    if not words:
+        return ""
+    unfit = bool(_marks_of(experiment, unfit_marks))
+    means = "so its numbers say nothing of MedFMC" if unfit else "so its numbers are not comparable with those of full-size images"
+    return f"**On images that are {' and '.join(words)}, {means}.**\n\n"
 
 
 def _shots(config: RunConfig) -> str:
@@ -194,6 +212,9 @@ def _results(experiment: Experiment) -> str:
         words += "it is of the mean over the draws, and the spread over draws is another uncertainty."
     else:
         words += "it says nothing about other draws of the support set."
+    if several and math.isnan(experiment.number("score").low) and any(draw.test is None for draw in experiment.draws):
+        seeds = ", ".join(str(draw.seed) for draw in experiment.draws if draw.test is None)
+        words += f" The interval over patients is not known: the predictions of seeds {seeds} were not at hand when this card was written."
     if undefined := experiment.record.scores["test"].get("undefined"):
         words += f" Without positives or without negatives, and so left out of the means: {', '.join(undefined)}."
     return "## Results\n\n" + _table(header, rows) + "\n" + _paragraph(words)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import MedfmcError
 from ..evaluation import bootstrap, statistics
+from ..provenance import marks
 from ..run_folders import find_runs
 from ..runs import Predictions, RunConfig, RunRecord, load_predictions
 from ..subsets import Subset
@@ -35,9 +36,14 @@ class Draw:
         return self.record.config["seed"]
 
     @property
+    def adapter(self) -> Path | None:
+        """The folder of the weights: `adapter/` of a run, or what was published of it."""
+        return self.folder and (self.folder / "adapter" if (self.folder / "adapter").is_dir() else self.folder)
+
+    @property
     def weights(self) -> Literal["peft", "plain"] | None:
-        """What `adapter/` holds: an adapter in PEFT's format, other trained weights, or none, as train-free methods leave it."""
-        adapter = self.folder and self.folder / "adapter"
+        """What the folder holds: an adapter in PEFT's format, other trained weights, or none, as train-free methods leave it."""
+        adapter = self.adapter
         if adapter and (adapter / "adapter_model.safetensors").is_file():
             return "peft"
         return "plain" if adapter and (adapter / "trained.safetensors").is_file() else None
@@ -126,9 +132,9 @@ class Experiment:
 
 
 def setting_of(record: RunRecord) -> dict:
-    """What the draws of an experiment have in common: their options but the seed, and the content of their backbone."""
+    """What the draws of an experiment have in common: their options but the seed, the content of their backbone, and their images."""
     config = {name: value for name, value in record.config.items() if name not in ("seed", "model", "revision", "predict_challenge")}
-    return config | {"backbone": record.backbone.get("fingerprint")}
+    return config | {"backbone": record.backbone.get("fingerprint"), "images": ", ".join(marks(record)) or "as published"}
 
 
 def seedless(config: str) -> str:

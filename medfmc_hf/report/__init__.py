@@ -12,7 +12,9 @@ from pathlib import Path
 from ..files import write_json, write_text
 
 
-def write_report(roots: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike, *, replicates: int | None = None):
+def write_report(
+    roots: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike, *, replicates: int | None = None, all_data: bool = False
+):
     """Write the report of some runs into a folder.
 
     Files: `board.html`, `board.md`, `board.csv`, `board.tex`, `board.json` (what a Space reads), `curves` and `cost` as `.png` and `.svg`.
@@ -21,6 +23,7 @@ def write_report(roots: str | os.PathLike | Sequence[str | os.PathLike], out: st
         roots: folders of runs.
         out: folder to write to; files of an earlier report are replaced.
         replicates: of the bootstrap over test patients; None for the default, 0 for none.
+        all_data: show runs on invented or incomplete data, too.
 
     Returns:
         The `Board`, and the paths written.
@@ -31,7 +34,7 @@ def write_report(roots: str | os.PathLike | Sequence[str | os.PathLike], out: st
     from . import board, latex, page, plots, tables
 
     plots.require_matplotlib()  # before the slow part, not after it
-    made = board.make_board(roots, board.REPLICATES if replicates is None else replicates)
+    made = board.make_board(roots, board.REPLICATES if replicates is None else replicates, all_data=all_data)
     data = made.to_json() | {"figures": plots.page_figures(made)}
     out = Path(out)
     texts = {

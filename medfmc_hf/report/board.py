@@ -14,6 +14,7 @@ from ..errors import MedfmcError
 from ..evaluation.bootstrap import Bootstrap, bootstrap
 from ..evaluation.compare import FEW
 from ..progress import bar
+from ..provenance import unfit_marks
 from ..run_folders import find_runs
 from ..runs import RunRecord, load_predictions
 from ..subsets import SEEDS, SHOTS, SUBSETS
@@ -114,19 +115,20 @@ class Board:
         return {"schema": BOARD_SCHEMA, "metric_names": METRIC_NAMES, "shot_order": list(SHOT_ORDER), "subsets": about, **values}
 
 
-def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], replicates: int = REPLICATES) -> Board:
+def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], replicates: int = REPLICATES, *, all_data: bool = False) -> Board:
     """Read runs and work out the board.
 
     Args:
         roots: folders of runs, run folders, or both.
         replicates: resamples of the test patients, for the standard error of every mean and difference; 0 leaves test-set intervals
             and comparisons out.
+        all_data: show runs on invented or incomplete data, too.
 
     Raises:
         MedfmcError: there is no run below `roots`, or a record cannot be read.
     """
     board = Board(replicates=replicates)
-    finished, failed = _read(roots, board.notes)
+    finished, failed = _read(roots, board.notes, all_data)
     if not finished and not failed:
         raise MedfmcError(
             f"there is no run below {_names(roots)}; expected folders with a run.json, as `medfmc benchmark` and the recipes write them."
@@ -189,7 +191,7 @@ def _place(item: tuple[tuple[str, str], Any]) -> tuple[int, int]:
     return list(SUBSETS).index(subset), SHOT_ORDER.index(shots)
 
 
-def _read(roots, notes: list[str]) -> tuple[list[Run], list[Run]]:
+def _read(roots, notes: list[str], all_data: bool) -> tuple[list[Run], list[Run]]:
     """Finished and failed runs; of one run found twice, the finished or the first copy. A failure that was repeated well does not count."""
     found: dict[str, Run] = {}
     copies: Counter = Counter()
@@ -205,7 +207,11 @@ def _read(roots, notes: list[str]) -> tuple[list[Run], list[Run]]:
     repeated = sum(count > 1 for count in copies.values())
     if repeated:
         notes.append(f"{repeated} runs lie in several folders and count once.")
-    order = sorted(found.values(), key=lambda run: run.record.id)
+    unfit = {run.record.id: words for run in found.values() if (words := unfit_marks(run.record)) and not all_data}
+    for words in sorted({" and ".join(words) for words in unfit.values()}):
+        ids = [key for key, own in unfit.items() if " and ".join(own) == words]
+        notes.append(f"Left out, for their images are {words}: {_some(ids)}; --all-data shows them.")
+    order = sorted((run for key, run in found.items() if key not in unfit), key=lambda run: run.record.id)
     whole = [run for run in order if run.record.status == "finished" and run.record.scores.get("test")]
     for run in order:
         if run.record.status == "finished" and not run.record.scores.get("test"):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..provenance import marks
 from ..runs import Predictions, RunRecord
 
 AXES = ("subset", "shots", "seed")  # the dimensions of the board
@@ -88,7 +89,8 @@ def group(runs: Iterable[Run]) -> list[tuple[Setting, list[Run]]]:
         chosen = {name: value for name, value in config.items() if name not in (*AXES, *NOT_OF_THE_RESULT, "model", "revision")}
         edition = editions.get((config["protocol"], run.subset, run.test_key), 0)
         content = run.record.backbone.get("fingerprint") or contents_of.get(config["model"], f"{config['model']}@{config['revision']}")
-        identity = chosen | {"backbone": content, "test rows": edition}
+        apart = ", ".join(marks(run.record))
+        identity = chosen | {"backbone": content, "test rows": edition} | ({"images": apart} if apart else {})
         key = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:10]
         members[key].append(run)
         contents[key] = content
@@ -96,6 +98,7 @@ def group(runs: Iterable[Run]) -> list[tuple[Setting, list[Run]]]:
             {"model": config["model"], "revision": config["revision"]}
             | chosen
             | ({"test_rows": f"edition {edition + 1}"} if edition else {})
+            | ({"images": apart} if apart else {})
         )
         known = options.setdefault(key, shown)
         if (shown["model"], str(shown["revision"])) < (known["model"], str(known["revision"])):
@@ -137,7 +140,8 @@ def _setting(key: str, options: Mapping[str, dict], contents: Mapping[str, str])
     short = Path(str(own["model"])).name or str(own["model"])
     alike = [other for other in options if options[other]["method"] == own["method"] and Path(str(options[other]["model"])).name == short]
     told_apart = [name for name in _varying([options[other] for other in alike]) if name not in ("method", "model")]
-    words = [_words(name, own.get(name)) for name in told_apart]
+    words = [_words(name, own.get(name)) for name in told_apart if name != "images"]
+    words += [own["images"]] if own.get("images") else []  # said wherever it is so, not only where rows differ in it
     if len({options[other]["model"] for other in alike}) > 1:
         short = str(own["model"])
     if len({contents[other] for other in alike if options[other]["model"] == own["model"]}) > 1:

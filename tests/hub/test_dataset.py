@@ -224,11 +224,94 @@ def test_a_broken_build_is_not_published(client, build, tmp_path):
     assert client.requests == []
 
 
-def test_a_dry_run_asks_nobody(client, build):
-    sizes = DatasetPush(build, "clinic/medfmc").sizes()
+def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(client, build):
+    offline, _ = DatasetPush(build, "clinic/medfmc").preview(offline=True)
     assert client.requests == []
+    sizes, removed = DatasetPush(build, "clinic/medfmc").preview()
+    assert not client.repos and sizes == offline and not removed
     push(build)
     sent = client.repos["dataset", "clinic/medfmc"].files
     assert sizes.keys() == sent.keys() - {".gitattributes"}
     real = sum(len(client.content("dataset", "clinic/medfmc", path)) for path in sizes)
     assert sum(sizes.values()) == pytest.approx(real, rel=0.1)
+
+
+# --- a push adds ---
+
+
+@pytest.fixture(scope="module")
+def both(build, tmp_path_factory):
+    """The same download built to two subsets, and to the other one of them."""
+    from medfmc_hf.data.build import build as make
+
+    root = tmp_path_factory.mktemp("both")
+    source = build.parent / "download"
+    two = make([source], root / "two", subsets=["retino", "neojaundice"]).folder
+    return two, make([source], root / "one", subsets=["neojaundice"]).folder
+
+
+def configs_of(hub) -> set[str]:
+    """What stock `datasets` would find."""
+    head = yaml.safe_load(hub.content("dataset", "clinic/medfmc", "README.md").decode().split("---\n")[1])
+    return {config["config_name"] for config in head["configs"]}
+
+
+def test_a_push_of_one_subset_leaves_the_others(client, both, build):
+    two, one = both
+    push(two)
+    before, card = {path: client.content("dataset", "clinic/medfmc", path) for path in parquet(client)}, configs_of(client)
+    audit = re.search(r"### retino\n.*?(?=\n##)", client.content("dataset", "clinic/medfmc", "README.md").decode(), re.DOTALL)[0]
+    push(one)
+    assert {path: client.content("dataset", "clinic/medfmc", path) for path in parquet(client)} == before
+    assert configs_of(client) == card and set(manifest_of(client)["subsets"]) == {"retino", "neojaundice"}
+    assert audit in client.content("dataset", "clinic/medfmc", "README.md").decode()
+    tasks = {task["id"] for task in yaml.safe_load(client.content("dataset", "clinic/medfmc", "eval.yaml"))["tasks"]}
+    assert {"retino-5shot", "neojaundice-5shot"} <= tasks
+    push(build)  # the other one, where both are
+    assert configs_of(client) == card
+
+
+def test_what_goes_is_listed_and_needs_a_flag(client, both, capsys, monkeypatch):
+    two, one = both
+    push(two)
+    _, removed = DatasetPush(one, "clinic/medfmc", prune=True).preview()
+    retino = {path for path in parquet(client) if "/retino/" in path}
+    assert set(removed) == retino
+    push(one, prune=True)
+    assert not any("/retino/" in path for path in parquet(client)) and set(manifest_of(client)["subsets"]) == {"neojaundice"}
+    assert f"{len(retino)} files of" in (said := capsys.readouterr().err) and removed[0] in said
+
+
+def test_configs_that_a_build_lacks_are_not_dropped(client, both, tmp_path):
+    """As a build without lists has no few-shot configs of chest, colon and endo."""
+    import shutil
+
+    two, _ = both
+    push(two)
+    fewer = tmp_path / "fewer"
+    shutil.copytree(two, fewer)
+    manifest = json.loads((fewer / "medfmc_build.json").read_text())
+    manifest["configs"] = {name: splits for name, splits in manifest["configs"].items() if "10shot" not in name}
+    (fewer / "medfmc_build.json").write_text(json.dumps(manifest))
+    with pytest.raises(MedfmcError, match=r"10 configs that this build lacks, such as \w+-10shot-seed0.*--prune"):
+        DatasetPush(fewer, "clinic/medfmc", rights=True).preview()
+
+
+def test_sizes_are_not_mixed(client, both):
+    two, one = both
+    push(two)
+    with pytest.raises(MedfmcError, match=r"holds retino .*any number of pixels.*has 32"):
+        push(one, max_side=32)
+
+
+def test_files_of_others_are_never_removed(client, both):
+    _, one = both
+    theirs = {"data/train.parquet": b"theirs", "data/retino/test.parquet": b"theirs", "README.md": b"x"}
+    repo = client.add_repo("dataset", "clinic/medfmc", theirs)
+    with pytest.raises(MedfmcError, match="holds something else"):
+        push(one)
+    push(one, overwrite=True, prune=True)
+    assert repo.files["data/train.parquet"] == repo.files["data/retino/test.parquet"] == b"theirs"
+    client.commit(repo, "mine", {**repo.files, "data/neojaundice/notes.parquet": b"mine"})
+    push(one, prune=True)
+    assert repo.files["data/neojaundice/notes.parquet"] == b"mine"

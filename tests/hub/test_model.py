@@ -1,10 +1,13 @@
 """Models on the Hub: what the repository holds, and that what is loaded back is what was pushed."""
 
+import io
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from adapted_runs import adapted_run
 from hub_server import environment, python
@@ -13,15 +16,17 @@ from invented_runs import invent_run
 from PIL import Image
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.hub.model import MARK, model_upload, push_model
+from medfmc_hf.hub.model import RESULTS, ModelPush
 from medfmc_hf.predict import load_adapted
 from medfmc_hf.runs import RunRecord
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, backbone):
-    """Two draws of LoRA below `lora`, one run of deep prompts below `vpt`."""
+    """Five draws of LoRA below `five`, two of these below `lora`, one run of deep prompts below `vpt`."""
     root = tmp_path_factory.mktemp("runs")
+    for seed in range(5):
+        adapted_run(root / "five", backbone, seed=seed)
     for method, seeds in {"lora": (0, 1), "vpt": (3,)}.items():
         for seed in seeds:
             adapted_run(root / method, backbone, method=method, seed=seed)
@@ -40,41 +45,107 @@ def run_of(folder, seed: int):
 
 
 def test_several_draws_make_one_repository(runs):
-    upload = model_upload([runs / "lora"], "clinic/lora-endo")
+    upload = ModelPush([runs / "lora"], "clinic/lora-endo").preview(offline=True)
     folders = {path.partition("/")[0] for path in upload.files if path.startswith("seed")}
     assert folders == {"seed0", "seed1"}
-    assert {path for path in upload.files if not path.startswith("seed")} == {"README.md", MARK}
+    assert {path for path in upload.files if not path.startswith("seed")} == {"README.md"}
     in_each = {"adapter_config.json", "adapter_model.safetensors", "backbone.json", "preprocessor_config.json", "run.json"}
     assert {path.removeprefix("seed1/") for path in upload.files if path.startswith("seed1/")} == in_each
 
 
 def test_one_run_lies_at_the_root(runs):
-    assert "adapter_model.safetensors" in model_upload([runs / "vpt"], "clinic/vpt").files
+    assert "adapter_model.safetensors" in ModelPush([runs / "vpt"], "clinic/vpt").preview(offline=True).files
 
 
 def test_no_path_of_this_machine_is_published(runs, backbone):
-    files = model_upload([runs / "lora"], "clinic/lora-endo").files
+    files = ModelPush([runs / "lora"], "clinic/lora-endo").preview(offline=True).files
     for name, file in files.items():
         content = file if isinstance(file, bytes) else file.read_bytes()
         assert str(backbone.parent).encode() not in content, name
         assert str(runs).encode() not in content, name
 
 
-def test_the_backbone_may_be_named(runs):
-    files = model_upload([runs / "lora"], "clinic/lora-endo", base_model="google/vit").files
-    assert json.loads(files["seed0/adapter_config.json"])["base_model_name_or_path"] == "google/vit"
-    assert json.loads(files["seed0/backbone.json"])["model"] == "google/vit"
-    assert "base_model: google/vit" in files["README.md"].decode()
+@pytest.fixture
+def cache(client, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return client
+
+
+def test_the_backbone_may_be_named_if_it_is_the_same(cache, runs, backbone):
+    repo = cache.add_repo("model", "google/vit", {path.name: path.read_bytes() for path in backbone.iterdir()}, private=False)
+    ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit")()
+    for name in ("adapter_config.json", "backbone.json", "run.json"):
+        content = cache.content("model", "clinic/lora", f"seed0/{name}").decode()
+        assert "google/vit" in content and repo.sha in content, name
+    assert b"base_model: google/vit" in cache.content("model", "clinic/lora", "README.md")
+
+
+def test_the_same_numbers_in_another_form_are_the_same_backbone(cache, runs, backbone):
+    from safetensors.torch import load_file
+
+    files = {path.name: path.read_bytes() for path in backbone.iterdir()}
+    buffer = io.BytesIO()
+    torch.save(load_file(backbone / "model.safetensors"), buffer)
+    del files["model.safetensors"]
+    cache.add_repo("model", "google/vit", files | {"pytorch_model.bin": buffer.getvalue()}, private=False)
+    ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit")()
+
+
+def test_another_backbone_is_not_named(cache, runs, backbone):
+    from safetensors.torch import load, save
+
+    files = {path.name: path.read_bytes() for path in backbone.iterdir()}
+    weights = load(files["model.safetensors"])
+    name = sorted(weights)[3]
+    weights[name] = weights[name] + 1e-3
+    cache.add_repo("model", "google/vit", files | {"model.safetensors": save(weights, metadata={"format": "pt"})}, private=False)
+    with pytest.raises(MedfmcError, match="is not the backbone that was adapted"):
+        ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit")()
+    config = json.loads(files["config.json"]) | {"layer_norm_eps": 1e-3}
+    cache.add_repo("model", "google/vit2", files | {"config.json": json.dumps(config).encode()}, private=False)
+    with pytest.raises(MedfmcError, match="is not the backbone that was adapted"):
+        ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit2")()
+    assert ("model", "clinic/lora") not in cache.repos
+
+
+@pytest.mark.parametrize("name", ["", "/abs/olute", "../../etc", "a/b\nc", "vit", "a/b/c", "a b/c", "./x"])
+def test_what_is_no_name_of_a_backbone_is_refused(runs, name):
+    with pytest.raises(MedfmcError, match="not a repository id"):
+        ModelPush([runs / "lora"], "clinic/x", base_model=name)
+    with pytest.raises(MedfmcError, match="not a repository id"):
+        ModelPush([runs / "lora"], "clinic/x", dataset_id=name)
 
 
 def test_eval_results_are_read_by_the_hubs_own_code(runs):
-    files = model_upload([runs / "lora"], "clinic/lora-endo").files
-    (entry,) = parse_eval_result_entries(yaml.safe_load(files[MARK]))
-    scores = [RunRecord.load(run_of(runs / "lora", seed)).scores["test"]["score"] for seed in (0, 1)]
+    files = ModelPush([runs / "five"], "clinic/lora-endo").preview(offline=True).files
+    (entry,) = parse_eval_result_entries(yaml.safe_load(files[RESULTS]))
+    scores = [RunRecord.load(run_of(runs / "five", seed)).scores["test"]["score"] for seed in range(5)]
     assert (entry.dataset_id, entry.task_id) == ("clinic/medfmc", "endo-5shot")
     assert entry.value == pytest.approx(100 * np.mean(scores), abs=1e-3)
-    assert "seeds 0, 1" in entry.notes
-    assert entry.date == "2026-01-02T12:00:00+00:00"
+    assert "seeds 0, 1, 2, 3, 4" in entry.notes
+    assert entry.date == "2026-01-05T12:00:00+00:00"
+
+
+def test_the_score_of_some_draws_is_not_filed_as_the_mean_of_five(runs, capsys):
+    for name in ("lora", "vpt"):
+        assert RESULTS not in ModelPush([runs / name], "clinic/x").preview(offline=True).files
+        assert "the mean of the draws 0 to 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mark", ["invented", "incomplete"])
+def test_scores_on_unfit_data_are_filed_nowhere_unless_asked_for(runs, tmp_path, mark):
+    for seed in range(5):
+        folder = shutil.copytree(run_of(runs / "five", seed), tmp_path / f"seed{seed}")
+        record = RunRecord.load(folder)
+        record.data[mark] = True
+        record.save(folder)
+    files = ModelPush([tmp_path], "clinic/x").preview(offline=True).files
+    card = files["README.md"].decode()
+    assert RESULTS not in files and "model-index" not in card and f"**On images that are {mark}" in card
+    files = ModelPush([tmp_path], "clinic/x", all_data=True).preview(offline=True).files
+    assert f"on images that are {mark}" in files[RESULTS].decode()
 
 
 @pytest.mark.parametrize(
@@ -89,29 +160,107 @@ def test_runs_that_are_no_draws_of_one_experiment_are_refused(tmp_path, changes,
     invent_run(tmp_path / "a", subset="endo", seed=1)
     invent_run(tmp_path / "b", **{"subset": "endo", "seed": 1} | changes)
     with pytest.raises(MedfmcError, match=says):
-        model_upload([tmp_path], "clinic/x")
+        ModelPush([tmp_path], "clinic/x").preview(offline=True)
 
 
 def test_runs_without_weights_or_without_success_are_refused(tmp_path):
     invent_run(tmp_path / "failed", subset="endo", status="failed")
     with pytest.raises(MedfmcError, match=r"no finished run .*failed"):
-        model_upload([tmp_path / "failed"], "clinic/x")
+        ModelPush([tmp_path / "failed"], "clinic/x").preview(offline=True)
     (invent_run(tmp_path / "linear", subset="endo", method="linear") / "adapter").mkdir()
     with pytest.raises(MedfmcError, match="method linear leaves none"):
-        model_upload([tmp_path / "linear"], "clinic/x")
+        ModelPush([tmp_path / "linear"], "clinic/x").preview(offline=True)
     with pytest.raises(MedfmcError, match="does not exist"):
-        model_upload([tmp_path / "nowhere"], "clinic/x")
+        ModelPush([tmp_path / "nowhere"], "clinic/x").preview(offline=True)
 
 
 def test_another_experiment_does_not_replace_a_published_one(client, runs):
-    push_model([runs / "lora"], "clinic/m")
+    ModelPush([runs / "lora"], "clinic/m")()
     with pytest.raises(MedfmcError, match=r"another experiment \(lora on endo-5shot\)"):
-        push_model([runs / "vpt"], "clinic/m")
-    push_model([run_of(runs / "lora", 1)], "clinic/m")  # fewer draws of the same one
-    paths = client.repos["model", "clinic/m"].files
-    assert "adapter_model.safetensors" in paths and not any(path.startswith("seed") for path in paths)
-    push_model([runs / "vpt"], "clinic/m", overwrite=True)
+        ModelPush([runs / "vpt"], "clinic/m")()
+    removed = ModelPush([runs / "vpt"], "clinic/m", overwrite=True).preview().removed
+    assert {path.partition("/")[0] for path in removed} == {"seed0", "seed1"}
+    ModelPush([runs / "vpt"], "clinic/m", overwrite=True)()
     assert b"VPT" in client.content("model", "clinic/m", "adapter_config.json")
+    assert not any(path.startswith("seed") for path in client.repos["model", "clinic/m"].files)
+
+
+# --- a push adds ---
+
+
+def draws_of(hub) -> dict[int, str]:
+    """Seed and id of each draw that the repository holds, by what its records say."""
+    files = hub.repos["model", "clinic/m"].files
+    records = [json.loads(hub.content("model", "clinic/m", path)) for path in files if path.endswith("run.json")]
+    return {record["config"]["seed"]: record["id"] for record in records}
+
+
+def test_a_push_of_one_draw_leaves_the_others(client, runs):
+    ModelPush([runs / "five"], "clinic/m")()
+    before, held = draws_of(client), dict(client.repos["model", "clinic/m"].files)
+    ModelPush([run_of(runs / "lora", 1)], "clinic/m")()
+    assert draws_of(client) == before and set(before) == {0, 1, 2, 3, 4}
+    files = client.repos["model", "clinic/m"].files
+    same = [path for path in held if not path.startswith("seed1/") and path != "README.md"]
+    assert files.keys() == held.keys() and all(files[path] == held[path] for path in same)
+    card = " ".join(client.content("model", "clinic/m", "README.md").decode().split())
+    assert "each draw (seeds 0, 1, 2, 3, 4)" in card and "predictions of seeds 0, 2, 3, 4 were not at hand" in card
+    assert RESULTS in files
+
+
+def test_a_single_draw_makes_room_for_others(client, runs, tmp_path):
+    """The first lies at the root; it moves into a folder of its own and stays what it was."""
+    ModelPush([run_of(runs / "five", 3)], "clinic/m")()
+    weights = client.content("model", "clinic/m", "adapter_model.safetensors")
+    ModelPush([runs / "lora"], "clinic/m")()
+    files = client.repos["model", "clinic/m"].files
+    assert set(draws_of(client)) == {0, 1, 3} and "adapter_model.safetensors" not in files and RESULTS not in files
+    assert client.content("model", "clinic/m", "seed3/adapter_model.safetensors") == weights
+    ModelPush([runs / "five"], "clinic/m")()
+    assert set(draws_of(client)) == {0, 1, 2, 3, 4} and RESULTS in client.repos["model", "clinic/m"].files
+
+
+def test_draws_are_removed_by_a_flag_alone_and_files_of_others_never(client, runs, capsys):
+    ModelPush([runs / "five"], "clinic/m")()
+    repo = client.repos["model", "clinic/m"]
+    client.commit(repo, "mine", {**repo.files, "seed0/notes.md": b"mine", "seed9/plot.png": b"mine", "figure.json": b"mine"})
+    push = ModelPush([run_of(runs / "lora", 1)], "clinic/m", prune=True)
+    removed = push.preview().removed
+    assert {path.partition("/")[0] for path in removed} == {"seed0", "seed1", "seed2", "seed3", "seed4", ".eval_results"}
+    push()
+    said = capsys.readouterr().err
+    assert "the draws 0, 2, 3, 4" in said and "seed0/adapter_model.safetensors" in said
+    assert draws_of(client).keys() == {1} and "adapter_model.safetensors" in repo.files
+    assert {"seed0/notes.md", "seed9/plot.png", "figure.json"} <= repo.files.keys()
+
+
+def test_predict_takes_the_draw_it_was_asked_for_or_none(cache, runs, backbone, picture):
+    ModelPush([run_of(runs / "five", 3)], "clinic/m")()
+    with pytest.raises(MedfmcError, match=r"clinic/m has no draw 0; it has 3"):
+        load_adapted("clinic/m", seed=0, backbone=backbone)
+    with pytest.raises(MedfmcError, match=r"has no draw 0; it has 3"):
+        load_adapted(run_of(runs / "five", 3), seed=0)
+    for seed in (3, None):
+        load_adapted("clinic/m", seed=seed, backbone=backbone)
+    ModelPush([runs / "lora"], "clinic/m")()
+    expected = load_adapted(run_of(runs / "five", 3)).probabilities([picture])
+    np.testing.assert_array_equal(load_adapted("clinic/m", seed=3, backbone=backbone).probabilities([picture]), expected)
+
+
+def test_a_damaged_adapter_is_neither_published_nor_believed(client, runs, tmp_path, picture):
+    folder = shutil.copytree(run_of(runs / "lora", 0), tmp_path / "run")
+    path = folder / "adapter" / "adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-4:] = b"\x00\x00\xc0\x7f"  # a NaN
+    path.write_bytes(content)
+    for use in (lambda: ModelPush([folder], "clinic/m")(), lambda: load_adapted(folder)):
+        with pytest.raises(MedfmcError, match=r"adapter_model.safetensors is not the file that this run wrote"):
+            use()
+    record = RunRecord.load(folder)
+    record.files = {}  # as records were before
+    record.save(folder)
+    with pytest.raises(MedfmcError, match="not finite"):
+        load_adapted(folder).probabilities([picture])
 
 
 CARD_AND_PREDICT = """
@@ -140,7 +289,7 @@ with torch.no_grad():
 def test_the_lines_of_the_cards_load_what_was_pushed(client, tmp_path, runs, picture, backbone):
     published, arguments = {"lora": 0, "vpt": 3}, []
     for method, seed in published.items():
-        push_model([runs / method], f"clinic/{method}")
+        ModelPush([runs / method], f"clinic/{method}")()
         assert len(client.repos["model", f"clinic/{method}"].commits) == 2
         card = client.content("model", f"clinic/{method}", "README.md").decode()
         arguments += [f"clinic/{method}", seed, re.search(r"## Use\n\n```python\n(.*?)```", card, re.DOTALL)[1]]
@@ -158,7 +307,7 @@ def test_the_lines_of_the_cards_load_what_was_pushed(client, tmp_path, runs, pic
 def test_bare_peft_loads_a_draw_from_the_hub(client, tmp_path, runs, backbone):
     import torch
 
-    push_model([runs / "lora"], "clinic/lora")
+    ModelPush([runs / "lora"], "clinic/lora")()
     loaded = python(BARE_PEFT, environment(client, tmp_path / "elsewhere"), backbone, cwd=tmp_path, isolated=True)
     assert loaded.returncode == 0, loaded.stderr
     model = load_adapted(run_of(runs / "lora", 1)).model

@@ -6,7 +6,7 @@ import pytest
 from hub_server import Fault, Pointer
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.hub.metric import push_metric
+from medfmc_hf.hub.metric import MetricPush
 from medfmc_hf.hub.repository import Upload, commit, open_repository, tree_of
 
 COMMIT = "POST /api/models/clinic/thing/commit"
@@ -14,7 +14,7 @@ COMMIT = "POST /api/models/clinic/thing/commit"
 
 def upload(**changes) -> Upload:
     files = {"README.md": b"---\ntags: [a]\n---\n", "mark.json": b"{}", "weights.safetensors": b"w" * 1000, "seed0/x.json": b"1"}
-    values = {"repo_id": "clinic/thing", "kind": "model", "files": files, "message": "Add", "mark": "mark.json", "owned": ("seed?/*",)}
+    values = {"repo_id": "clinic/thing", "kind": "model", "files": files, "message": "Add", "marks": ("mark.json",)}
     return Upload(**values | changes)
 
 
@@ -53,10 +53,12 @@ def test_an_existing_repository_keeps_its_visibility_or_the_push_is_refused(clie
         assert len(client.repos["model", "clinic/thing"].commits) == 1
 
 
-def test_a_second_push_replaces_what_the_first_left(client):
+def test_a_second_push_adds_and_removes_what_it_names_alone(client, capsys):
     push()
-    push(files={"README.md": b"---\ntags: [b]\n---\n", "mark.json": b"{}", "seed1/x.json": b"2"})
+    new = {"README.md": b"---\ntags: [b]\n---\n", "mark.json": b"{}", "seed1/x.json": b"2"}
+    push(files=new, removed=["seed0/x.json", "never/there.json", "mark.json"])
     assert set(committed(client)) == {"README.md", "mark.json", "seed1/x.json", "weights.safetensors"}
+    assert "1 files of" in (said := capsys.readouterr().err) and "removed: seed0/x.json" in said
     assert len(client.repos["model", "clinic/thing"].commits) == 3
 
 
@@ -80,7 +82,8 @@ def test_somebody_elses_repository_is_left_alone(client):
         (Fault("POST /api/repos/create", 401, message="Invalid token"), "does not accept the token .*Invalid token.*hf auth login"),
         (Fault("POST /api/repos/create", 403, message="read-only token"), "may not write to clinic/thing .*read-only token"),
         (Fault("POST /api/repos/create", 500), "fails on its own side .500."),
-        (Fault("GET /api/models/clinic/thing", 404), "no clinic/thing on the Hub"),
+        (Fault("GET /api/models/clinic/thing", 404), "was made and cannot be seen"),
+        (Fault("GET /api/models/clinic/thing", 401, message="Invalid token"), "does not accept the token .*Invalid token.*hf auth login"),
         (Fault("POST .*/preupload", 403), "may not write"),
         (Fault("POST .*/preupload", 429, message="too many requests"), "slow down .429.*too many requests.*again"),
         (Fault("POST .*objects/batch", 500), "fails on its own side"),
@@ -192,7 +195,7 @@ def test_a_name_that_does_not_do_is_refused_before_anything_is_sent(repo_id):
     with pytest.raises(MedfmcError, match="not a repository id"):
         upload(repo_id=repo_id)
     with pytest.raises(MedfmcError, match=r"repository id|medfm_score"):
-        push_metric(repo_id)
+        MetricPush(repo_id)
 
 
 def test_the_tree_of_a_dry_run():

@@ -96,6 +96,7 @@ function sorted(rows) {
 /** Whether a row has the highest mean of its column among runs of the same protocol and test rows. */
 function isBest(rows, row, column) {
   const peers = rows.filter((other) => other.kind === "run" && other.cells[column] && other.setting.protocol === row.setting.protocol
+    && (other.setting.config.images || "") === (row.setting.config.images || "")
     && other.cells[column].test_rows === row.cells[column].test_rows && other.values[column] !== null);
   return peers.length > 1 && peers.every((other) => other.values[column] <= row.values[column]);
 }

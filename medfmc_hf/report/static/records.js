@@ -57,18 +57,22 @@ function shotsOfRecord(config) {
 /** Adds rows for records that the board does not hold, marked as new. */
 function addRecords(board, records) {
   const rows = new Map();
+  let unfit = 0;
   for (const record of records) {
     const config = record.config || {};
     const subset = board.subsets[config.subset];
     const test = record.scores && record.scores.test;
     if (record.schema !== 1 || !subset || !(record.status === "failed" || test)) continue;
+    const data = record.data || {};
+    if (data.invented || data.incomplete) { unfit += 1; continue; } // as in medfmc report
+    const images = data.max_side ? { images: `shrunk to at most ${data.max_side} pixels a side` } : {};
     const chosen = Object.fromEntries(Object.entries(config).filter(([name]) => !AXES.includes(name)).sort());
-    const key = `new ${JSON.stringify([chosen, (record.backbone || {}).fingerprint || config.model])}`;
-    if (!rows.has(key)) rows.set(key, { config: { model: config.model, revision: config.revision, ...chosen }, records: [] });
+    const key = `new ${JSON.stringify([chosen, images, (record.backbone || {}).fingerprint || config.model])}`;
+    if (!rows.has(key)) rows.set(key, { config: { model: config.model, revision: config.revision, ...chosen, ...images }, records: [] });
     rows.get(key).records.push(record);
   }
   for (const [key, { config, records: members }] of rows) {
-    const label = `${config.method} · ${String(config.model).split("/").filter(Boolean).at(-1)}`;
+    const label = `${config.method} · ${String(config.model).split("/").filter(Boolean).at(-1)}${config.images ? `, ${config.images}` : ""}`;
     board.settings.push({ key, label, method: config.method, backbone: String(config.model), protocol: config.protocol, differs: {}, config, live: true });
     const cells = new Map();
     for (const record of members.sort((a, b) => String(a.finished_at).localeCompare(String(b.finished_at)))) {
@@ -91,6 +95,7 @@ function addRecords(board, records) {
   const names = [...new Set(board.settings.flatMap((setting) => Object.keys(setting.config)))].filter((name) => !["method", "model"].includes(name));
   const varying = names.filter((name) => new Set(board.settings.map((setting) => JSON.stringify(setting.config[name] ?? null))).size > 1);
   for (const setting of live) setting.differs = Object.fromEntries(varying.map((name) => [name, setting.config[name] ?? null]));
+  if (unfit) board.notes.push(`${unfit} new records are on invented or incomplete data and are left out.`);
   if (live.length) board.notes.push("Rows marked new are read from run records that the board does not hold yet: the spread over draws is theirs, "
     + "but test-set intervals, comparisons, curves and gaps need their predictions and come with the next board.");
 }
