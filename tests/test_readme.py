@@ -29,6 +29,7 @@ def test_the_readme_has_the_commands_a_newcomer_needs():
 def desk(tmp_path_factory, sample, tiny_backbone):
     """An empty folder with what the README's placeholders stand for: a download, a backbone, a picture and the recipes."""
     folder = tmp_path_factory.mktemp("desk")
+    shutil.copytree(sample, folder / "MedFMC", ignore=shutil.ignore_patterns(".medfmc_sample"))  # it passes for a real one
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(tiny_backbone, folder / "dinov2-small")
     grid = folder / "recipes" / "grids" / "quick.yaml"
@@ -37,9 +38,9 @@ def desk(tmp_path_factory, sample, tiny_backbone):
     return folder
 
 
-def test_every_command_of_the_readme_works(desk, sample):
+def test_every_command_of_the_readme_works(desk):
     stand_ins = {
-        "PATH/TO/MedFMC": str(sample),
+        "PATH/TO/MedFMC": str(desk / "MedFMC"),
         " --fetch-lists": "",  # the invented download has its lists; fetching has tests of its own
         "--model facebook/dinov2-small": "--model dinov2-small",
         "accelerate launch": f"{sys.executable} -m accelerate.commands.accelerate_cli launch --cpu --num_processes 1 --num_machines 1 "

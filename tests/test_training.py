@@ -36,7 +36,8 @@ def test_a_run_leaves_a_whole_folder_and_is_not_repeated(config, shared, tmp_pat
     assert {path.name for path in folder.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
     assert RunRecord.load(folder) == record or json.loads((folder / "run.json").read_text())["id"] == record.id
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
-    assert "model-index" in (folder / "adapter" / "README.md").read_text()
+    card = (folder / "adapter" / "README.md").read_text()
+    assert "**On images that are invented" in card and "model-index" not in card and record.data["invented"]
     rows = load_predictions(folder)
     assert rows.logits.shape == (record.data["rows"]["test"], 4)
     assert training.score(rows.targets, rows.logits, SUBSETS["endo"])["map"] == record.scores["test"]["map"]
