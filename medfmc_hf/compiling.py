@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from .errors import MedfmcError
@@ -25,19 +26,18 @@ def compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
     Raises:
         MedfmcError: the compiler failed.
     """
-    import torch._dynamo
-    import torch._inductor.exc
-
     try:
         for block in blocks:
-            block.compile()
+            block.forward = torch.compile(block.forward)
         yield
-    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+    except Exception as error:
+        if type(error).__module__.split(".")[:2] not in (["torch", "_dynamo"], ["torch", "_inductor"]):  # the compiler's own errors
+            raise
         first = str(error).strip().splitlines()[0]
         raise MedfmcError(f"torch.compile failed ({first}); it needs a C++ compiler, on a GPU Triton. Use compile: off.") from error
     finally:
         for block in blocks:
-            block._compiled_call_impl = None  # there is no public way back
+            block.__dict__.pop("forward", None)
 
 
 def pays(blocks: Sequence[nn.Module], step: Callable[[], None], steps: int, gain_once: Callable[[Callable[[], float]], float]) -> bool:

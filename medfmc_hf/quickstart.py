@@ -64,9 +64,11 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     say('5/5  evaluate.load("medfm_score", "endo")')
     import evaluate
 
-    evaluate.utils.logging.set_verbosity_error()  # it warns that the metric comes from its cache, where build put it
+    from .metric import install
+
     rows = load_predictions(run)
-    score = evaluate.load("medfm_score", "endo").compute(predictions=rows.probabilities, references=rows.targets)
+    # By the path of the script: by its bare name evaluate would first ask the Hub for it.
+    score = evaluate.load(str(install()), "endo").compute(predictions=rows.probabilities, references=rows.targets)
     if any(abs(score[key] - record.scores["test"][key]) > 1e-9 for key in ("map", "auc")):
         raise MedfmcError(f"the metric gives {score['map']}, {score['auc']} and the record {record.scores['test']}; please report this.")
     chance = {"map": float(rows.targets.mean(axis=0).mean()), "auc": 0.5}

@@ -1,15 +1,22 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
+import torch
+import transformers
 
 from medfmc_hf import training
+from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.errors import MedfmcError
+from medfmc_hf.options import parse_options
+from medfmc_hf.predict import load_adapted
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.subsets import SUBSETS
 from medfmc_hf.training import train
@@ -134,3 +141,62 @@ def test_libraries_are_set_aside_and_the_collector_is_as_it_was(state):
     code = f"import gc; gc.{state}(); import medfmc_hf.training; print(gc.isenabled(), gc.get_freeze_count() > 100_000)"
     came = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert came == [str(state == "enable"), "True"]
+
+
+# --- what must not be lost, or be other than recorded ---
+
+
+@pytest.mark.parametrize("option", ["'[a-z.0-9]*q_proj'", "'.*(q|v)_proj'"])
+def test_a_pattern_of_module_names_trains_and_is_in_the_card(config, shared, tmp_path, option):
+    options = parse_options([f"target_modules={option}"])
+    folder, record = train(replace(config, method_options=options), shared=shared, out=tmp_path)
+    assert record.status == "finished" and RunRecord.load(folder).config["method_options"]["target_modules"] == option.strip("'")
+    line = next(line for line in (folder / "adapter" / "README.md").read_text().splitlines() if line.startswith("accelerate launch"))
+    words = shlex.split(line)
+    given = [words[place + 1] for place, word in enumerate(words) if word == "--option"]
+    assert parse_options(given)["target_modules"] == options["target_modules"], "the command of the card repeats the run"
+
+
+def test_a_card_that_fails_costs_the_card_alone(config, shared, tmp_path, monkeypatch, capsys):
+    def broken(*args):
+        raise KeyError("on purpose")
+
+    monkeypatch.setattr(training.cards, "write_card", broken)
+    folder, record = train(config, shared=shared, out=tmp_path)
+    assert record.status == "finished" and "medfmc" not in (folder / "adapter" / "README.md").read_text()  # that of PEFT
+    assert "its model card could not be written (KeyError" in capsys.readouterr().err
+    assert train(config, shared=shared, out=tmp_path)[0] == folder
+
+
+def test_the_best_epoch_is_put_back_with_the_statistics_of_batch_normalisation(sample_build, tmp_path):
+    """The saved model gives the predictions that were recorded."""
+    torch.manual_seed(0)
+    backbone = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", num_labels=4)
+    transformers.ResNetForImageClassification(backbone).save_pretrained(tmp_path / "resnet")
+    values = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "resnet" / "preprocessor_config.json").write_text(json.dumps(values))
+    config = RunConfig(subset="endo", shots=1, method="full", select="best", epochs=6, learning_rate=0.05, model=str(tmp_path / "resnet"))
+    shared = Shared(sample_build, cache=tmp_path / "cache")
+    folder, record = train(config, shared=shared, out=tmp_path / "runs")
+    best = max(epoch["validation"]["score"] for epoch in record.history)
+    assert record.history[-1]["validation"]["score"] < best == pytest.approx(record.scores["validation"]["score"], abs=1e-9)
+    adapted = load_adapted(folder)
+    rows = shared.splits(config.dataset_config)
+    for split in ("validation", "test"):
+        found = adapted.probabilities([row["image"]["path"] for row in rows[split].cast_column("image", datasets.Image(decode=False))])
+        np.testing.assert_allclose(found, load_predictions(folder, split).probabilities, atol=1e-5)
+
+
+def test_two_processes_weigh_classes_as_one_does(config, sample_build, tmp_path):
+    flags = ["--subset", "retino", "--shots", "1", "--model", config.model, "--epochs", "2", "--batch-size", "7", "--augmentation", "none"]
+    flags += ["--data", str(sample_build), "--method", "lora", "--option", "lora_dropout=0.0", "--loss", "weighted", "--quiet"]
+    flags += ["--sampling", "balanced"]  # so that the halves of a batch weigh differently
+    logits, losses = [], []
+    for processes in (1, 2):
+        done = recipe(*flags, "--out", str(tmp_path / str(processes)), processes=processes)
+        assert done.returncode == 0, done.stderr
+        (found,) = (tmp_path / str(processes)).rglob("run.json")
+        logits.append(load_predictions(found.parent).logits)
+        losses.append([epoch["loss"] for epoch in json.loads(found.read_text())["history"]])
+    np.testing.assert_allclose(logits[0], logits[1], atol=2e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -80,8 +80,11 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
     return [training.Trained({name: value.detach() for name, value in run.values.items()}, run.history, seconds, cost) for run in runs]
 
 
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
 def _is_random(model: nn.Module) -> bool:
-    drops = any(isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0 for part in model.modules())
+    drops = any(isinstance(part, _DROPOUT) and part.p > 0 for part in model.modules())
     paths = any(getattr(part, "drop_prob", 0) for part in model.modules())
     rates = [value for name, value in model.config.to_dict().items() if "dropout" in name and "classifier" not in name]
     return drops or paths or any(isinstance(rate, float) and rate > 0 for rate in rates)

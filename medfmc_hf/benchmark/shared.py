@@ -202,7 +202,9 @@ def read_linked(data: str | os.PathLike, name: ConfigName) -> "datasets.DatasetD
         return None
     if loading.missing_pictures(path for table in tables.values() for path in loading.linked_paths(table["image"])):
         return None
-    return datasets.DatasetDict({split: datasets.Dataset(table) for split, table in tables.items()})
+    splits = datasets.DatasetDict({split: datasets.Dataset(table) for split, table in tables.items()})
+    loading.check_columns(splits, name, data)
+    return splits
 
 
 def _give_head(model: nn.Module, subset: Subset) -> None:

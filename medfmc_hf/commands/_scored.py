@@ -18,6 +18,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", metavar="FILE", nargs="+", default=[], help="published label tables or labelled lists, for a submission"
     )
+    parser.add_argument("--classes", metavar="A,B,C", help="class names of a CSV of other data, in the order of their indices")
     parser.add_argument("--data", metavar="BUILD", help="a build that has the labels, for a submission")
 
 
@@ -25,7 +26,10 @@ def load(path: str, args: argparse.Namespace) -> list[Scored]:
     """The scored pictures of a CSV, a run, or every finished run of a folder."""
     if Path(path).suffix.lower() == ".csv":
         subset = subset_of(args.subset) if args.subset else scored.subset_in_name(Path(path))
-        return [scored.of_csv(path, subset, labels_of(args, subset) if subset else None)]
+        classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
+        if subset and classes:
+            raise MedfmcError(f"--classes names the classes of other data, and {path} is of {subset.key}, whose classes are known.")
+        return [scored.of_csv(path, subset, labels_of(args, subset) if subset else None, classes)]
     runs = [(folder, record) for folder, record in find_runs(path) if record.status == "finished"]
     if not runs:
         raise MedfmcError(f"{path} holds no finished run; expected a CSV file, a run or a folder of runs.")

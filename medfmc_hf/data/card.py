@@ -4,6 +4,8 @@ import re
 
 import yaml
 from datasets import DatasetInfo, SplitDict, SplitInfo
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCardData
 
 from ..subsets import CITATION, SUBSETS, ConfigName
 from .check import ConfigAudit, Report
@@ -65,18 +67,25 @@ def _configs_yaml(manifest: dict) -> str:
     The columns of a subset are one object, so YAML has them once and refers to them: `load_dataset` reads all of this each time.
     """
     infos, configs = [], []
-    columns = {key: DatasetInfo(features=features_of(SUBSETS[key]))._to_yaml_dict()["features"] for key in manifest["subsets"]}
+    columns = {key: _info_yaml(key, DatasetInfo(features=features_of(SUBSETS[key])))["features"] for key in manifest["subsets"]}
     for name, splits in manifest["configs"].items():
         info = DatasetInfo(
             splits=SplitDict({split: SplitInfo(split, part["bytes"], part["rows"]) for split, part in splits.items()}),
             download_size=sum(part["bytes"] for part in splits.values()),
             dataset_size=sum(part["bytes"] for part in splits.values()),
         )
-        infos.append({"config_name": name, "features": columns[ConfigName.parse(name).subset], **info._to_yaml_dict()})
+        infos.append({"config_name": name, "features": columns[ConfigName.parse(name).subset]} | _info_yaml(name, info))
         files = [{"split": split, "path": part["files"][0] if len(part["files"]) == 1 else part["files"]} for split, part in splits.items()]
         configs.append({"config_name": name, "data_files": files})
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     return yaml.dump({"configs": configs, "dataset_info": infos}, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _info_yaml(name: str, info: DatasetInfo) -> dict:
+    """What `datasets` writes of a config into a card."""
+    card = DatasetCardData()
+    DatasetInfosDict({name: info}).to_dataset_card_data(card)
+    return card["dataset_info"]
 
 
 _WHAT = """\

@@ -121,6 +121,7 @@ def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.
             f"{data} is neither a folder here nor a dataset that could be loaded from the Hub: {_first_line(error)}\n"
             "For a folder, make it with `medfmc build`; for the Hub, check the name, your login and the network."
         ) from error
+    check_columns(splits, ConfigName.parse(name), data)
     lost = missing_pictures(path for split in splits.values() for path in linked_paths(_column(split, "image")))
     if lost:
         raise MedfmcError(
@@ -128,6 +129,34 @@ def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.
             f"If they have moved, run `medfmc build NEW_PLACE --out {data}` again: it takes a minute and keeps every split."
         )
     return splits
+
+
+def check_columns(splits: "datasets.DatasetDict", name: ConfigName, data: str | os.PathLike) -> None:
+    """Make sure that a label means the class that this package means by it.
+
+    Raises:
+        MedfmcError: a column is missing, or the classes are others, or in another order, or not named.
+    """
+    from ..subsets import subset_of
+
+    subset = subset_of(name.subset)
+    for split, rows in splits.items():
+        absent = sorted({"image", "image_id", "patient_id", subset.label_column} - set(rows.features))
+        if absent:
+            raise MedfmcError(f"{data} has no column {', '.join(absent)} in {split} of {name}; it is not made by `medfmc build`.")
+        label = rows.features[subset.label_column]
+        label = getattr(label, "feature", label) if subset.multilabel else label
+        found = getattr(label, "names", None)
+        if found is None:
+            raise MedfmcError(
+                f"{data} does not say which classes the numbers in {subset.label_column} of {name} stand for; expected a ClassLabel with "
+                f"the names {', '.join(subset.classes)}."
+            )
+        if tuple(found) != subset.classes:
+            raise MedfmcError(
+                f"{data} has the classes {', '.join(found)} in {subset.label_column} of {name}; expected {', '.join(subset.classes)}, in "
+                "this order. A label there stands for another class; cast the column (`cast_column` with ClassLabel) or build it again."
+            )
 
 
 def _short(names: list[str]) -> str:

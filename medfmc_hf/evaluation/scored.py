@@ -3,7 +3,7 @@
 import csv
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.tables import Label, image_id_of, read_list, read_table
 from ..errors import MedfmcError
+from ..progress import say
 from ..provenance import marks
 from ..runs import RunRecord, load_predictions
 from ..subsets import ConfigName, Subset, subset_of
@@ -86,26 +87,33 @@ def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") ->
     )
 
 
-def of_csv(path: str | os.PathLike, subset: Subset | None = None, labels: Mapping[str, Label] | None = None) -> Scored:
+def of_csv(
+    path: str | os.PathLike,
+    subset: Subset | None = None,
+    labels: Mapping[str, Label] | None = None,
+    classes: Sequence[str] | None = None,
+) -> Scored:
     """The scored pictures of a CSV file.
 
     Either it has a header: `label` (a class index or name) or `labels` (positive class indices or names, separated by spaces, may be
-    empty), optionally `image_id` and `patient_id`, and one column of scores per class, named after it. Or it has none and is a
-    challenge submission (`name.png,p0,p1,...`): then the labels come from `labels`.
+    empty), optionally `image_id` and `patient_id`, and one column of scores per class, named after it. Where the classes are known, of a
+    subset or by `classes`, other columns are left out and named; else every other column is a class, and the columns are named. Or it has
+    none and is a challenge submission (`name.png,p0,p1,...`): then the labels come from `labels`.
 
     Args:
         path: the file.
         subset: whose classes it has; for a submission named `<subset>_<k>-shot_submission.csv` the name tells.
         labels: labels by image id, as `read_labels` returns them.
+        classes: class names of other data, in the order of their indices.
 
     Raises:
-        MedfmcError: the file cannot be read as either.
+        MedfmcError: the file cannot be read as either, or a column cannot be a score.
     """
     path = Path(path)
     rows = read_rows(path)
     if subset is None:
         subset = subset_in_name(path)
-    return _of_header(path, rows, subset) if has_header(rows) else of_submission(path, rows, subset, labels)
+    return _of_header(path, rows, subset, classes) if has_header(rows) else of_submission(path, rows, subset, labels)
 
 
 def read_rows(path: Path) -> list[list[str]]:
@@ -162,28 +170,21 @@ def numbers(rows: list[list[str]], path: Path, first_line: int) -> np.ndarray:
     return values
 
 
-def _of_header(path: Path, rows: list[list[str]], subset: Subset | None) -> Scored:
+def _of_header(path: Path, rows: list[list[str]], subset: Subset | None, declared: Sequence[str] | None) -> Scored:
     header = [cell.strip() for cell in rows[0]]
     rows = rows[1:]
     kind = next((name for name in ("label", "labels") if name in header), None)
     known = {name: header.index(name) for name in ("image_id", "patient_id", "label", "labels") if name in header}
-    classes = tuple(name for name in header if name not in known)
-    if kind is None or len(classes) < 2 or not rows:
-        raise MedfmcError(
-            f"{path} has the header {', '.join(header)} and {len(rows)} rows; expected label or labels, optionally image_id and "
-            "patient_id, and a column of scores for each of at least two classes."
-        )
-    if len(set(header)) < len(header):
-        raise MedfmcError(f"{path}: a column name comes twice in the header {', '.join(header)}.")
-    if subset and classes != subset.classes:
-        raise MedfmcError(
-            f"{path} has the score columns {', '.join(classes)}; expected those of {subset.key}: {', '.join(subset.classes)}."
-        )
+    if kind is None or not rows:
+        raise _other_header(path, header, rows)
     if subset and kind != subset.label_column:
         raise MedfmcError(f"{path} has a column {kind}; {subset.key} is {subset.task} and has {subset.label_column}.")
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
             raise MedfmcError(f"{path}, row {number}: {len(row)} cells; the header has {len(header)}.")
+    classes = _score_columns(path, header, rows, known, subset.classes if subset else declared)
+    if len(classes) < 2:
+        raise _other_header(path, header, rows)
     image_ids = [image_id_of(row[known["image_id"]]) if "image_id" in known else f"row {n}" for n, row in enumerate(rows, 2)]
     if "patient_id" in known:
         patient_ids = [row[known["patient_id"]].strip() for row in rows]
@@ -197,6 +198,57 @@ def _of_header(path: Path, rows: list[list[str]], subset: Subset | None) -> Scor
     labels = [label[0] if kind == "label" else label for label in labels]
     scores = numbers([[row[i] for i in positions] for row in rows], path, 2)
     return _assembled(path, subset, classes, image_ids, patient_ids, labels, scores)
+
+
+def _other_header(path: Path, header: list[str], rows: list[list[str]]) -> MedfmcError:
+    return MedfmcError(
+        f"{path} has the header {', '.join(header)} and {len(rows)} rows; expected label or labels, optionally image_id and "
+        "patient_id, and a column of scores for each of at least two classes."
+    )
+
+
+def _score_columns(path: Path, header: list[str], rows: list[list[str]], known: Mapping[str, int], declared) -> tuple[str, ...]:
+    """The columns that are scores: those of the classes, where these are known, else all that are nothing else and could be scores.
+
+    Raises:
+        MedfmcError: a class has no column, a name comes twice, or a column cannot be a score.
+    """
+    twice = sorted({name or "(no name)" for name in header if header.count(name) > 1})
+    if twice:
+        raise MedfmcError(f"{path}: the column {', '.join(twice)} comes more than once in the header {', '.join(header)}.")
+    others = [name for name in header if name not in known]
+    if declared is not None:
+        absent = [name for name in declared if name not in others]
+        if absent:
+            there = ", ".join(name or "(no name)" for name in others)
+            raise MedfmcError(
+                f"{path} has no column of scores for {', '.join(absent)}; expected {', '.join(declared)}, and it has {there}."
+            )
+        left = [name or "(no name)" for name in others if name not in declared]
+        if left:
+            say(f"{path.name}: left out, for they are no classes: {', '.join(left)}")
+        return tuple(declared)
+    for name in others:
+        if why := _no_score(name, [row[header.index(name)] for row in rows]):
+            shown = name or "(no name)"
+            raise MedfmcError(f"{path}: the column {shown} {why}. Name the classes (--classes a,b,c): other columns are then left out.")
+    say(f"{path.name}: the classes are {', '.join(others)}")
+    return tuple(others)
+
+
+def _no_score(name: str, cells: list[str]) -> str | None:
+    """Why a column cannot be the scores of a class; None if it can."""
+    if not name or re.fullmatch(r"Unnamed: \d+", name):
+        return "has no name, as an index that was written along"
+    try:
+        values = np.array([float(cell) for cell in cells])
+    except ValueError:
+        return None  # the message about its cells says which line it is
+    if len(values) and not ((values >= 0) & (values <= 1)).all():
+        return "has values outside 0 to 1, so it is no probability"
+    if len(values) > 1 and (values == np.round(values)).all() and (np.diff(values) > 0).all():
+        return "only counts up, as an index does"
+    return None
 
 
 def _classes_of(cell: str, classes: tuple[str, ...], path: Path, number: int) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from ..data.check import Report, check_build
 from ..data.loading import MANIFEST, read_manifest
 from ..data.parquet import SHARD_BYTES, Pictures, linked_files, shards_of, write_embedded
 from ..errors import MedfmcError
+from ..private_names import is_uploaded
 from ..progress import bar, say
 from ..publish.experiment import seedless
 from ..subsets import SUBSETS, ConfigName
@@ -157,7 +158,7 @@ class DatasetPush:
             operations = preupload(repository, {name: path for _, _, name, path in batch})
             for file, key, name, path in batch:
                 sent[file][name] = operations[name]
-                if operations[name]._is_uploaded:
+                if is_uploaded(operations[name]):
                     journal.add(key, operations[name])
                 if self.linked:
                     path.unlink()

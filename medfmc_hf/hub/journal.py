@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..private_names import uploaded_operation
+
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
@@ -31,7 +33,7 @@ class Journal:
 
     def uploaded(self, key: str) -> dict[str, "CommitOperationAdd"]:
         """The files of a part that are on the Hub, by path, ready for a commit."""
-        return {path: _sent(path, line["sha256"], line["size"]) for path, line in self._uploaded.get(key, {}).items()}
+        return {path: uploaded_operation(path, line["sha256"], line["size"]) for path, line in self._uploaded.get(key, {}).items()}
 
     def is_complete(self, key: str) -> bool:
         """Whether all files of a part are on the Hub."""
@@ -62,14 +64,3 @@ class Journal:
             self._expected[line["key"]] = set(line["expected"])
         else:
             self._uploaded.setdefault(line["key"], {})[line["path"]] = line
-
-
-def _sent(path: str, sha256: str, size: int) -> "CommitOperationAdd":
-    """An operation as `preupload_lfs_files` leaves it: content gone, hash and size known. huggingface_hub has no public way to make one."""
-    from huggingface_hub import CommitOperationAdd
-    from huggingface_hub.lfs import UploadInfo
-
-    operation = CommitOperationAdd(path, b"")
-    operation.upload_info = UploadInfo(sha256=bytes.fromhex(sha256), size=size, sample=b"")
-    operation._upload_mode, operation._should_ignore, operation._is_uploaded = "lfs", False, True
-    return operation

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..errors import MedfmcError
+from ..private_names import is_uploaded
 from ..progress import say
 from .errors import LOGIN, explained, is_transient, status_of
 
@@ -204,7 +205,7 @@ def preupload(repository: Repository, files: Mapping[str, str | os.PathLike]) ->
         sent = list(operations.values())
         _patiently(lambda: HfApi().preupload_lfs_files(repository.upload.repo_id, sent, repo_type=repository.upload.kind))
     for name, operation in operations.items():
-        if not operation._is_uploaded:
+        if not is_uploaded(operation):
             operation.path_or_fileobj = Path(files[name]).read_bytes()
     return operations
 

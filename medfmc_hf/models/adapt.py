@@ -12,7 +12,6 @@ from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import MedfmcError
 from ..files import atomic_path, write_json
@@ -39,6 +38,7 @@ __all__ = [
     "strip",
 ]
 
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 WEIGHTS, ORIGIN = "trained.safetensors", "backbone.json"
 
 
@@ -128,7 +128,7 @@ def strip(model: nn.Module) -> nn.Module:
                 values[name].copy_(value)
         del model.pretrained
     for part in model.modules():
-        if isinstance(part, _BatchNorm):
+        if isinstance(part, BATCH_NORM):
             part.__dict__.pop("train", None)
     return model.requires_grad_(True).eval()
 
@@ -217,7 +217,7 @@ def _freeze_unused(model: nn.Module) -> None:
 def _hold_batch_norm(model: nn.Module) -> None:
     """Keep batch normalisation at its pretrained statistics: they belong to the frozen backbone and no adapter file holds them."""
     for part in model.modules():
-        if isinstance(part, _BatchNorm):
+        if isinstance(part, BATCH_NORM):
             part.train = types.MethodType(_stay_in_eval, part)
             part.eval()
 
@@ -228,5 +228,5 @@ def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
 
 def _moving_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
     """The statistics of batch normalisation that training will move."""
-    moving = [name for name, part in model.named_modules() if isinstance(part, _BatchNorm) and "train" not in part.__dict__]
+    moving = [name for name, part in model.named_modules() if isinstance(part, BATCH_NORM) and "train" not in part.__dict__]
     return {f"{name}.{key}": value for name in moving for key, value in model.get_submodule(name).named_buffers()}

@@ -4,6 +4,8 @@ import inspect
 
 from torch import nn
 from transformers import (
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
     AutoModel,
     AutoModelForImageClassification,
     CLIPVisionConfig,
@@ -53,8 +55,8 @@ def loader_of(config: PretrainedConfig) -> type:
     Raises:
         MedfmcError: the backbone is no vision model.
     """
-    if type(config) not in AutoModelForImageClassification._model_mapping:
-        tower = AutoModel._model_mapping.get(type(config), None)
+    if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        tower = MODEL_MAPPING.get(type(config), None)
         if getattr(tower, "main_input_name", None) != "pixel_values" or _width(config) is None:
             raise MedfmcError(
                 f"{config.model_type} is no vision backbone: looked for an image classifier of it in transformers, and for a model that "
@@ -92,5 +94,5 @@ def asks_for_interpolation(network: nn.Module) -> bool:
 
 
 for _known in (CLIPVisionConfig, DINOv3ConvNextConfig, DINOv3ViTConfig, SiglipVisionConfig):
-    if _known not in AutoModelForImageClassification._model_mapping:
+    if _known not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         register(_known)  # at import, so that what was saved with such a head loads in any process; others follow when they are first met

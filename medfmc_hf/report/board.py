@@ -130,9 +130,10 @@ def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], replicate
     board = Board(replicates=replicates)
     finished, failed = _read(roots, board.notes, all_data)
     if not finished and not failed:
+        if board.notes:
+            raise MedfmcError("\n".join([f"nothing below {_names(roots)} can be shown.", *board.notes[:5]]))
         raise MedfmcError(
             f"there is no run below {_names(roots)}; expected folders with a run.json, as `medfmc benchmark` and the recipes write them."
-            + "".join(f"\n{note}" for note in board.notes[:3])
         )
     keyed, bootstraps, problems = [], {}, defaultdict(list)
     for run in bar(finished, desc="test-set uncertainty", unit="run"):

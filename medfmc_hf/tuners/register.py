@@ -6,11 +6,11 @@ from peft.tuners.tuners_utils import BaseTuner
 from peft.utils import register_peft_method
 from peft.utils.peft_types import PeftType
 
+from ..private_names import add_member
+
 
 def register(name: str, config_cls: type[PeftConfig], model_cls: type[BaseTuner]) -> None:
     """Register a tuner with PEFT; doing it twice does nothing.
-
-    `register_peft_method` demands an entry in the `PeftType` enum, and an enum has no public way to grow.
 
     Args:
         name: lower case; its upper case is the `peft_type` in `adapter_config.json`.
@@ -23,11 +23,5 @@ def register(name: str, config_cls: type[PeftConfig], model_cls: type[BaseTuner]
     member = name.upper()
     if PEFT_TYPE_TO_CONFIG_MAPPING.get(member) is config_cls:
         return
-    if member not in PeftType.__members__:
-        entry = str.__new__(PeftType, member)
-        entry._name_, entry._value_ = member, member
-        type.__setattr__(PeftType, member, entry)
-        PeftType._member_names_.append(member)
-        PeftType._member_map_[member] = entry
-        PeftType._value2member_map_[member] = entry
+    add_member(PeftType, member)
     register_peft_method(name=name, config_cls=config_cls, model_cls=model_cls)

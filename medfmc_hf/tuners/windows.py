@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers.models.swin.modeling_swin import window_partition, window_reverse
 
 from ..errors import MedfmcError
@@ -35,7 +36,7 @@ class PromptedStage(VptLayer):
         adapter, role = self.role
         own = self.prompts(adapter, hidden_states.shape[0], hidden_states) if role.inserts else None
         if self.training and getattr(self.base_layer, "gradient_checkpointing", False):
-            run = self.base_layer._gradient_checkpointing_func(self._run, hidden_states, own, input_dimensions)
+            run = checkpoint(self._run, hidden_states, own, input_dimensions, use_reentrant=False)
         else:
             run = self._run(hidden_states, own, input_dimensions)
         tokens, before_merging, dimensions = run

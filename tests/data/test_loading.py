@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from trees import PICTURES, figshare, stem
 
+from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.data.build import build
 from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits, picture_sources, targets_of
 from medfmc_hf.errors import MedfmcError
@@ -121,3 +122,54 @@ def test_a_damaged_file_is_no_traceback(folder, tmp_path):
     (copy / file).write_bytes(b"PAR1")
     with pytest.raises(MedfmcError, match=r"cannot be loaded .*medfmc check"):
         load_splits(copy, "endo")
+
+
+# --- what a label means ---
+
+
+def as_published(folder, out, config, cast) -> str:
+    """A copy of one config as somebody else's data set, with another label column."""
+    splits = datasets.load_dataset(str(folder), config)
+    for split, rows in splits.items():
+        (out / split).mkdir(parents=True)
+        cast(rows).to_parquet(out / split / "part.parquet")
+    files = "".join(f"  - split: {split}\n    path: {split}/*.parquet\n" for split in splits)
+    (out / "README.md").write_text(f"---\nconfigs:\n- config_name: {config}\n  data_files:\n{files}---\n")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["configs"] = {config: {split: {"files": [f"{split}/part.parquet"], "rows": len(rows)} for split, rows in splits.items()}}
+    (out / MANIFEST).write_text(json.dumps(manifest))
+    return str(out)
+
+
+REVERSED = datasets.ClassLabel(names=list(COLON.classes)[::-1])
+OTHERS = datasets.ClassLabel(names=["benign", "malign"])
+
+
+@pytest.mark.parametrize(
+    ("cast", "says"),
+    [
+        (
+            lambda rows: rows.cast_column("label", REVERSED),
+            "has the classes positive, negative .*expected negative, positive",
+        ),
+        (lambda rows: rows.cast_column("label", OTHERS), "has the classes benign, malign"),
+        (lambda rows: rows.cast_column("label", datasets.Value("int64")), "does not say which classes"),
+        (lambda rows: rows.rename_column("label", "target"), "has no column label"),
+        (lambda rows: rows.remove_columns("patient_id"), "has no column patient_id"),
+    ],
+)
+def test_classes_of_another_order_or_name_are_refused(folder, tmp_path, cast, says):
+    data = as_published(folder, tmp_path / f"d{abs(hash(says))}", "colon-1shot-seed0", cast)  # `datasets` goes by the folder's name
+    with pytest.raises(MedfmcError, match=says):
+        load_splits(data, "colon-1shot-seed0")
+    with pytest.raises(MedfmcError, match=says):
+        Shared(data).splits(ConfigName("colon", 1, 0))
+
+
+def test_classes_of_a_multi_label_subset_too(folder, tmp_path):
+    order = datasets.List(datasets.ClassLabel(names=["tumor", "ulcer", "erosion", "polyp"]))
+    data = as_published(folder, tmp_path / "theirs", "endo-1shot-seed0", lambda rows: rows.cast_column("labels", order))
+    with pytest.raises(MedfmcError, match="expected ulcer, erosion, polyp, tumor, in this order"):
+        load_splits(data, "endo-1shot-seed0")
+    same = as_published(folder, tmp_path / "same", "endo-1shot-seed0", lambda rows: rows)
+    assert len(load_splits(same, "endo-1shot-seed0")) == 3

@@ -94,7 +94,7 @@ def test_scipy_finds_the_same_interval(method):
         return score(targets[rows], scores[rows])["auc"]
 
     theirs = stats.bootstrap(
-        (np.arange(80),), lambda rows: auc(rows.astype(int)), n_resamples=1500, vectorized=False, rng=np.random.default_rng(0),
+        (np.arange(80),), lambda rows: auc(rows.astype(int)), n_resamples=1500, vectorized=False, random_state=np.random.default_rng(0),
         method="BCa" if method == "bca" else "percentile",
     ).confidence_interval  # fmt: skip
     ours = bootstrap(targets, scores, replicates=6000, bca=True).interval("auc", method=method)

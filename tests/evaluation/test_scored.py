@@ -93,7 +93,7 @@ def test_labels_from_published_files(shared):
         ("label,a,b\n", "0 rows"),
         ("name,a,b\nx,1,2\n", "expected label or labels"),
         ("label,a\n0,1\n", "at least two classes"),
-        ("label,a,a\n0,1,2\n", "comes twice"),
+        ("label,a,a\n0,1,2\n", "comes more than once"),
         ("label,a,b\n0,1,2\n1,1\n", "row 3: 2 cells; the header has 3"),
         ("label,a,b\n0,1,x\n", "row 2: could not convert"),
         ("label,a,b\n2,1,0\n", "row 2: '2' is no class"),
@@ -110,7 +110,7 @@ def test_bad_tables_are_named(tmp_path, text, message):
 
 def test_tables_of_another_subset_are_named(tmp_path):
     path = write(tmp_path / "a.csv", "label,a,b\n0,1,0\n")
-    with pytest.raises(MedfmcError, match="expected those of colon: negative, positive"):
+    with pytest.raises(MedfmcError, match="no column of scores for negative, positive; expected negative, positive"):
         scored.of_csv(path, subset_of("colon"))
     path = write(tmp_path / "a.csv", "labels,negative,positive\n0,1,0\n")
     with pytest.raises(MedfmcError, match="colon is single-label and has label"):
@@ -123,3 +123,68 @@ def test_tables_of_another_subset_are_named(tmp_path):
     ragged = write(tmp_path / "endo_1-shot_submission.csv", "a.png,0.1,0.2,0.3,0.4\nb.png,0.1,0.2\n")
     with pytest.raises(MedfmcError, match="row 2: 2 scores; the rows before have 4"):
         scored.of_csv(ragged, labels={"a": (), "b": ()})
+
+
+# --- which columns are scores ---
+
+
+def rng_scores(n=30, classes=("no", "yes")):
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    label = np.arange(n) % 2
+    yes = np.clip(0.5 + 0.3 * (label - 0.5) + 0.2 * rng.normal(size=n), 0, 1)
+    return pd.DataFrame({"label": label, classes[0]: 1 - yes, classes[1]: yes})
+
+
+def test_an_index_that_was_written_along_is_no_class(tmp_path, capsys):
+    """As `df.to_csv(path)` leaves it: a first column without a name, which used to be class 0."""
+    frame, path = rng_scores(), tmp_path / "p.csv"
+    frame.to_csv(path, index=False)
+    right = scored.of_csv(path)
+    assert right.classes == ("no", "yes") and "the classes are no, yes" in capsys.readouterr().err
+    frame.to_csv(path)
+    with pytest.raises(MedfmcError, match=r"column \(no name\) has no name, as an index .*--classes"):
+        scored.of_csv(path)
+    item = scored.of_csv(path, classes=["no", "yes"])
+    assert "left out, for they are no classes: (no name)" in capsys.readouterr().err
+    np.testing.assert_array_equal(item.scores, right.scores)
+    frame.reset_index().to_csv(path)  # twice
+    assert np.array_equal(scored.of_csv(path, classes=["no", "yes"]).scores, right.scores)
+    frame.to_csv(path, index_label="Unnamed: 0")
+    with pytest.raises(MedfmcError, match="has no name"):
+        scored.of_csv(path)
+
+
+def test_of_a_known_subset_its_classes_alone_are_scores(tmp_path, capsys):
+    frame, path = rng_scores(classes=("negative", "positive")), tmp_path / "p.csv"
+    frame.assign(age=range(20, 50), site=0.5).to_csv(path)
+    item = scored.of_csv(path, subset_of("colon"))
+    assert item.classes == ("negative", "positive") and "(no name), age, site" in capsys.readouterr().err
+    np.testing.assert_allclose(item.scores[:, 1], frame["positive"])
+    frame[["label", "positive", "negative"]].to_csv(path, index=False)  # in another order: by name, not by place
+    np.testing.assert_allclose(scored.of_csv(path, subset_of("colon")).scores[:, 1], frame["positive"])
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        (np.arange(30) + 20.0, "outside 0 to 1"),
+        (np.linspace(-1, 1, 30), "outside 0 to 1"),
+        (np.arange(30), "outside 0 to 1"),
+    ],
+)
+def test_what_no_score_could_be_is_refused_where_classes_are_not_named(tmp_path, column, says):
+    path = tmp_path / "p.csv"
+    rng_scores().assign(other=column).to_csv(path, index=False)
+    with pytest.raises(MedfmcError, match=rf"the column other .*{says}.*--classes"):
+        scored.of_csv(path)
+    assert scored.of_csv(path, classes=["no", "yes"]).classes == ("no", "yes")
+
+
+def test_named_classes_must_be_there_and_give_the_order(tmp_path):
+    frame, path = rng_scores(), tmp_path / "p.csv"
+    frame.to_csv(path, index=False)
+    with pytest.raises(MedfmcError, match="no column of scores for maybe; expected no, maybe, and it has no, yes"):
+        scored.of_csv(path, classes=["no", "maybe"])
+    assert scored.of_csv(path, classes=["yes", "no"]).classes == ("yes", "no")

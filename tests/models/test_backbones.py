@@ -5,10 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, CONVOLUTIONAL, TOKENS, WINDOWS, tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageClassification
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.models import backbones
+from medfmc_hf.models import adapt, backbones
 from medfmc_hf.models.anatomy import anatomy_of, attention_output, mlp_module, mlp_output, query_value
 from medfmc_hf.models.checkpoint import find_checkpoint
 from medfmc_hf.subsets import SUBSETS
@@ -121,3 +122,28 @@ def test_what_is_no_backbone(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((Path(saved(tmp_path / "vit")) / "model.safetensors").read_bytes())
     with pytest.raises(MedfmcError, match="no vision backbone"):
         backbones.load_backbone(str(tmp_path), ENDO)
+
+
+class OnAnotherDevice(TorchDispatchMode):
+    """Refuses what CUDA refuses: random numbers for the tensors of a model by a generator of the CPU."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.theirs = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        tensors = [value for value in (*arguments, *options.values()) if isinstance(value, torch.Tensor)]
+        if options.get("generator") is not None and any(value.untyped_storage().data_ptr() in self.theirs for value in tensors):
+            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        return function(*arguments, **options)
+
+
+def test_a_head_is_drawn_for_a_model_that_another_run_left_on_a_gpu():
+    model = tiny("vit")
+    with OnAnotherDevice(model), pytest.raises(RuntimeError, match="generator"):
+        model.classifier.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    with OnAnotherDevice(model):
+        adapt.reset_head(model, 3)
+    expected = torch.empty(4, 16).normal_(0, 0.02, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(model.classifier.weight, expected) and not model.classifier.bias.any()

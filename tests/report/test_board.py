@@ -238,3 +238,36 @@ def test_a_record_of_another_kind_is_named(tmp_path, config):
     change(folder, config=config)
     with pytest.raises(MedfmcError, match=folder.name):
         make_board(tmp_path, 0)
+
+
+# --- images that are not the published ones ---
+
+
+def with_data(root, **data):
+    """Five draws of one setting whose records say so of their data."""
+    for seed in range(5):
+        folder = invent_run(root, subset="endo", shots=5, seed=seed, rows=40)
+        change(folder, data=json.loads((folder / "run.json").read_text())["data"] | data)
+
+
+@pytest.mark.parametrize("mark", ["invented", "incomplete"])
+def test_runs_on_unfit_data_are_shown_only_when_asked_for(tmp_path, mark):
+    invent_run(tmp_path / "real", subset="endo", method="linear", rows=40)
+    with_data(tmp_path / "other", **{mark: True})
+    board = make_board(tmp_path, 0)
+    assert [setting.method for setting in board.settings] == ["linear"] and board.counts["finished"] == 1
+    assert any(f"their images are {mark}" in note and "5 runs" in note and "--all-data" in note for note in board.notes)
+    board = make_board(tmp_path, 0, all_data=True)
+    (row,) = [setting for setting in board.settings if setting.method == "lora"]
+    assert mark in row.label and board.counts["finished"] == 6
+    with pytest.raises(MedfmcError, match=rf"nothing below .* can be shown.\n.*{mark}"):
+        make_board(tmp_path / "other", 0)
+
+
+def test_shrunk_builds_have_a_row_of_their_own(tmp_path):
+    with_data(tmp_path / "shrunk", max_side=512)
+    for seed in range(3):
+        change(invent_run(tmp_path / "whole", subset="endo", shots=5, seed=seed, rows=40), id=f"{seed:016x}")
+    board = make_board(tmp_path, 0)
+    labels = {setting.label: len(board.cell(setting.key, "endo", "5").seeds) for setting in board.settings}
+    assert labels == {"lora · vit-base-patch16-224-in21k": 3, "lora · vit-base-patch16-224-in21k, shrunk to at most 512 pixels a side": 5}
