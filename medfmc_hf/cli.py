@@ -5,7 +5,9 @@ which returns the exit status. A module is imported only when its command is cal
 """
 
 import argparse
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
@@ -34,10 +36,14 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `medfmc ARGV...` and return the exit status: 0 done, 1 a check failed, 2 a user's mistake, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    return guarded(f"medfmc {chosen}" if chosen in COMMANDS else "medfmc", lambda: _main(argv, chosen))
+
+
+def _main(argv: list[str], chosen: str | None) -> int | None:
     parser = argparse.ArgumentParser(prog="medfmc", description="MedFMC in the Hugging Face ecosystem.")
     parser.add_argument("--version", action="version", version=f"medfmc_hf {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == chosen:
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.add_argument("--quiet", action="store_true", help="no progress bars and no messages")
     args = parser.parse_args(argv)
     set_quiet(args.quiet)
-    return guarded(f"medfmc {args.command}", lambda: module.run(args))
+    return module.run(args)
 
 
 def guarded(name: str, function: Callable[[], int | None]) -> int:
@@ -64,3 +70,28 @@ def guarded(name: str, function: Callable[[], int | None]) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         return 0
+    except Exception as error:
+        if (library := broken_library(error)) is None:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        print(
+            f"{name}: the library {library} is missing or broken ({type(error).__name__}: {reason}). Repair it: pip install --upgrade "
+            f"{_PACKAGES.get(library, library)}; or install this package in a fresh environment.",
+            file=sys.stderr,
+        )
+        return 2
+
+
+_PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
+_OPTIONAL = ("gradio", "matplotlib", "timm", "torchvision")  # of an extra; whoever needs one says so
+
+
+def broken_library(error: BaseException) -> str | None:
+    """The library whose import an error comes from; None if it comes from anything else."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        library = error.name.partition(".")[0]
+    else:  # the innermost library whose module was being run for the first time
+        bodies = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+        found = [re.search(r"(?:site|dist)-packages[\\/]([^\\/.]+)", filename) for filename in bodies]
+        library = next((match[1] for match in reversed(found) if match), None)
+    return library if library not in (None, "medfmc_hf", *_OPTIONAL) else None

@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _quiet = False
 
@@ -24,15 +26,19 @@ def is_watched() -> bool:
     return not _quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
-def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options) -> tqdm:
+def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options) -> "tqdm":
     """A tqdm bar on standard error that leaves no line behind.
 
     It is not shown where `hidden`, with `--quiet`, and where nobody watches: in a log file it would be thousands of lines.
     """
+    from tqdm import tqdm  # here, so that the command can say that it is missing
+
     return tqdm(iterable, **{"leave": False, "dynamic_ncols": True, "disable": hidden or not is_watched(), "file": sys.stderr, **options})
 
 
 def say(message: str) -> None:
     """Print one line of progress to standard error, above any bar."""
     if not _quiet:
+        from tqdm import tqdm
+
         tqdm.write(message, file=sys.stderr)

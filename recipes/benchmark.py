@@ -9,11 +9,12 @@ as a script: the grid is medfmc_hf.benchmark.grid, the plan medfmc_hf.benchmark.
 import argparse
 
 from medfmc_hf.cli import guarded
-from medfmc_hf.commands import benchmark
 from medfmc_hf.progress import set_quiet
 
 
 def main(argv: list[str] | None = None) -> int:
+    from medfmc_hf.commands import benchmark
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     benchmark.add_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no messages")

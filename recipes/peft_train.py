@@ -12,11 +12,12 @@ The path of a run is medfmc_hf.training.train, and its loop is medfmc_hf.loop.Lo
 import argparse
 
 from medfmc_hf.cli import guarded
-from medfmc_hf.options import add_run_arguments, run_config
 from medfmc_hf.progress import set_quiet
 
 
 def main(argv: list[str] | None = None) -> None:
+    from medfmc_hf.options import add_run_arguments, run_config
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
     parser.add_argument("--data", default="medfmc", help="folder that `medfmc build` made, or a dataset repository (default: medfmc)")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -48,3 +49,35 @@ def test_mistakes_become_one_message(capsys, raised, status, says):
 def test_other_errors_are_not_hidden():
     with pytest.raises(ZeroDivisionError):
         cli.guarded("name", lambda: 1 / 0)
+
+
+REFUSES = "raise ImportError('pyarrow requires NumPy 2.0 or newer, found 1.26.0')"
+
+
+@pytest.mark.parametrize(
+    ("library", "code", "argv", "says"),
+    [
+        ("pyarrow", REFUSES, ["quickstart"], "the library pyarrow is missing or broken (ImportError: pyarrow requires NumPy 2.0"),
+        (
+            "torch",
+            "raise OSError('libcudart.so.13: cannot open')",
+            ["quickstart"],
+            "the library torch is missing or broken",
+        ),
+        ("transformers", "import no_such_module_at_all", ["quickstart"], "the library no_such_module_at_all is missing"),
+        ("numpy", None, ["score", "runs"], "the library numpy is missing or broken"),
+        ("tqdm", None, ["quickstart"], "the library tqdm is missing or broken"),
+        ("yaml", None, ["benchmark", "grid.yaml"], "pip install --upgrade pyyaml"),
+        ("peft", "x = {}['a']", ["quickstart"], "the library peft is missing or broken (KeyError"),
+    ],
+)
+def test_a_library_that_is_missing_or_broken_is_one_sentence(tmp_path, library, code, argv, says):
+    folder = tmp_path / "site-packages"
+    (folder / library).mkdir(parents=True)
+    missing = f"raise ModuleNotFoundError(\"No module named '{library}'\", name='{library}')"
+    (folder / library / "__init__.py").write_text(code or missing)
+    (tmp_path / "runs").mkdir()
+    script = "import sys; from medfmc_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run([sys.executable, "-c", script, *argv], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -381,7 +381,7 @@ def test_a_claimed_unit_is_left_to_its_holder(sample_build, tiny_backbone, cache
     shared = Shared(sample_build, cache=cache)
     cells = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
     (tmp_path / ".claims").mkdir()
-    lock = FileLock(tmp_path / ".claims" / f"{sweep_module._file_name(cells[0].unit)}.lock", is_singleton=False)
+    lock = FileLock(tmp_path / ".claims" / f"{sweep_module._file_name(cells[0].unit)}.lock")
     lock.acquire()
     naps = []
 
