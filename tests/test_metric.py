@@ -270,3 +270,28 @@ def test_the_card_shows_what_is_true(load):
     for block in blocks:
         code = block.replace('evaluate.load("medfm_score"', f"evaluate.load({str(metric.install())!r}")
         exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(("variables", "by_path"), [({"HF_EVALUATE_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}, False), ({}, True)])
+def test_the_two_ways_that_ask_nobody(tmp_path, variables, by_path):
+    """As the README says, for a machine behind a proxy that never answers."""
+    code = """
+import socket, sys
+asked = []
+def note(*arguments, **options):
+    asked.append(arguments)
+    raise OSError("no network here")
+socket.getaddrinfo = note
+from medfmc_hf.metric import install
+path = str(install())
+import evaluate
+metric = evaluate.load(path if sys.argv[1] == "True" else "medfm_score", "colon")
+assert metric.compute(predictions=[[0.9, 0.1], [0.2, 0.8]], references=[0, 1])["auc"] == 1.0
+assert not asked, asked
+"""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = kept | {"HF_HOME": str(tmp_path), "HF_TOKEN": "hf_secret"} | variables
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(by_path)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -30,10 +30,10 @@ This page reads the results of [{records}](https://huggingface.co/datasets/{reco
 `medfmc report` makes with intervals and comparisons, and every `run.json` that is not in it yet, which is shown as new, with the spread
 over draws alone.
 
-To add results, open a pull request on the data set with your run folders. `run.json` is enough for a row; `predictions.parquet` adds the
-test-set interval and the paired comparison, but it holds the labels of the test pictures, so leave it out unless you may publish those.
+To add results, open a pull request on the data set with the records of your runs. `run.json` is enough for a row; `predictions.parquet`
+adds the test-set interval and the paired comparison, but it holds patient ids and labels of the test pictures, so this line leaves it out.
 
-    hf upload {records} runs runs --repo-type dataset --create-pr
+    hf upload {records} runs runs --repo-type dataset --create-pr --include "*/run.json"
 
 Its maintainers then renew the board:
 
