@@ -16,7 +16,7 @@ from . import lists
 from .card import dataset_card
 from .check import Report, Rows, audit_configs
 from .folder import replace_folder
-from .loading import MANIFEST, SAMPLE_MARK, SCHEMA
+from .loading import MANIFEST, SAMPLE_MARK, SCHEMA, read_manifest
 from .parquet import Pictures, write_rows
 from .plan import Plan, make_plans, rows_of
 from .release import Release, match_pictures, read_release
@@ -88,6 +88,7 @@ def build(
         if lists_folder is not None:
             _add_lists(found, find([lists_folder]), chosen)
         present, absent = _present(found, chosen, required=bool(subsets))
+        _refuse_loss(Path(out), present)
         lacking = [subset for subset in present if fetch and not _has_lists(found, subset)]
         if lacking:
             _add_lists(found, find([lists.fetch_lists(lacking, base_url=lists_url)]), lacking)
@@ -154,6 +155,19 @@ def _present(found: Found, chosen: list[Subset], required: bool) -> tuple[list[S
         reasons = "; ".join(f"{key}: {reason}" for key, reason in absent.items())
         raise MedfmcError(f"--subsets names what is not below {looked}: {reasons}.{archives}")
     return present, absent
+
+
+def _refuse_loss(out: Path, present: list[Subset]) -> None:
+    """An embedded build may be the only place where its pictures are: it is not replaced by one that lacks some of them."""
+    if not (out / MANIFEST).is_file():
+        return
+    manifest = read_manifest(out)
+    lost = sorted(set(manifest["subsets"]) - {subset.key for subset in present})
+    if manifest["form"] == "embedded" and lost:
+        raise MedfmcError(
+            f"{out} holds the pictures of {', '.join(lost)}, which this build lacks and would remove. Give another --out, or remove that "
+            "folder first."
+        )
 
 
 def _refuse_problems(releases: list[Release], found: Found, allow_missing: bool) -> None:

@@ -14,7 +14,7 @@ from medfmc_hf.data import build as build_module
 from medfmc_hf.data import lists, parquet
 from medfmc_hf.data.build import build
 from medfmc_hf.data.check import check_build
-from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits
+from medfmc_hf.data.loading import MANIFEST, build_facts, fingerprint, load_splits
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.subsets import SUBSETS, config_names
 
@@ -392,3 +392,25 @@ def test_card(root):
         "0 / 35",
     ):
         assert part in card
+
+
+def test_an_embedded_build_is_not_replaced_by_one_that_lacks_its_pictures(tmp_path):
+    source = figshare(tmp_path / "download", "endo", "colon")
+    build([source], tmp_path / "medfmc", embed=True)
+    before = content(tmp_path / "medfmc")
+    with pytest.raises(MedfmcError, match="holds the pictures of colon, which this build lacks"):
+        build([source], tmp_path / "medfmc", embed=True, subsets=["endo"])
+    assert content(tmp_path / "medfmc") == before
+    build([source], tmp_path / "linked")
+    build([source], tmp_path / "linked", subsets=["endo"])  # whose pictures lie elsewhere
+
+
+def test_what_a_build_says_of_its_images_reaches_a_run(sample, sample_build, tmp_path):
+    facts = build_facts(sample_build, SUBSETS["endo"])
+    assert facts["invented"] and not facts["incomplete"] and facts["max_side"] is None
+    real = figshare(tmp_path / "download", "endo")
+    assert not build_facts(build([real], tmp_path / "real").folder, SUBSETS["endo"])["invented"]
+    next((tmp_path / "download" / "Endo" / "images").glob("*.png")).unlink()
+    missing = build([real], tmp_path / "missing", allow_missing=True).folder
+    shrunk = build([real], tmp_path / "shrunk", allow_missing=True, embed=True, max_side=32).folder
+    assert build_facts(missing, SUBSETS["endo"])["incomplete"] and build_facts(shrunk, SUBSETS["endo"])["max_side"] == 32
