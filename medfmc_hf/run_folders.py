@@ -55,10 +55,7 @@ def new_run(folder: str | os.PathLike) -> Iterator[Path]:
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in private_siblings(folder, "part"):  # of processes that are no longer running
-        shutil.rmtree(left, ignore_errors=True)
-    for left in private_siblings(folder, "old"):
-        _put_back(left, folder)
+    clear_remains(folder)
     part = private_sibling(folder, "part")
     part.mkdir()
     try:
@@ -67,6 +64,14 @@ def new_run(folder: str | os.PathLike) -> Iterator[Path]:
         _take_place(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def clear_remains(folder: Path) -> None:
+    """Remove what killed processes left beside a run's folder; a finished run that one of them had moved away comes back."""
+    for left in private_siblings(folder, "part"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in private_siblings(folder, "old"):
+        _put_back(left, folder)
 
 
 def _take_place(part: Path, folder: Path) -> None:

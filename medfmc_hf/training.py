@@ -97,6 +97,10 @@ def train(
         rows = {name: shared.splits(where)[split] for name, (where, split) in scored.items()}
         targets = {name: loading.targets_of(part, subset) for name, part in {"train": splits["train"], **rows}.items()}
         loop = Loop(config, subset, shared.processing(config), accelerator, watch)
+        # What may fail is asked before the training, so that nothing after it can lose it.
+        facts, checkpoint = loading.build_facts(shared.data, subset), shared.checkpoint(config)
+        data = provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), facts)
+        _ = checkpoint.content
 
     with shared.lend(config) as loan:
         loop.dtype = shared.dtype(config, loan.backbone, accelerator.device)
@@ -111,8 +115,8 @@ def train(
             id=run_id,
             status="finished",
             config=config.to_dict(),
-            data=provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), loading.build_facts(shared.data, subset)),
-            backbone=provenance.backbone(model, shared.checkpoint(config)),
+            data=data,
+            backbone=provenance.backbone(model, checkpoint),
             scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
             history=history,
             cost=provenance.parameters(model)

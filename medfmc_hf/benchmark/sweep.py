@@ -24,7 +24,7 @@ from ..errors import MedfmcError
 from ..loop import Loop, Stopwatch, make_accelerator
 from ..models import adapt
 from ..progress import say
-from ..run_folders import new_run
+from ..run_folders import clear_remains, new_run
 from ..runs import RunRecord
 from . import grouped
 from .live import Table
@@ -71,6 +71,8 @@ def sweep(
         _in_step(list(units.values()), retrying, shared, table, accelerator)
     else:
         _by_claims(units, retrying, shared, table, accelerator, Path(out) / ".claims")
+    for cell in cells:
+        clear_remains(cell.folder)
     table.show()
     return table
 

@@ -4,11 +4,12 @@
 draws = 90 in the final phase. Source: README of openmedlab/MedFM.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import MedfmcError
+from ..provenance import marks
 from ..runs import RunRecord
 from ..subsets import SEEDS, SHOTS, SUBSETS
 
@@ -86,7 +87,7 @@ def results_of_runs(records: list[RunRecord], split: str = "test") -> dict[Place
     """The scores that run records hold, by place. Failed runs, other subsets and other protocols than few-shot are left out.
 
     Raises:
-        MedfmcError: two runs are of the same place.
+        MedfmcError: two runs are of the same place, or of images that are not to be pooled.
     """
     results, first = {}, {}
     for record in records:
@@ -100,4 +101,16 @@ def results_of_runs(records: list[RunRecord], split: str = "test") -> dict[Place
                 "an aggregate is of one method: give a folder that holds the runs of one."
             )
         results[place], first[place] = record.scores[split], record
+    check_alike(first.values())
     return results
+
+
+def check_alike(records: Iterable[RunRecord]) -> None:
+    """Raise where runs are of images that are set apart in different ways, such as shrunk ones and whole ones."""
+    found = {", ".join(marks(record)) or "as published": record for record in records}
+    if len(found) > 1:
+        raise MedfmcError(
+            "these runs are not pooled, for their images differ: "
+            + "; ".join(f"{words} (run {record.id})" for words, record in found.items())
+            + ". Give a folder that holds the runs of one."
+        )

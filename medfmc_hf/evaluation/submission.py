@@ -15,7 +15,7 @@ from ..errors import MedfmcError
 from ..files import atomic_path
 from ..runs import RunRecord, load_predictions
 from ..subsets import SEEDS, SUBSETS, ConfigName
-from .challenge import Place, places, title
+from .challenge import Place, check_alike, places, title
 from .scored import Scored, has_header, of_submission
 
 Phase = Literal["validation", "final"]
@@ -180,6 +180,7 @@ def write(
 def _choose(runs: list[tuple[Path, RunRecord]], phase: Phase, seed: int | None) -> dict[Place, Path]:
     """The run for each file of the submission."""
     candidates: dict[Place, list[Path]] = {}
+    check_alike(record for _, record in runs if record.status == "finished" and record.subset.challenge)
     for folder, record in runs:
         config = record.run_config.dataset_config
         if record.status == "finished" and record.subset.challenge and config.shots is not None:

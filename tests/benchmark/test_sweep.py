@@ -282,6 +282,40 @@ def test_leftovers_of_a_kill_are_removed(sample_build, tiny_backbone, cache, tmp
     assert not (cell.folder / "adapter" / "half.safetensors").exists()
 
 
+WITHOUT_LOCKS = """
+import fcntl, runpy, sys
+fcntl.flock = lambda *arguments: None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_locks_that_exclude_nobody_cost_time_and_nothing_else(grid_file, through, sample_build, environment, tmp_path):
+    """As on some network file systems; one of three processes is killed in the middle."""
+    argv = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs")
+    argv = [argv[0], "-c", WITHOUT_LOCKS, *argv[1:]]
+    processes = [subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    while processes[0].poll() is None and not list(tmp_path.glob("runs/*/*/run.json")):
+        time.sleep(0.02)
+    processes[0].kill()
+    for process in processes:
+        said = process.communicate(timeout=600)[1]
+        assert process is processes[0] or process.returncode == 0, said
+    subprocess.run(argv, env=environment, check=True, capture_output=True, timeout=600)
+    assert contents(tmp_path / "runs") == through
+
+
+def test_a_bad_record_in_a_grid_is_kept_and_its_run_is_done_again(sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    configs = grid_of(tiny_backbone, ["linear"]).configs()
+    sweep(plan(configs, shared, tmp_path), shared, tmp_path)
+    for (folder, _), content in zip(list(find_runs(tmp_path)), (b"", b"\xff\xfe")):
+        (folder / "run.json").write_bytes(content)
+    table = sweep(plan(configs, shared, tmp_path), shared, tmp_path)
+    assert table.count("finished") == 2 == len(list(find_runs(tmp_path)))
+    assert len(list(tmp_path.glob("*/.*.unreadable-1"))) == 2
+
+
 # --- what makes it fast must not make it wrong ---
 
 

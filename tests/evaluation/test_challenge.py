@@ -7,6 +7,7 @@ from invented_runs import invent_run, invent_runs
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation.challenge import aggregate, places, results_of_runs, title
 from medfmc_hf.run_folders import find_runs
+from medfmc_hf.runs import RunRecord
 
 
 def results(seeds, value=0.5):
@@ -68,4 +69,14 @@ def test_two_methods_have_no_aggregate(tmp_path):
     for method in ("lora", "linear"):
         invent_run(tmp_path, subset="endo", shots=5, seed=0, method=method, rows=12)
     with pytest.raises(MedfmcError, match="both of endo 5-shot, seed 0"):
+        results_of_runs([record for _, record in find_runs(tmp_path)])
+
+
+def test_shrunk_and_whole_images_make_no_aggregate(tmp_path):
+    for subset, side in (("endo", None), ("colon", 512)):
+        folder = invent_run(tmp_path, subset=subset, rows=30)
+        record = RunRecord.load(folder)
+        record.data["max_side"] = side
+        record.save(folder)
+    with pytest.raises(MedfmcError, match=r"not pooled, for their images differ: .*shrunk to at most 512"):
         results_of_runs([record for _, record in find_runs(tmp_path)])
