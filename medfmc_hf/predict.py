@@ -210,7 +210,7 @@ def _backbone_of(folder: Path, given: str | os.PathLike | None) -> Checkpoint:
         return found
     if sha256 is None:
         say(f"not checked whether {found.name} is the backbone the model was adapted from: its record holds no hash of it.")
-    elif found.content != sha256:
+    elif sha256 not in (found.content, found.fingerprint):  # older records hold the latter
         raise MedfmcError(f"{found.name} is not the backbone the model was adapted from: its config or weights have another SHA-256.")
     return found
 

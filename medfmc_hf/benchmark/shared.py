@@ -13,6 +13,7 @@ from torch import nn
 
 from .. import precision, provenance
 from ..data import loading, pixels, processing
+from ..errors import MedfmcError
 from ..models import adapt, backbones, class_token
 from ..models.anatomy import head_names
 from ..models.checkpoint import Checkpoint, find_checkpoint
@@ -81,9 +82,22 @@ class Shared:
         return self.once(("data", name), make)
 
     def checkpoint(self, config: RunConfig) -> Checkpoint:
-        """The files of the backbone of a run. The Hub is asked once, so that a branch that moves meanwhile moves no run of this process."""
-        model = config.model, config.revision
-        return self.once(("checkpoint", *model), lambda: find_checkpoint(*model))
+        """The files of the backbone of a run.
+
+        The Hub is asked once: a branch that moves meanwhile moves no run of this process, and a grid does not wait for a Hub that does not
+        answer once a run.
+        """
+
+        def make() -> Checkpoint | MedfmcError:
+            try:
+                return find_checkpoint(config.model, config.revision)
+            except MedfmcError as error:
+                return error
+
+        found = self.once(("checkpoint", config.model, config.revision), make)
+        if isinstance(found, MedfmcError):
+            raise found
+        return found
 
     def backbone_fingerprint(self, config: RunConfig) -> str:
         """Commit or content hash of the backbone of a run. Its files are read once."""

@@ -182,6 +182,11 @@ class Reader:
         self._compared.add(place)
         return np.frombuffer(content, np.uint8)
 
+    def forget(self) -> None:
+        """Forget which pictures of this file were compared."""
+        if self._file is not None:
+            self._compared.clear()
+
     def _at(self, start: int, size: int) -> bytes:
         if hasattr(os, "pread"):
             content = os.pread(self._file.fileno(), size, start)

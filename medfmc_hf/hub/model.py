@@ -194,12 +194,14 @@ def same_backbone(record: RunRecord, repo_id: str) -> Checkpoint:
 
     there = find_checkpoint(repo_id)
     known = record.backbone.get("sha256") or record.backbone.get("fingerprint")
-    if known in (there.content, there.commit):
+    if known in (there.content, there.commit, find_checkpoint(str(there.folder)).fingerprint):
         return there
     local = Path(record.backbone.get("name") or record.config["model"])
     if local.is_dir():
         here = find_checkpoint(str(local))
-        if here.content == known and same_model(here, there, record.subset):  # the same numbers in files of another form
+        if known in (here.content, here.fingerprint) and same_model(
+            here, there, record.subset
+        ):  # the same numbers in files of another form
             return there
     raise MedfmcError(
         f"{repo_id} on the Hub (commit {there.commit[:12]}) is not the backbone that was adapted: its config or weights differ from those "

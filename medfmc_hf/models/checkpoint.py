@@ -38,25 +38,23 @@ class Checkpoint:
     folder: Path
     commit: str | None
 
-    @property
-    def fingerprint(self) -> str:
-        """What tells two backbones apart: the commit on the Hub, or the content hash of a local folder."""
-        return self.commit or self.content
-
     @cached_property
-    def content(self) -> str:
-        """SHA-256 (hex) over the names and bytes of config.json and the weight files.
+    def fingerprint(self) -> str:
+        """What tells two backbones apart: the commit on the Hub, or a hash of config.json and every weight file of a local folder.
 
         Raises:
             MedfmcError: there are no weight files.
         """
-        digest = hashlib.sha256()
-        for path in sorted([self.folder / CONFIG, *self.weights()]):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return self.commit or _digest([self.folder / CONFIG, *self.weights()])
+
+    @cached_property
+    def content(self) -> str:
+        """SHA-256 (hex) over the names and bytes of config.json and the weight files that are loaded, wherever they are stored.
+
+        Raises:
+            MedfmcError: there are no weight files.
+        """
+        return _digest([self.folder / CONFIG, *map(self.folder.joinpath, self._loaded())])
 
     def weights(self) -> list[Path]:
         """The files of weights, and their index where there are several.
@@ -70,6 +68,13 @@ class Checkpoint:
             raise MedfmcError(f"{self.name} has no weight files; expected model.safetensors beside {CONFIG}.")
         return found
 
+    def _loaded(self) -> list[str]:
+        """The names of the weight files that transformers loads, without their index."""
+        here = [path.name for path in self.weights()]
+        if not set(here) & {*_WEIGHTS, *_INDEXES}:
+            return here
+        return [name for name in _weight_names(self, here) if name not in _INDEXES]
+
     def check(self) -> None:
         """Look at the beginning and the length of each file that is going to be read.
 
@@ -77,14 +82,23 @@ class Checkpoint:
             MedfmcError: one is missing, cut off, a pointer of Git LFS, a web page or no file of weights.
         """
         read_json(self.folder / CONFIG, self.name)
-        here = [path.name for path in self.weights()]
-        loaded = [name for name in _weight_names(self, here) if name not in _INDEXES] if set(here) & {*_WEIGHTS, *_INDEXES} else here
-        for name in loaded:
+        for name in self._loaded():
             if not (self.folder / name).is_file():
                 raise MedfmcError(f"{self.name} lacks {name}, which its index of weights names; fetch it again.")
             if problem := broken_weights(self.folder / name):
                 again = f"hf download {self.name} {name} --revision {self.commit} --force-download"
                 raise MedfmcError(f"{name} of {self.name} {problem}; fetch it again" + (f": {again}" if self.commit else "."))
+
+
+def _digest(paths: list[Path]) -> str:
+    """SHA-256 (hex) over the names and contents of some files."""
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def find_checkpoint(model: str | os.PathLike | Checkpoint, revision: str | None = None) -> Checkpoint:
