@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -43,6 +44,11 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: object) -> None:
     """Write `value` to `path` atomically, as JSON that a person can read and `diff` can compare."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def names_for_paths(text: str) -> str:
+    """A text with the last names of absolute paths in place of these, for what leaves this machine."""
+    return re.sub(r"(?<![\w.:/])(?:/|[A-Za-z]:\\)[^\s,;:'\"()]+", lambda found: re.split(r"[\\/]", found[0].rstrip("/\\"))[-1], text)
 
 
 def sha256_of(path: Path) -> str:

@@ -20,7 +20,7 @@ from .data.processing import Processing, normalise, process, processing_of
 from .errors import MedfmcError
 from .files import write_text
 from .models import adapt
-from .models.checkpoint import Checkpoint, find_checkpoint
+from .models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from .progress import bar, say
 from .run_folders import fault_of
 from .runs import RunRecord, probabilities_of
@@ -163,8 +163,11 @@ def _check_files(folder: Path) -> None:
     """Make sure that the adapter is what its run wrote, and that the run counts."""
     path = _record_path(folder)
     if path is None:
+        say(f"not checked whether {folder} is as its run wrote it: there is no record beside it.")
         return
     record = RunRecord.load(path)
+    if record.status != "finished":
+        raise MedfmcError(f"{path.parent} is not used: its run {record.status} ({record.error}).")
     if fault := fault_of(record, path.parent):
         raise MedfmcError(f"{path.parent} is not used: {fault}")
     named = [name for name in record.files if name != "predictions.parquet"]
@@ -205,7 +208,10 @@ def _backbone_of(folder: Path, given: str | os.PathLike | None) -> Checkpoint:
             f"the model was adapted from a local backbone, {Path(origin.model).name}, and there is no folder {origin.model}. Say where it "
             "is: --backbone FOLDER, or backbone=... in Python."
         )
-    found = find_checkpoint(origin.model, commit) if given is None else find_checkpoint(given)
+    if given is not None:
+        found = find_checkpoint(given)
+    else:  # an id that was adapted at a commit is that of the Hub, whatever folders there are here
+        found = find_checkpoint(origin.model) if commit is None else hub_checkpoint(origin.model, commit)
     if commit is not None and found.commit == commit:
         return found
     if sha256 is None:

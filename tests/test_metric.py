@@ -81,7 +81,7 @@ def test_a_changed_formula_is_another_version(tmp_path, monkeypatch):
     monkeypatch.setattr(metric, "modules_cache", lambda: tmp_path / "cache")
     first = metric.install()
     changed = tmp_path / "scoring.py"
-    changed.write_text((REPOSITORY / "medfmc_hf" / "scoring.py").read_text() + "\n# changed\n")
+    changed.write_text((Path(metric.__file__).parent / "scoring.py").read_text() + "\n# changed\n")
     sources = metric.sources()
     monkeypatch.setattr(metric, "sources", lambda: sources | {"scoring.py": changed})
     assert metric.install() != first
@@ -109,7 +109,7 @@ def test_the_space_stands_alone(tmp_path):
     names = {path.name for path in space.iterdir()}
     assert names == {"README.md", "app.py", "medfm_score.py", "requirements.txt", *metric.MODULES}
     assert not any(path.is_symlink() for path in space.iterdir())
-    assert (space / "scoring.py").read_bytes() == (REPOSITORY / "medfmc_hf" / "scoring.py").read_bytes()
+    assert (space / "scoring.py").read_bytes() == (Path(metric.__file__).parent / "scoring.py").read_bytes()
     with pytest.raises(MedfmcError, match="not empty"):
         metric.write_space(space)
 

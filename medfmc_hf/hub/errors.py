@@ -27,6 +27,9 @@ def explained(repo_id: str, *, reading: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         message = explain(error, repo_id, reading=reading)
+        if message is None and reading:  # what comes from a repository, or from something in its place, may be anything
+            first = (str(error).strip().splitlines() or [""])[0]
+            message = f"{repo_id} could not be fetched ({type(error).__name__}: {first}). A proxy may have changed what came."
         if message is None:
             raise
         raise MedfmcError(message) from error
@@ -34,6 +37,8 @@ def explained(repo_id: str, *, reading: bool = False) -> Iterator[None]:
 
 def explain(error: BaseException, repo_id: str, *, reading: bool = False) -> str | None:
     """One message for an error of the Hub or of the network; None for an error of another kind."""
+    if isinstance(error, UnicodeEncodeError):
+        return "the token has characters that no token has, perhaps an invisible one that was copied along; set HF_TOKEN, or log in, again."
     if isinstance(error, ValueError) and "metadata in README.md" in str(error):
         return f"the Hub does not accept the card's metadata; please report this: {error}"
     for cause in _chain(error):
@@ -90,7 +95,8 @@ def is_unanswered(error: BaseException) -> bool:
 
 def is_foreign(error: BaseException) -> bool:
     """Whether something answered that is no Hub, such as a captive portal with its page."""
-    return type(error).__name__ == "FileMetadataError" or isinstance(error, json.JSONDecodeError)
+    cut = isinstance(error, OSError) and "Consistency check failed" in str(error)  # a page in place of a file has another size
+    return cut or type(error).__name__ == "FileMetadataError" or isinstance(error, json.JSONDecodeError)
 
 
 def is_network(error: BaseException) -> bool:
@@ -116,7 +122,7 @@ def _of_status(status: int, repo_id: str, words: str) -> str:
     if status == 404:
         return f"there is no {repo_id} on the Hub, or the token may not see it (404).{said}"
     if status == 407:
-        return f"the proxy {_proxy()} wants a name and a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT."
+        return f"the proxy {_proxy() or 'between here and the Hub'} wants a name and a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT."
     if status in (409, 412):
         return f"somebody changed {repo_id} at the same time ({status}).{said} Look at it, and run the same command again."
     if status == 429:
@@ -129,6 +135,10 @@ def _of_status(status: int, repo_id: str, words: str) -> str:
 def _of_status_read(status: int, repo_id: str, words: str) -> str:
     """What a status says of something that was to be read."""
     said = f" It says: {words}" if words else ""
+    if status == 401 and "credential" in words.lower():
+        return f"the Hub does not accept the token (401).{said} Log in again with `hf auth login`, or mend or unset HF_TOKEN."
+    if status == 511:
+        return f"the network wants you to log in first (511), as a captive portal does; open {_endpoint()} in a browser.{said}"
     if status in (401, 404):
         return (
             f"there is no {repo_id} on the Hub that may be read ({status}): the name is another, or it is private; then log in with "

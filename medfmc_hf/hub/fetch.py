@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..errors import MedfmcError
 from ..subsets import SEEDS
-from .errors import explained, is_network
+from .errors import explained, is_unanswered
 
 
 def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
@@ -18,18 +18,14 @@ def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
         MedfmcError: there is no such repository, or it cannot be reached and is not cached.
     """
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import OfflineModeIsEnabled
 
-    with explained(repo_id):
+    with explained(repo_id, reading=True):
         try:
             paths = [sibling.rfilename for sibling in HfApi().repo_info(repo_id).siblings or ()]
         except Exception as error:
-            if not (isinstance(error, OfflineModeIsEnabled) or is_network(error)):
+            if not is_unanswered(error):
                 raise
-            cached = _cached(repo_id, seed)
-            if cached is None:
-                raise MedfmcError(f"{repo_id} is not in the cache, and the Hub cannot be reached: {error}") from error
-            return cached
+            return _cached(repo_id, seed, error)
         folder = ""
         if "backbone.json" not in paths:
             seeds = sorted({found[1] for path in paths if (found := re.match(r"seed(\d+)/backbone\.json$", path))})
@@ -42,12 +38,27 @@ def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=[f"{folder}*.json", f"{folder}*.safetensors"]))
 
 
-def _cached(repo_id: str, seed: int | None) -> Path | None:
-    """The root of a copy that was brought earlier and holds what is asked for."""
+def _cached(repo_id: str, seed: int | None, error: Exception) -> Path:
+    """The root of a copy that was brought earlier and holds what is asked for.
+
+    Raises:
+        MedfmcError: the copy has other draws, or several that one would have to choose from.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    for folder in ("", *(f"seed{draw}/" for draw in (SEEDS if seed is None else (seed,)))):
-        found = try_to_load_from_cache(repo_id, f"{folder}backbone.json")
-        if isinstance(found, str):
-            return Path(found).parent.parent if folder else Path(found).parent
-    return None
+    single = try_to_load_from_cache(repo_id, "backbone.json")
+    if isinstance(single, str):
+        return Path(single).parent
+    found = {draw: try_to_load_from_cache(repo_id, f"seed{draw}/backbone.json") for draw in SEEDS}
+    held = {draw: Path(path) for draw, path in found.items() if isinstance(path, str)}
+    if seed in held:
+        return held[seed].parent.parent
+    if not held:
+        raise error
+    draws = ", ".join(map(str, held))
+    if seed is not None:
+        raise MedfmcError(f"of {repo_id} the draws {draws} are in the cache and {seed} is not, and the Hub does not answer.") from error
+    raise MedfmcError(
+        f"the Hub does not answer, so it is not known which draws {repo_id} has; in the cache are {draws}: say which, such as --seed "
+        f"{next(iter(held))}."
+    ) from error

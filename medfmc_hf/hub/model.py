@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import MedfmcError
-from ..files import sha256_of
-from ..models.checkpoint import Checkpoint, find_checkpoint
+from ..files import names_for_paths, sha256_of
+from ..models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from ..progress import say
 from ..provenance import marks, unfit_marks
 from ..publish import cards
@@ -110,7 +110,8 @@ class ModelPush:
         merged = Experiment((*kept.values(), *own.draws))
         for draw in merged.draws:
             place = f"seed{draw.seed}/" if len(merged.draws) > 1 else ""
-            upload.files |= {f"{place}{name}": file for name, file in _files_of(draw, own.record, draw.seed in kept).items()}
+            files = files_there(draw) if draw.seed in kept else files_of(draw)
+            upload.files |= {f"{place}{name}": file for name, file in files.items()}
         upload.files["README.md"] = cards.model_card(merged, self.repo_id, self.dataset_id).encode()
         if (why := why_not_filed(merged, self.all_data)) is None:
             upload.files[RESULTS] = eval_results(merged, self.dataset_id).encode()
@@ -134,14 +135,23 @@ def _published(experiment: Experiment, base: Checkpoint | None) -> Experiment:
         elif not cards.backbone_id(draw.record):
             backbone |= {"name": Path(backbone.get("name") or draw.record.config["model"]).name}
         config = draw.record.config | {"model": backbone["name"]}
-        draws.append(Draw(dataclasses.replace(draw.record, config=config, backbone=backbone), draw.test, draw.folder))
+        record = dataclasses.replace(draw.record, config=config, backbone=backbone, data=without_paths(draw.record.data))
+        draws.append(Draw(record, draw.test, draw.folder))
     return Experiment(tuple(draws))
 
 
-def _files_of(draw: Draw, like: RunRecord, from_hub: bool) -> dict[str, Path | bytes]:
+def without_paths(data: dict) -> dict:
+    """The data part of a record whose notes name files and no folders of this machine."""
+    return data | {"notes": [names_for_paths(note) for note in data.get("notes") or []]}
+
+
+def files_there(draw: Draw) -> dict[str, Path | bytes]:
+    """The files of a draw that the repository holds already."""
+    return {path.name: path for path in sorted(draw.adapter.iterdir()) if path.name in _IN_DRAW}
+
+
+def files_of(draw: Draw) -> dict[str, Path | bytes]:
     """The files of a draw by their names in the repository; those that name the backbone say what the record says."""
-    if from_hub:
-        return {path.name: path for path in sorted(draw.adapter.iterdir()) if path.name in _IN_DRAW}
     backbone = draw.record.backbone
     renamed = {
         "adapter_config.json": {"base_model_name_or_path": backbone["name"], "revision": backbone.get("revision")},
@@ -192,7 +202,7 @@ def same_backbone(record: RunRecord, repo_id: str) -> Checkpoint:
     """
     from ..models.backbones import same_model
 
-    there = find_checkpoint(repo_id)
+    there = hub_checkpoint(repo_id)
     known = record.backbone.get("sha256") or record.backbone.get("fingerprint")
     if known in (there.content, there.commit, find_checkpoint(str(there.folder)).fingerprint):
         return there

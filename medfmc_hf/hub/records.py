@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..files import names_for_paths
+from ..publish.experiment import Draw
 from ..run_folders import find_runs
 from ..runs import RunRecord
+from .model import files_of, without_paths
 from .repository import Upload, check_repo_id, commit, look, open_repository
 
 _CARD = """\
@@ -80,7 +83,8 @@ class RecordsPush:
                 record.check_file(folder, "predictions.parquet")
                 files[f"{place}/predictions.parquet"] = folder / "predictions.parquet"
             if self.adapters and (folder / "adapter").is_dir():
-                files |= {f"{place}/adapter/{path.name}": path for path in sorted((folder / "adapter").iterdir()) if path.is_file()}
+                adapter = files_of(Draw(_without_paths(record), None, folder))
+                files |= {f"{place}/adapter/{name}": file for name, file in adapter.items() if name != "run.json"}
         if not count:
             raise MedfmcError(f"there is no run below {', '.join(map(str, self.roots))}; expected folders with a run.json.")
         marks = ("runs/*/run.json",)
@@ -94,8 +98,11 @@ def _without_paths(record: RunRecord) -> RunRecord:
         config["model"] = Path(config["model"]).name
         if backbone.get("name"):
             backbone["name"] = Path(backbone["name"]).name
-    error = record.error and record.error.strip().splitlines()[-1]
-    return dataclasses.replace(record, config=config, backbone=backbone, error=error)
+    else:
+        config["model"] = backbone["name"]
+    backbone.setdefault("name", config["model"])
+    error = record.error and names_for_paths(record.error.strip().splitlines()[-1])
+    return dataclasses.replace(record, config=config, backbone=backbone, error=error, data=without_paths(record.data))
 
 
 def _json(record: RunRecord) -> bytes:

@@ -1,12 +1,12 @@
 """Loads a backbone from the Hub or a folder, with a fresh classification head for a subset."""
 
 import pickle
+import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
@@ -58,7 +58,10 @@ def load_backbone(
     checkpoint.check()
     name = checkpoint.name
     config = read_config(checkpoint)
-    size = image_size or image_size_of(config)
+    try:
+        size = image_size or image_size_of(config)
+    except (TypeError, ValueError, IndexError) as error:
+        raise MedfmcError(f"{CONFIG} of {name} has no image size that is a number: {error}") from error
     config.num_labels = len(subset.classes)
     config.id2label = dict(enumerate(subset.classes))
     config.label2id = {name: index for index, name in enumerate(subset.classes)}
@@ -76,13 +79,8 @@ def load_backbone(
                 local_files_only=True,
                 trust_remote_code=False,
             )
-    except pickle.UnpicklingError as error:
-        raise MedfmcError(
-            f"the weights of {name} are a pickle that holds more than tensors, and torch's weights_only loader refuses it, for it could "
-            f"run code: {_first_line(error)}. Use a checkpoint in safetensors."
-        ) from error
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError, EOFError) as error:  # ImportError: timm is an extra
-        raise MedfmcError(f"{name} could not be loaded as an image classifier: {error}") from error
+    except Exception as error:  # a repository may hold anything, and transformers raises nearly every kind
+        raise MedfmcError(_not_loaded(name, error)) from error
     if needed := towers.needed_inputs(network):
         raise MedfmcError(f"{name} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the picture.")
     _check_weights(name, network, report)
@@ -110,8 +108,21 @@ def read_config(model: str | Checkpoint, revision: str | None = None) -> Pretrai
         )
     try:
         return AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise MedfmcError(f"{CONFIG} of {checkpoint.name} is no config that transformers can read: {_first_line(error)}") from error
+    except Exception as error:  # of as many kinds as there are configs
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise MedfmcError(f"{CONFIG} of {checkpoint.name} is no config that transformers can read ({reason}).") from error
+
+
+def _not_loaded(name: str, error: Exception) -> str:
+    """Why weights could not be loaded."""
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        held = f" ({found[1]})" if found else ""
+        return (
+            f"the weights of {name} are a pickle that holds more than tensors{held}, which could run code, so torch's weights_only loader "
+            "refuses it. Use a checkpoint in safetensors."
+        )
+    return f"{name} could not be loaded as an image classifier ({type(error).__name__}): {str(error).strip() or 'no reason was given'}"
 
 
 def _first_line(error: Exception) -> str:

@@ -129,7 +129,12 @@ def find_checkpoint(model: str | os.PathLike | Checkpoint, revision: str | None 
         return Checkpoint(str(folder.absolute()), folder.absolute(), None)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name, re.ASCII):
         raise MedfmcError(f"there is no folder {name}; expected a Hub id such as google/vit-base-patch16-224-in21k, or a folder.")
-    found = _fetch(name, revision)
+    return hub_checkpoint(name, revision)
+
+
+def hub_checkpoint(repo_id: str, revision: str | None = None) -> Checkpoint:
+    """As `find_checkpoint`, of an id on the Hub alone: a folder of that name is not meant."""
+    found = _fetch(repo_id, revision)
     found.check()
     return found
 

@@ -269,3 +269,62 @@ def test_every_kind_of_answer_has_words_for_reading():
     for status in (400, 401, 403, 404, 407, 409, 429, 500, 502, 503, 504):
         said = errors.explain(Answer(status), "org/vit", reading=True)
         assert str(status) in said and "upload" not in said and "write" not in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_size": "x"},
+        {"image_size": "abc"},
+        {"patch_size": 0},
+        {"hidden_act": "nope"},
+        {"dtype": "nope"},
+        {"num_attention_heads": 7},
+        {"model_type": None},
+        {"model_type": ["vit"]},
+        {"architectures": 3},
+        {"hidden_size": 64},
+    ],
+)
+def test_a_config_of_any_kind_is_one_sentence_or_works(backbone, tmp_path, changes):
+    for path in backbone.iterdir():
+        shutil.copy(path, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    try:
+        load_backbone(str(tmp_path), ENDO)
+    except MedfmcError as error:
+        assert str(tmp_path) in str(error)
+        return
+    assert changes == {"architectures": 3} or "dtype" in changes
+
+
+@pytest.mark.parametrize(
+    "content", [b"x", b"\x80\x02abcdef", pickled([1, 2]), pickled(torch.zeros(2)), pickled({"a": 1}), b"PK\x03\x04rest"]
+)
+def test_a_pickle_of_anything_else_is_one_sentence(backbone, tmp_path, content):
+    shutil.copy(backbone / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(content)
+    with pytest.raises(MedfmcError) as caught:
+        load_backbone(str(tmp_path), ENDO)
+    assert "weights_only` set to" not in str(caught.value)
+
+
+@pytest.mark.parametrize("request_", ["GET .*/resolve/.*config.json", "GET .*/resolve/.*safetensors"])
+def test_a_page_in_place_of_a_file(cache, backbone, request_):
+    cache.add_repo("model", "org/vit", files_of(backbone), private=False)
+    cache.faults.append(Fault(request_, "portal"))
+    with pytest.raises(MedfmcError, match=r"not as a Hub does|is a web page") as caught:
+        find_checkpoint("org/vit")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_token_that_cannot_be_one(cache, backbone, monkeypatch):
+    cache.add_repo("model", "org/vit", files_of(backbone), private=False)
+    monkeypatch.setenv("HF_TOKEN", "hf_x\u200b")
+    with pytest.raises(MedfmcError, match="characters that no token has"):
+        find_checkpoint("org/vit")
+    cache.add_repo("model", "org/hidden", files_of(backbone))
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    with pytest.raises(MedfmcError, match=r"does not accept the token \(401\)"):
+        find_checkpoint("org/hidden")

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from adapted_runs import adapted_run
-from hub_server import environment, python
+from hub_server import Fault, environment, python
 from huggingface_hub import parse_eval_result_entries
 from invented_runs import invent_run
 from PIL import Image
@@ -108,6 +108,48 @@ def test_another_backbone_is_not_named(cache, runs, backbone):
     with pytest.raises(MedfmcError, match="is not the backbone that was adapted"):
         ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit2")()
     assert ("model", "clinic/lora") not in cache.repos
+
+
+def test_a_folder_of_that_name_is_not_the_backbone_on_the_hub(cache, runs, backbone, tmp_path, monkeypatch, picture):
+    """Neither when it is named, nor when the model is loaded."""
+    (tmp_path / "google").mkdir()
+    shutil.copytree(backbone, tmp_path / "google" / "vit")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MedfmcError, match="there is no google/vit on the Hub"):
+        ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit")()
+    repo = cache.add_repo("model", "google/vit", {path.name: path.read_bytes() for path in backbone.iterdir()}, private=False)
+    ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit")()
+    for path in cache.repos["model", "clinic/lora"].files:
+        assert str(tmp_path).encode() not in cache.content("model", "clinic/lora", path), path
+    assert repo.sha.encode() in cache.content("model", "clinic/lora", "seed0/backbone.json")
+    (tmp_path / "google" / "vit" / "model.safetensors").write_bytes(b"another one")
+    expected = load_adapted(run_of(runs / "lora", 1)).probabilities([picture])
+    np.testing.assert_array_equal(load_adapted("clinic/lora", seed=1).probabilities([picture]), expected)
+
+
+@pytest.mark.parametrize("answer", [429, 503, "cut", "portal"])
+def test_a_hub_that_does_not_answer_and_what_the_cache_holds(cache, runs, backbone, picture, answer):
+    ModelPush([runs / "lora"], "clinic/m")()
+    expected = load_adapted("clinic/m", seed=1, backbone=backbone).probabilities([picture])
+    cache.faults.append(Fault("GET|HEAD", answer))
+    found = load_adapted("clinic/m", seed=1, backbone=backbone).probabilities([picture])
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(MedfmcError, match="the draws 1 are in the cache and 0 is not"):
+        load_adapted("clinic/m", seed=0, backbone=backbone)
+    with pytest.raises(MedfmcError, match=r"not known which draws .* in the cache are 1: say which, such as --seed 1"):
+        load_adapted("clinic/m", backbone=backbone)
+    with pytest.raises(MedfmcError) as caught:
+        load_adapted("clinic/other", backbone=backbone)
+    assert "upload" not in str(caught.value) and "write" not in str(caught.value)
+
+
+def test_a_failed_run_does_not_predict(runs, tmp_path):
+    folder = shutil.copytree(run_of(runs / "lora", 0), tmp_path / "run")
+    record = RunRecord.load(folder)
+    record.status, record.error = "failed", "on purpose"
+    record.save(folder)
+    with pytest.raises(MedfmcError, match="its run failed"):
+        load_adapted(folder)
 
 
 @pytest.mark.parametrize("name", ["", "/abs/olute", "../../etc", "a/b\nc", "vit", "a/b/c", "a b/c", "./x"])
