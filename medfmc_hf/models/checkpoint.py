@@ -9,15 +9,17 @@ import json
 import os
 import re
 import struct
+import time
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from ..errors import MedfmcError
-from ..hub.errors import explained, is_unanswered
+from ..hub.errors import explained, is_transient, is_unanswered
 from ..progress import say
 
+ANSWER_SECONDS = 15  # that a Hub has for its first answer
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
@@ -141,7 +143,7 @@ def hub_checkpoint(repo_id: str, revision: str | None = None) -> Checkpoint:
 
 def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
     """The checkpoint of a repository: out of the cache where it is whole and cannot have changed, else from the Hub."""
-    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     asked = revision or "main"
@@ -150,9 +152,11 @@ def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
         if cached is not None and asked == cached.commit and not _lacking(cached):
             return cached  # a commit never changes
         try:
+            commit, names = _ask(repo_id, asked)
             folder = Path(hf_hub_download(repo_id, CONFIG, revision=asked)).parent
             found = Checkpoint(repo_id, folder, folder.name)  # the cache calls the folder by the commit
-            names = [sibling.rfilename for sibling in HfApi().model_info(repo_id, revision=found.commit).siblings or ()]
+            if found.commit != commit:  # the branch has moved meanwhile
+                _, names = _ask(repo_id, found.commit)
             for name in _weight_names(found, names):
                 hf_hub_download(repo_id, name, revision=found.commit)
             for name in PROCESSORS:
@@ -176,6 +180,24 @@ def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
             if not is_unanswered(error):
                 raise
             return _instead(cached, repo_id, revision, error)
+
+
+def _ask(repo_id: str, revision: str) -> tuple[str, list[str]]:
+    """The commit that a revision stands for, and the names of its files.
+
+    Asked first and with little patience: a download would wait for minutes for a Hub that does not answer.
+    """
+    from huggingface_hub import HfApi
+
+    for wait in (1, 3, None):
+        try:
+            info = HfApi().model_info(repo_id, revision=revision, timeout=ANSWER_SECONDS)
+            return info.sha, [sibling.rfilename for sibling in info.siblings or ()]
+        except Exception as error:
+            if wait is None or not is_transient(error) or isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+                raise
+            time.sleep(wait)
+    raise AssertionError("the last try returns or raises")
 
 
 def _instead(cached: Checkpoint | None, repo_id: str, revision: str | None, error: Exception) -> Checkpoint:

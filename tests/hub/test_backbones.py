@@ -300,7 +300,9 @@ def test_a_config_of_any_kind_is_one_sentence_or_works(backbone, tmp_path, chang
 
 
 @pytest.mark.parametrize(
-    "content", [b"x", b"\x80\x02abcdef", pickled([1, 2]), pickled(torch.zeros(2)), pickled({"a": 1}), b"PK\x03\x04rest"]
+    "content",
+    [b"x", b"\x80\x02abcdef", pickled([1, 2]), pickled(torch.zeros(2)), pickled({"a": 1}), b"PK\x03\x04rest"],
+    ids=["byte", "torn", "list", "tensor", "numbers", "zip"],
 )
 def test_a_pickle_of_anything_else_is_one_sentence(backbone, tmp_path, content):
     shutil.copy(backbone / "config.json", tmp_path)
