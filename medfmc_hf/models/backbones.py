@@ -106,11 +106,28 @@ def read_config(model: str | Checkpoint, revision: str | None = None) -> Pretrai
             f"{checkpoint.name} is no architecture of transformers ({values.get('model_type')}) but comes with code of its own, and code "
             "from a repository is never run here. Use a checkpoint of a model that transformers has."
         )
+    if kernel := _named_kernel(values):
+        raise MedfmcError(
+            f"{CONFIG} of {checkpoint.name} asks for attention by code of the repository {kernel}, and code from a repository is never run "
+            f"here. Take attn_implementation out of a local copy of {CONFIG}."
+        )
     try:
         return AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # of as many kinds as there are configs
         reason = f"{type(error).__name__}: {_first_line(error)}"
         raise MedfmcError(f"{CONFIG} of {checkpoint.name} is no config that transformers can read ({reason}).") from error
+
+
+def _named_kernel(values: dict) -> str | None:
+    """The repository whose kernels a config wants: transformers would fetch and run them, where the library `kernels` is installed."""
+    for key, value in values.items():
+        if isinstance(value, dict) and (found := _named_kernel(value)):
+            return found
+        if str(key).endswith("attn_implementation"):
+            named = value.values() if isinstance(value, dict) else [value]
+            if found := next((str(name) for name in named if "/" in str(name)), None):
+                return found
+    return None
 
 
 def _not_loaded(name: str, error: Exception) -> str:

@@ -330,3 +330,21 @@ def test_a_token_that_cannot_be_one(cache, backbone, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(MedfmcError, match=r"does not accept the token \(401\)"):
         find_checkpoint("org/hidden")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attn_implementation": "kernels-community/flash-attn"},
+        {"_attn_implementation": "org/kernel@main:layer"},
+        {"attn_implementation": {"": "org/kernel"}},
+        {"vision_config": {"attn_implementation": "org/kernel"}},
+    ],
+)
+def test_a_kernel_of_a_repository_is_not_fetched(backbone, tmp_path, changes):
+    """transformers would run it, where the library `kernels` is installed."""
+    for path in backbone.iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(json.loads((tmp_path / "config.json").read_text()) | changes))
+    with pytest.raises(MedfmcError, match="code from a repository is never run"):
+        load_backbone(str(tmp_path), ENDO)
