@@ -218,6 +218,7 @@ after = next(p.detach() for n, p in model.named_parameters() if "vpt_prompts" in
 everywhere = accelerator.gather(after[None])
 assert accelerator.num_processes == 2 and type(model).__name__ == "DistributedDataParallel"
 assert torch.equal(everywhere[0], everywhere[1]) and not torch.equal(before, after)
+accelerator.end_training()
 """
 
 
