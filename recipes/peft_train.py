@@ -32,9 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     from medfmc_hf.training import train
 
     folder, record = train(config, data=args.data, out=args.out)
-    state = PartialState()
-    state.destroy_process_group()  # threads that a group leaves may abort a process as it ends
-    if not state.is_main_process:
+    if not PartialState().is_main_process:
         return
     test, metric = record.scores["test"], record.subset.metric
     print(f"{record.data['config']} {config.method}: {metric} {100 * test[metric]:.2f}, AUC {100 * test['auc']:.2f} (test, percent)")

@@ -68,10 +68,6 @@ def run(args: argparse.Namespace) -> int:
         return 1 if problems else 0
 
     table = sweep(cells, shared, args.out, retry_failed=args.retry == "failed", together=args.together, shown=rank == 0)
-    if args.together:
-        from accelerate import PartialState
-
-        PartialState().destroy_process_group()  # threads that a group leaves may abort a process as it ends
     if rank == 0:
         print("\n".join([table.headline(), *table.rows()]))
         for record in table.records.values():

@@ -199,6 +199,7 @@ def test_it_says_what_it_targeted(capsys):
 
 
 _IN_TWO_PROCESSES = """
+import os
 import sys
 import torch
 from accelerate import Accelerator
@@ -218,7 +219,8 @@ after = next(p.detach() for n, p in model.named_parameters() if "vpt_prompts" in
 everywhere = accelerator.gather(after[None])
 assert accelerator.num_processes == 2 and type(model).__name__ == "DistributedDataParallel"
 assert torch.equal(everywhere[0], everywhere[1]) and not torch.equal(before, after)
-accelerator.end_training()
+accelerator.wait_for_everyone()
+os._exit(0)  # past what torch does as a process ends: on a busy machine gloo's threads abort it there, now and then
 """
 
 
