@@ -4,6 +4,7 @@ A push adds: draws that the repository holds already stay in it, but for those o
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import re
@@ -69,7 +70,7 @@ class ModelPush:
             MedfmcError: the runs are not of one experiment, have no weights, or the Hub did not take them.
         """
         experiment, base = self._local()
-        upload = Upload(self.repo_id, "model", {}, f"Add {cards.title(experiment)}", MARKS, [], self.public, self.overwrite)
+        upload = self._upload_of(experiment)
         repository = open_repository(upload)
         self._fill(upload, experiment, base, repository)
         return commit(repository)
@@ -81,9 +82,12 @@ class ModelPush:
             offline: do not look at what the Hub holds, and take `base_model` by its word.
         """
         experiment, base = self._local(check=not offline)
-        upload = Upload(self.repo_id, "model", {}, f"Add {cards.title(experiment)}", MARKS, [], self.public, self.overwrite)
+        upload = self._upload_of(experiment)
         self._fill(upload, experiment, base, None if offline else look(upload))
         return upload
+
+    def _upload_of(self, experiment: Experiment) -> Upload:
+        return Upload(self.repo_id, "model", {}, f"Add {cards.title(experiment)}", MARKS, [], self.public, self.overwrite)
 
     def _local(self, check: bool = True) -> tuple[Experiment, Checkpoint | None]:
         """The runs at hand, and the backbone on the Hub that stands for their local one."""
@@ -160,20 +164,20 @@ def files_of(draw: Draw) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {}
     for path in sorted(draw.adapter.iterdir()):
         if path.name in renamed:
-            files[path.name] = _json(json.loads(path.read_text(encoding="utf-8")) | renamed[path.name])
+            files[path.name] = json_bytes(json.loads(path.read_text(encoding="utf-8")) | renamed[path.name])
         elif path.name in _IN_DRAW and path.is_file():
             files[path.name] = path
-    record = dataclasses.replace(draw.record, files={name: _sha256(file) for name, file in files.items()})
-    return files | {"run.json": _json(dataclasses.asdict(record))}
+    record = dataclasses.replace(draw.record, files={name: hash_of(file) for name, file in files.items()})
+    return files | {"run.json": json_bytes(dataclasses.asdict(record))}
 
 
-def _sha256(file: Path | bytes) -> str:
-    import hashlib
-
+def hash_of(file: Path | bytes) -> str:
+    """SHA-256 (hex) of what is sent."""
     return hashlib.sha256(file).hexdigest() if isinstance(file, bytes) else sha256_of(file)
 
 
-def _json(value: object) -> bytes:
+def json_bytes(value: object) -> bytes:
+    """A JSON file as it is sent."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -209,10 +213,8 @@ def same_backbone(record: RunRecord, repo_id: str) -> Checkpoint:
     local = Path(record.backbone.get("name") or record.config["model"])
     if local.is_dir():
         here = find_checkpoint(str(local))
-        if known in (here.content, here.fingerprint) and same_model(
-            here, there, record.subset
-        ):  # the same numbers in files of another form
-            return there
+        if known in (here.content, here.fingerprint) and same_model(here, there, record.subset):
+            return there  # the same numbers in files of another form
     raise MedfmcError(
         f"{repo_id} on the Hub (commit {there.commit[:12]}) is not the backbone that was adapted: its config or weights differ from those "
         f"of {local.name}. Whoever loaded the model would get other numbers; give the id of the repository that the local copy is from."

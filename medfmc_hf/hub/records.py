@@ -1,7 +1,6 @@
 """Publishes run records as a data set: what a board or a colleague needs of a sweep, and nothing of its patients unless asked."""
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from ..files import names_for_paths
 from ..publish.experiment import Draw
 from ..run_folders import find_runs
 from ..runs import RunRecord
-from .model import files_of, without_paths
+from .model import files_of, hash_of, json_bytes, without_paths
 from .repository import Upload, check_repo_id, commit, look, open_repository
 
 _CARD = """\
@@ -78,17 +77,25 @@ class RecordsPush:
         for folder, record in find_runs(list(self.roots)):
             count += 1
             place = f"runs/{record.data.get('config') or folder.parent.name}/{folder.name}"
-            files[f"{place}/run.json"] = _json(_without_paths(record))
-            if self.predictions and (folder / "predictions.parquet").is_file():
-                record.check_file(folder, "predictions.parquet")
-                files[f"{place}/predictions.parquet"] = folder / "predictions.parquet"
-            if self.adapters and (folder / "adapter").is_dir():
-                adapter = files_of(Draw(_without_paths(record), None, folder))
-                files |= {f"{place}/adapter/{name}": file for name, file in adapter.items() if name != "run.json"}
+            sent = self._sent(folder, record)
+            record = dataclasses.replace(_without_paths(record), files={name: hash_of(file) for name, file in sent.items()})
+            sent["run.json"] = json_bytes(dataclasses.asdict(record))
+            files |= {f"{place}/{name}": file for name, file in sent.items()}
         if not count:
             raise MedfmcError(f"there is no run below {', '.join(map(str, self.roots))}; expected folders with a run.json.")
         marks = ("runs/*/run.json",)
         return Upload(self.repo_id, "dataset", files, f"Add {count} runs", marks, [], self.public, self.overwrite)
+
+    def _sent(self, folder: Path, record: RunRecord) -> dict[str, Path | bytes]:
+        """What goes of a run besides its record, by path below its folder."""
+        sent: dict[str, Path | bytes] = {}
+        if self.predictions and (folder / "predictions.parquet").is_file():
+            record.check_file(folder, "predictions.parquet")
+            sent["predictions.parquet"] = folder / "predictions.parquet"
+        if self.adapters and (folder / "adapter").is_dir():
+            adapter = files_of(Draw(_without_paths(record), None, folder))
+            sent |= {f"adapter/{name}": file for name, file in adapter.items() if name != "run.json"}
+        return sent
 
 
 def _without_paths(record: RunRecord) -> RunRecord:
@@ -103,7 +110,3 @@ def _without_paths(record: RunRecord) -> RunRecord:
     backbone.setdefault("name", config["model"])
     error = record.error and names_for_paths(record.error.strip().splitlines()[-1])
     return dataclasses.replace(record, config=config, backbone=backbone, error=error, data=without_paths(record.data))
-
-
-def _json(record: RunRecord) -> bytes:
-    return (json.dumps(dataclasses.asdict(record), indent=2, ensure_ascii=False) + "\n").encode()

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 from adapted_runs import adapted_run
 from invented_runs import invent_run
+from PIL import Image
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.hub.records import RecordsPush
+from medfmc_hf.predict import load_adapted
 from medfmc_hf.report.board import make_board
 from medfmc_hf.runs import RunRecord, load_predictions
 
@@ -75,3 +78,18 @@ def test_what_is_not_ours_is_left_alone(client, runs, tmp_path):
         RecordsPush([runs], "clinic/runs")()
     with pytest.raises(MedfmcError, match="there is no run"):
         RecordsPush([tmp_path], "clinic/runs")()
+
+
+def test_a_sweep_that_was_brought_home_predicts(client, runs, backbone, tmp_path):
+    """Adapters that name a folder of another machine are rewritten on the way, and are still what the record says."""
+    RecordsPush([runs], "clinic/runs", predictions=True, adapters=True)()
+    for path, content in contents(client).items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(picture)
+    (here,) = [path.parent for path in runs.rglob("predictions.parquet")]
+    (home,) = [path.parent for path in (tmp_path / "runs").rglob("predictions.parquet")]
+    np.testing.assert_array_equal(load_predictions(home).logits, load_predictions(here).logits)
+    expected = load_adapted(here).probabilities([picture])
+    np.testing.assert_array_equal(load_adapted(home, backbone=backbone).probabilities([picture]), expected)
