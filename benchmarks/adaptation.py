@@ -3,8 +3,7 @@
 A ViT-S/16 at 224 (random weights: speed does not depend on them) is adapted by visual prompt tuning to invented pictures of ColonPath's
 size, validated every epoch, tested and saved. Ours is `medfmc_hf.training.train`; the peer is transformers.Trainer with the same PEFT
 method, `datasets`, and transformers' PIL image processor, written plainly below as a user would. Same pictures, batches, epochs,
-validations and crops; a fresh process for each, taking turns. Ours also does five draws in one process, and one draw with `dtype: auto`,
-which is not the same work where the probe chooses bfloat16: the table says what it chose, and sets no goal.
+validations and crops; a fresh process for each, taking turns. Ours also does five draws in one process.
 
 - wall: seconds of the whole process, start-up included, divided by its draws; median over rounds. cpu: the same in processor time.
 - work: wall without importing libraries.
@@ -65,8 +64,7 @@ def splits_of(folder: Path, args: argparse.Namespace, seed: int):
     )
 
 
-def ours(folder: Path, args: argparse.Namespace, draws: int, dtype: str = "float32") -> str:
-    """Returns the precision that was used."""
+def ours(folder: Path, args: argparse.Namespace, draws: int) -> None:
     from medfmc_hf.runs import RunConfig
     from medfmc_hf.training import Shared, train
 
@@ -79,13 +77,12 @@ def ours(folder: Path, args: argparse.Namespace, draws: int, dtype: str = "float
         for seed in range(draws):
             config = RunConfig(
                 subset="colon", shots=1, seed=seed, model=str(folder / "backbone"), method="vpt", method_options={"num_prompts": 1},
-                epochs=args.epochs, batch_size=4, select="best", dtype=dtype,
+                epochs=args.epochs, batch_size=4, select="best",
             )  # fmt: skip
-            _, record = train(config, shared=shared, out=Path(scratch) / "runs")
-        return record.cost["precision"]
+            train(config, shared=shared, out=Path(scratch) / "runs")
 
 
-def trainer(folder: Path, args: argparse.Namespace, draws: int) -> str:
+def trainer(folder: Path, args: argparse.Namespace, draws: int) -> None:
     import torch
     from peft import get_peft_model
     from PIL import Image
@@ -127,7 +124,6 @@ def trainer(folder: Path, args: argparse.Namespace, draws: int) -> str:
             loop.train()
             loop.predict(splits["test"].with_transform(evaluation_view))
             loop.model.save_pretrained(scratch)
-    return "float32"
 
 
 def forward_seconds(folder: Path) -> tuple[float, float]:
@@ -158,15 +154,15 @@ def child(args: argparse.Namespace) -> None:
         import medfmc_hf.training  # noqa: F401
     imported = time.perf_counter()
     if args.child == "trainer":
-        precision = trainer(folder, args, draws)
+        trainer(folder, args, draws)
     else:
-        precision = ours(folder, args, draws, "auto" if args.child == "ours auto" else "float32")
+        ours(folder, args, draws)
     work = time.perf_counter() - imported
     usage = resource.getrusage(resource.RUSAGE_SELF)
     begin = time.perf_counter()
     forward = dict(zip(("forward", "forward_cpu"), forward_seconds(folder)))
     print(json.dumps({"work": work / draws, "cpu": (usage.ru_utime + usage.ru_stime) / draws, "memory": usage.ru_maxrss / 1024,
-                      "probe": time.perf_counter() - begin, "precision": precision, **forward}))  # fmt: skip
+                      "probe": time.perf_counter() - begin, **forward}))  # fmt: skip
 
 
 def main() -> None:
@@ -175,7 +171,7 @@ def main() -> None:
     for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"(default: {value})")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads, one table each (default: 1 2)")
-    parser.add_argument("--child", choices=["ours", "ours auto", "ours x5", "trainer"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["ours", "ours x5", "trainer"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -187,7 +183,7 @@ def main() -> None:
         prepare(Path(folder), args.draws * args.train + args.validation + args.test)
         flags = [f"--{name}={getattr(args, name)}" for name in ("train", "validation", "test", "epochs", "draws")]
         for threads in args.threads:
-            results: dict[str, list[dict]] = {"ours": [], "ours auto": [], "ours x5": [], "trainer": []}
+            results: dict[str, list[dict]] = {"ours": [], "ours x5": [], "trainer": []}
             environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
             for _ in range(args.rounds):
                 for name, came in results.items():
@@ -204,18 +200,17 @@ def main() -> None:
 
 
 def show(results: dict[str, list[dict]], threads: int, forwards: float, args: argparse.Namespace) -> None:
-    keys = [key for key in results["ours"][0] if key != "precision"]
+    keys = list(results["ours"][0])
     middle = {name: {key: statistics.median(run[key] for run in runs) for key in keys} for name, runs in results.items()}
-    chosen = " or ".join(sorted({run["precision"] for run in results["ours auto"]}))
     print(f"\n{args.train} training pictures x {args.epochs} epochs at batch 4, {args.validation} validation pictures each epoch, ", end="")
     print(f"{args.test} test; {threads} thread{'s' * (threads > 1)}, {args.rounds} rounds; seconds per draw\n")
     print(f"| what | floor | ours | peer (Trainer) | ours / peer | goal | ours / floor |\n|{'---|' * 7}")
-    for name, goal in (("ours", 0.80), ("ours x5", 0.66), ("ours auto", None)):
+    for name, goal in (("ours", 0.80), ("ours x5", 0.66)):
         for key in ("wall", "work", "cpu"):
             own, peer = middle[name][key], middle["trainer"][key]
             floor = forwards * middle[name]["forward_cpu" if key == "cpu" else "forward"]
-            what = {"ours": "one draw", "ours x5": f"{args.draws} draws, per draw", "ours auto": f"one draw, dtype: auto ({chosen})"}[name]
-            goal_text = f"{goal:.2f}" if key == "wall" and goal else ""
+            what = {"ours": "one draw", "ours x5": f"{args.draws} draws, per draw"}[name]
+            goal_text = f"{goal:.2f}" if key == "wall" else ""
             print(f"| {what}, {key} | {floor:.1f} | {own:.1f} | {peer:.1f} | {own / peer:.2f} | {goal_text} | {own / floor:.2f} |")
     own, peer = middle["ours"]["memory"], middle["trainer"]["memory"]
     print(f"| peak memory, MiB | | {own:.0f} | {peer:.0f} | {own / peer:.2f} | | |")

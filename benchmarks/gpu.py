@@ -83,8 +83,7 @@ class Bench:
         from medfmc_hf.subsets import subset_of
 
         accelerator = training.make_accelerator(config)
-        dtype = "bfloat16" if config.dtype == "auto" else config.dtype
-        return training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch(), dtype)
+        return training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch())
 
     def row(self, what: str, floor: str = "", ours: str = "", ratio: str = "", goal: str = "") -> None:
         print(f"| {'OPEN, a toy: ' * self.toy}{what} | {floor} | {ours} | {ratio} | {goal} |", flush=True)
@@ -232,8 +231,8 @@ def grouped(bench: Bench) -> None:
 def grid_values(bench: Bench) -> dict:
     """The grid that is measured; a toy has one draw."""
     if bench.toy:
-        return bench.grid(overrides={"epochs": 1, "dtype": "auto"}, shots=[1], seeds=[0])
-    return bench.grid(overrides={"epochs": 20, "dtype": "auto"})
+        return bench.grid(overrides={"epochs": 1, "dtype": "bfloat16"}, shots=[1], seeds=[0])
+    return bench.grid(overrides={"epochs": 20, "dtype": "bfloat16"})
 
 
 def python(script: str, *args: str, limit: float, **environment: str) -> tuple[float, str]:
@@ -284,7 +283,7 @@ def grid(bench: Bench) -> None:
 
 def processes(bench: Bench) -> None:
     from medfmc_hf.benchmark.grid import Grid
-    from medfmc_hf.run_folders import find_runs
+    from medfmc_hf.runs.folders import find_runs
 
     values, shared = grid_values(bench), bench.shared()
     configs = Grid.from_dict(values).configs()
@@ -335,7 +334,7 @@ def main() -> None:
     from invented import invented_build, make_backbone
 
     from medfmc_hf.progress import set_quiet
-    from medfmc_hf.provenance import versions
+    from medfmc_hf.runs.provenance import versions
 
     set_quiet(True)
     warnings.simplefilter("ignore")  # the CPU's attention has no batching rule, which torch says at every size

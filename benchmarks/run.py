@@ -28,7 +28,7 @@ SHORT = {
 
 def heading() -> str:
     sys.path.insert(0, str(HERE.parent))
-    from medfmc_hf.provenance import versions
+    from medfmc_hf.runs.provenance import versions
 
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "") \
         if Path("/proc/cpuinfo").is_file() else platform.processor()  # fmt: skip

@@ -5,7 +5,7 @@ Importing this package loads none of torch, transformers, datasets and evaluate;
 
 from importlib import import_module
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _PUBLIC = {
     "SUBSETS": "medfmc_hf.subsets",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -42,8 +44,19 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:
-    """Write `value` to `path` atomically, as JSON that a person can read and `diff` can compare."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write `value` to `path` atomically, as JSON that a person can read and `diff` can compare. An undefined number becomes null."""
+    write_text(path, json.dumps(_json_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _json_value(value: Any) -> Any:
+    """JSON has no NaN, and numpy's numbers are Python's there."""
+    if isinstance(value, dict):
+        return {key: _json_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(item) for item in value]
+    if hasattr(value, "item") and not getattr(value, "shape", ()):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def names_for_paths(text: str) -> str:

@@ -17,6 +17,7 @@ from .models import adapt, losses
 from .models.merging import merged
 from .progress import bar
 from .runs import RunConfig, probabilities_of
+from .runs.launcher import check_launcher
 from .subsets import Subset
 
 
@@ -54,13 +55,12 @@ class Loop:
     process: processing.Processing
     accelerator: Accelerator
     watch: Stopwatch
-    dtype: str = "float32"  # or `bfloat16`, what `auto` came to
     compiled: bool = False  # whether the blocks of the network are
     best_logits: np.ndarray | None = None  # of the validation pictures, at the epoch that was put back
 
     def autocast(self) -> torch.autocast:
         """The precision of the network; the loss is float32."""
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype == "bfloat16")
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
     def ready(self, batch: torch.Tensor) -> torch.Tensor:
         """A batch as the network takes it: pixels normalised, a trunk's outputs as they are."""
@@ -94,7 +94,7 @@ class Loop:
 
         for epoch in bar(range(config.epochs), desc="training", unit="epoch", hidden=not accelerator.is_main_process):
             wrapped.train()
-            order, seeds = epoch_order(targets, config.sampling, config.seed, epoch)
+            order, seeds = epoch_order(targets, config.sampling, config.seed_of_training, epoch)
             total = torch.zeros((), device=accelerator.device)
             with self.watch("train"):
                 for step, (rows, draws) in enumerate(zip(order.split(config.batch_size), seeds.split(config.batch_size))):
@@ -200,8 +200,13 @@ def make_optimizer(config: RunConfig, parameters: list[torch.nn.Parameter]) -> t
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """An Accelerator for any config: the loop casts by itself, because one process may run configs of several precisions."""
-    return Accelerator(mixed_precision="no")
+    """An Accelerator for any config: the loop casts and compiles by itself, because one process may run configs of several kinds.
+
+    Raises:
+        MedfmcError: `accelerate launch` was told something else than the config.
+    """
+    check_launcher(config)
+    return Accelerator(mixed_precision="no", dynamo_backend="no")
 
 
 def score(targets: np.ndarray, logits: np.ndarray, subset: Subset) -> dict:

@@ -22,8 +22,8 @@ from .files import write_text
 from .models import adapt
 from .models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from .progress import bar, say
-from .run_folders import fault_of
 from .runs import RunRecord, probabilities_of
+from .runs.folders import fault_of
 from .subsets import Subset, subset_of
 
 if TYPE_CHECKING:

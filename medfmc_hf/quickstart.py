@@ -8,9 +8,9 @@ from pathlib import Path
 
 from .errors import MedfmcError
 from .files import write_text
-from .options import recipe_of
 from .progress import say
 from .runs import RunConfig, RunRecord, load_predictions
+from .runs.recipes import recipe_of
 
 CONFIG = "endo-5shot-seed0"
 

@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
-from . import compiling, provenance
+from . import compiling
 from .benchmark import trunk
 from .benchmark.kept import Kept
 from .benchmark.shared import Loan, Shared
@@ -27,11 +27,12 @@ from .data import loading, pixels
 from .data.hf_processor import save_processor
 from .errors import MedfmcError
 from .loop import Loop, Stopwatch, make_accelerator, score, steps_per_epoch
-from .models import adapt, frozen, losses
+from .models import adapt, frozen
 from .progress import say
 from .publish import cards
-from .run_folders import is_finished, new_run, run_folder
-from .runs import Predictions, RunConfig, RunRecord, hashes_of, save_predictions
+from .runs import MethodOptions, Predictions, RunConfig, RunRecord, hashes_of, provenance, save_predictions
+from .runs.folders import is_finished, new_run, run_folder
+from .runs.launcher import check_launcher
 from .subsets import ConfigName, subset_of
 
 Split = tuple[ConfigName, str]  # a config and one of its splits
@@ -82,9 +83,8 @@ def train(
     watch = Stopwatch()
     shared = shared or Shared(data)
     subset = subset_of(config.subset)
-    config = replace(config, method_options=adapt.resolve(config.method, config.method_options))
-    if config.loss not in losses.LOSSES:
-        raise MedfmcError(f"loss is one of {', '.join(losses.LOSSES)}; got {config.loss!r}.")
+    check_launcher(config)
+    config = replace(config, method_options=MethodOptions(adapt.resolve(config.method, config.method_options)))
     with watch("start"):
         accelerator = accelerator or make_accelerator(config)
         run_id = shared.identity(config)
@@ -103,7 +103,6 @@ def train(
         _ = checkpoint.content
 
     with shared.lend(config) as loan:
-        loop.dtype = shared.dtype(config, loan.backbone, accelerator.device)
         work = by_gradient if adapt.method_of(config.method).kind == "gradient" else by_features
         logits, history = work(loop, loan, shared, scored, targets, trained)
         predictions = {
@@ -117,11 +116,12 @@ def train(
             config=config.to_dict(),
             data=data,
             backbone=provenance.backbone(model, checkpoint),
+            changed=config.changes(),
             scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
             history=history,
             cost=provenance.parameters(model)
             | provenance.machine(accelerator)
-            | {"precision": loop.dtype, "compiled": loop.compiled}
+            | {"precision": config.dtype, "compiled": loop.compiled}
             | (trained.cost if trained else {}),
             versions=provenance.versions(),
             finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -180,7 +180,7 @@ def by_gradient(
     if network is not model:
         support = shared.evaluation_pixels(*train_split, config) if config.augmentation == "none" else None
         with watch("trunk"), loop.autocast():
-            store, views = trunk.keep_outputs(network, shared, config, loop.dtype, loop.accelerator.device, store, views, support)
+            store, views = trunk.keep_outputs(network, shared, config, loop.accelerator.device, store, views, support)
     if isinstance(views, pixels.TrainingPixels):
         with watch("data"):
             views.warm()
@@ -211,14 +211,23 @@ def compile_pays(loop: Loop, network: torch.nn.Module, blocks: list, views, rows
         gradients = torch.autograd.grad(logits.float().sum(), trained, allow_unused=True)
         next(g for g in gradients if g is not None).sum().item()  # waits for a GPU
 
-    key = ("compile", config.model, config.revision, config.image_size, config.method, repr(config.method_options), loop.dtype, len(batch))
+    key = (
+        "compile",
+        config.model,
+        config.revision,
+        config.image_size,
+        config.method,
+        repr(config.method_options),
+        config.dtype,
+        len(batch),
+    )
     steps = steps_per_epoch(config, rows) * config.epochs
     return compiling.pays(blocks, step, steps, lambda probe: shared.once(key, probe))
 
 
 def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
     """Adapt the backbone that was lent, with new weights that the run's seed alone decides."""
-    set_seed(config.seed)
+    set_seed(config.seed_of_training)
     steps = steps_per_epoch(config, rows) * config.epochs
     loan.adapted = adapt.adapt(loan.backbone, config.method, config.method_options, total_steps=steps)
     return loan.adapted
@@ -253,9 +262,7 @@ def frozen_features(loop: Loop, backbone: torch.nn.Module, shared: Shared, parts
     device = loop.accelerator.device
     backbone.to(device)
     with loop.autocast():
-        return shared.keep(
-            "features", lambda batch: torch.from_numpy(frozen.features(backbone, [batch])), parts, loop.config, loop.dtype, device
-        )
+        return shared.keep("features", lambda batch: torch.from_numpy(frozen.features(backbone, [batch])), parts, loop.config, device)
 
 
 def scored_splits(config: RunConfig, shared: Shared) -> dict[str, Split]:

@@ -16,7 +16,7 @@ from medfmc_hf.progress import set_quiet
 
 
 def main(argv: list[str] | None = None) -> None:
-    from medfmc_hf.options import add_run_arguments, run_config
+    from medfmc_hf.runs.flags import add_run_arguments, run_config
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)

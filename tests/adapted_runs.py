@@ -5,14 +5,13 @@ from pathlib import Path
 import torch
 from invented_runs import invent_run
 
-from medfmc_hf import provenance
 from medfmc_hf.data.hf_processor import save_processor
 from medfmc_hf.data.processing import processing_of
 from medfmc_hf.models import adapt, backbones
 from medfmc_hf.models.checkpoint import find_checkpoint
-from medfmc_hf.options import recipe_of
 from medfmc_hf.publish import cards
-from medfmc_hf.runs import RunConfig, RunRecord, hashes_of, load_predictions
+from medfmc_hf.runs import RunConfig, RunRecord, hashes_of, load_predictions, provenance
+from medfmc_hf.runs.recipes import recipe_of
 from medfmc_hf.subsets import subset_of
 
 

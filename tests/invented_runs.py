@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from medfmc_hf.run_folders import run_folder
 from medfmc_hf.runs import Predictions, RunConfig, RunRecord, identity, save_predictions
+from medfmc_hf.runs.folders import run_folder
 from medfmc_hf.scoring import score
 from medfmc_hf.subsets import Subset, subset_of
 

@@ -1,5 +1,7 @@
+import json
 import stat
 
+import numpy as np
 import pytest
 
 from medfmc_hf.files import atomic_path, write_json
@@ -20,7 +22,6 @@ def test_files_can_be_read_by_others(tmp_path):
     assert (tmp_path / "value.json").stat().st_mode & stat.S_IRGRP
 
 
-def test_not_a_number_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="Out of range"):
-        write_json(tmp_path / "value.json", float("nan"))
-    assert not list(tmp_path.iterdir())
+def test_what_is_undefined_becomes_null_and_numpy_becomes_python(tmp_path):
+    write_json(tmp_path / "value.json", {"a": float("nan"), "b": [np.float32(0.5), np.int64(2), float("inf")], "c": (np.float64("nan"),)})
+    assert json.loads((tmp_path / "value.json").read_text()) == {"a": None, "b": [0.5, 2, None], "c": [None]}

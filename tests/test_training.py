@@ -15,9 +15,9 @@ import transformers
 from medfmc_hf import training
 from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.options import parse_options
 from medfmc_hf.predict import load_adapted
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
+from medfmc_hf.runs.flags import parse_options
 from medfmc_hf.subsets import SUBSETS
 from medfmc_hf.training import train
 
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(config, sh
 @pytest.mark.parametrize("method", ["linear", "lora"])
 def test_every_subset_learns_with_lora_and_linear(subset, method, config, shared, tmp_path):
     """Five shots of the invented pictures must beat chance; its classes are easy to tell apart."""
-    one = replace(config, subset=subset, shots=5, method=method, epochs=10, learning_rate=5e-3, augmentation="none")
+    one = RunConfig(subset, model=config.model, method=method, epochs=10, batch_size=8, learning_rate=5e-3, augmentation="none")
     _, record = train(one, shared=shared, out=tmp_path)
     assert record.scores["test"]["auc"] > 0.58
 
@@ -80,7 +80,7 @@ def test_validation_selection_is_recorded(config, shared, tmp_path):
 
 
 def test_challenge_pictures_are_predicted_on_request(config, shared, tmp_path):
-    folder, _ = train(replace(config, method="linear", predict_challenge=True), shared=shared, out=tmp_path)
+    folder, _ = train(RunConfig("endo", shots=1, model=config.model, method="linear", predict_challenge=True), shared=shared, out=tmp_path)
     challenge = shared.splits(training.ConfigName("endo", variant="challenge"))["validation"]
     assert load_predictions(folder, "challenge-validation").image_ids.tolist() == challenge["image_id"][:]
 
@@ -88,9 +88,10 @@ def test_challenge_pictures_are_predicted_on_request(config, shared, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"method": "magic"}, "lora"),
+        ({"method": "magic"}, "another method"),
         ({"method_options": {"rank": 3}}, "r, "),
         ({"loss": "hinge"}, "auto"),
+        ({"dtype": "auto"}, "bfloat16"),
         ({"model": "/nowhere/backbone"}, "/nowhere/backbone"),
         ({"shots": None, "select": "best"}, "validation split"),
     ],

@@ -10,12 +10,14 @@ from typing import Any
 import yaml
 
 from ..errors import MedfmcError
-from ..options import parse_shots, recipe_of
 from ..runs import RunConfig
+from ..runs.option import checked
+from ..runs.recipes import recipe_names
 from ..shipped import shipped
 from ..subsets import SEEDS, SHOTS, SUBSETS
 
-_AXES = {"subset", "shots", "seed", "model", "revision", "method"}
+_AXES = {"subset", "shots", "seed", "training_seed", "model", "revision", "method", "recipe"}
+_APART = 100  # between the training seeds of one split, so that no two runs of an experiment share one
 _BACKBONE = ("model", "revision", "image_size")
 
 
@@ -24,13 +26,15 @@ class Grid:
     """A benchmark: one run for every combination of its axes.
 
     The options of a run, the later over the earlier: its method's recipe, `overrides`, the backbone's own keys, the method's own keys.
+    Each has the type and the range that it has in `RunConfig`.
 
     Attributes:
         backbones: Hub ids or folders; or mappings of `model`, `revision` and `image_size`.
         methods: names of methods or recipes; or mappings of `method` and options of a run, such as `{method: lora, learning_rate: 0.002}`.
         subsets: subset keys.
         shots: 1, 5, 10 or None for the whole pool (`all` in the file).
-        seeds: draws of the support set, 0 to 4.
+        seeds: of the split (the support set), 0 to 4.
+        repeat: how often each of these is trained, with training seeds s, s + 100, s + 200 and so on.
         overrides: options of every run, such as `{epochs: 20, protocol: official}`.
     """
 
@@ -39,6 +43,7 @@ class Grid:
     subsets: Sequence[str] = tuple(SUBSETS)
     shots: Sequence[int | None] = SHOTS
     seeds: Sequence[int] = SEEDS
+    repeat: int = 1
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -57,13 +62,12 @@ class Grid:
         overrides = values.pop("overrides", None) or {}
         if not isinstance(overrides, Mapping):
             raise MedfmcError(f"overrides is a list of `option: value` lines; got {overrides!r}.")
+        repeat = checked("repeat", values.pop("repeat", 1), int, {"low": 1, "high": 1000})
         axes = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
         for name, axis in axes.items():
             if not axis:
                 raise MedfmcError(f"{name} is empty; leave the key out for all of them, or name at least one.")
-        if "shots" in axes:
-            axes["shots"] = [parse_shots(value) if isinstance(value, str) else value for value in axes["shots"]]
-        return cls(**axes, overrides=overrides)
+        return cls(**axes, repeat=repeat, overrides=overrides)
 
     def configs(self) -> list[RunConfig]:
         """Every run of the grid, each once, backbone by backbone and subset by subset.
@@ -75,15 +79,18 @@ class Grid:
         _refuse_unknown("overrides", self.overrides, options)
         backbones = [_mapping("backbone", backbone, "model", _BACKBONE) for backbone in self.backbones]
         methods = [_mapping("method", method, "method", ("method", *options)) for method in self.methods]
-        recipes = [_recipe(method["method"]) for method in methods]
         configs = {}
-        for backbone, subset, (recipe, method) in itertools.product(backbones, self.subsets, list(zip(recipes, methods))):
+        for backbone, subset, method in itertools.product(backbones, self.subsets, methods):
             own = {name: value for name, value in method.items() if name != "method"}
-            for shots, seed in itertools.product(self.shots, self.seeds):
-                values = {**recipe, **self.overrides, **backbone, **own, "subset": subset, "shots": shots, "seed": seed}
-                parts = (recipe, self.overrides, own)
-                values["method_options"] = {k: v for part in parts for k, v in (part.get("method_options") or {}).items()}
-                config = RunConfig.from_dict(values)
+            name = method["method"]
+            kind = "recipe" if name in recipe_names() else "method"
+            base = {"revision": None, **self.overrides, **backbone, **own, kind: name}
+            base["method_options"] = {**(self.overrides.get("method_options") or {}), **(own.get("method_options") or {})}
+            for shots, seed, number in itertools.product(self.shots, self.seeds, range(self.repeat)):
+                values = {"subset": subset, "shots": shots, "seed": seed}
+                if number:
+                    values["training_seed"] = RunConfig(**values).seed + _APART * number
+                config = RunConfig.from_dict(base | values)
                 configs[repr(config)] = config
         return list(configs.values())
 
@@ -112,11 +119,6 @@ def read_grid(path: str | Path) -> Grid:
 def grid_files() -> list[Path]:
     """The grid files that ship with the package."""
     return sorted(shipped("recipes/grids").glob("*.yaml"))
-
-
-def _recipe(name: str) -> dict[str, Any]:
-    """The options of a recipe without the axes of the grid; a name that is no recipe is the name of a method."""
-    return {key: value for key, value in recipe_of(name).items() if key not in _AXES or key == "method"}
 
 
 def _mapping(what: str, value: Any, name: str, known: Sequence[str]) -> dict[str, Any]:

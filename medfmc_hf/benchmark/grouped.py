@@ -41,7 +41,7 @@ def has_trunk(config: RunConfig) -> bool:
 def group_key(config: RunConfig) -> tuple:
     """Runs with the same key differ in their rows and their seed alone."""
     values = config.to_dict()
-    return tuple(sorted((name, repr(value)) for name, value in values.items() if name not in ("shots", "seed")))
+    return tuple(sorted((name, repr(value)) for name, value in values.items() if name not in ("shots", "seed", "training_seed", "recipe")))
 
 
 def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> list[training.Trained] | None:
@@ -68,7 +68,7 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
             if model is not None:
                 adapt.strip(model)
                 loan.adapted = None
-            adapt.reset_head(loan.backbone, config.seed)
+            adapt.reset_head(loan.backbone, config.seed_of_training)
             model = training.adapted(loan, config, len(rows)).to(accelerator.device)
             runs.append(_Run(config, shared, accelerator, model, targets))
         if _is_random(model):
@@ -96,7 +96,6 @@ class _Run:
     def __init__(self, config: RunConfig, shared: Shared, accelerator, model: nn.Module, targets) -> None:
         self.config, self.targets = config, targets
         self.loop = Loop(config, subset_of(config.subset), shared.processing(config), accelerator, Stopwatch())
-        self.loop.dtype = shared.dtype(config, model, accelerator.device)
         self.values = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = make_optimizer(config, list(self.values.values()))
         self.loss_of = losses.LOSSES[config.loss](self.loop.subset.task, targets)
@@ -118,7 +117,7 @@ class _Run:
         if epoch >= self.config.epochs:
             return None
         if place == 0:
-            drawn = epoch_order(self.targets, self.config.sampling, self.config.seed, epoch)
+            drawn = epoch_order(self.targets, self.config.sampling, self.config.seed_of_training, epoch)
             self._batches = list(zip(*(part.split(self.config.batch_size) for part in drawn)))
             self._total.zero_()
         self.rate = self.config.learning_rate * lr_factor(self.config, step, self.steps)

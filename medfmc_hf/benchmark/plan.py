@@ -17,8 +17,8 @@ from ..errors import MedfmcError
 from ..loop import make_accelerator
 from ..models import adapt, frozen
 from ..progress import bar
-from ..run_folders import record_in, run_folder
-from ..runs import RunConfig, RunRecord, identity
+from ..runs import MethodOptions, RunConfig, RunRecord, identity
+from ..runs.folders import record_in, run_folder
 from ..subsets import subset_of
 from . import grouped, trunk
 from .shared import Loan, Shared
@@ -92,7 +92,7 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group
 
 
 def _cell(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) -> Cell:
-    config = replace(config, method_options=adapt.resolve(config.method, config.method_options))
+    config = replace(config, method_options=MethodOptions(adapt.resolve(config.method, config.method_options)))
     try:
         run_id = shared.identity(config)
         scored = training.scored_splits(config, shared)

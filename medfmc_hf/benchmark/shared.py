@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from .. import precision, provenance
 from ..data import loading, pixels, processing
 from ..errors import MedfmcError
 from ..models import adapt, backbones, class_token
@@ -107,15 +106,6 @@ class Shared:
         """What makes a run the same as another, see `medfmc_hf.runs.identity`."""
         return identity(config, self.data_fingerprint(config.dataset_config), self.backbone_fingerprint(config))
 
-    def dtype(self, config: RunConfig, network: nn.Module, device: torch.device) -> str:
-        """`float32` or `bfloat16`: what the config says, or what its `auto` comes to for this backbone on this device."""
-        if config.dtype != "auto":
-            return config.dtype
-        process = self.processing(config)
-        side = process.height, process.width
-        key = self.backbone_fingerprint(config), provenance.device_name(device)
-        return self.once(("dtype", side, *key), lambda: precision.chosen(network.to(device), side, device, self.root / "precision", key))
-
     def processing(self, config: RunConfig) -> processing.Processing:
         """How the backbone of a run wants its pictures."""
         key = config.model, config.revision, config.image_size
@@ -140,9 +130,7 @@ class Shared:
 
         return self.once(("pixels", name, split, process.geometry), make)
 
-    def keep(
-        self, what: str, network: Network, parts: Sequence[Pictures], config: RunConfig, dtype: str, device: torch.device
-    ) -> list[Kept]:
+    def keep(self, what: str, network: Network, parts: Sequence[Pictures], config: RunConfig, device: torch.device) -> list[Kept]:
         """What a frozen part of a run's backbone makes of pictures, kept on disk; see `medfmc_hf.benchmark.kept.keep`.
 
         Args:
@@ -150,11 +138,12 @@ class Shared:
             network: float32 (B, 3, height, width) -> float (B, ...).
             parts: the pictures, such as one part a split.
             config: of the run.
-            dtype: precision of the network.
             device: where the network is.
         """
         process = self.processing(config)
-        key = (self.backbone_fingerprint(config), dtype, torch.__version__)
+        key = (self.backbone_fingerprint(config), config.dtype, torch.__version__)
+        if self._backbone is not None and (pool := self._backbone[1].origin.pool) != "stock":
+            key += (pool,)
 
         def measure() -> tuple[int, ...]:
             with torch.inference_mode():
@@ -180,7 +169,7 @@ class Shared:
         model = self._backbone[1]
         try:
             _give_head(model, subset)
-            adapt.reset_head(model, config.seed)
+            adapt.reset_head(model, config.seed_of_training)
             loan = Loan(model)
             yield loan
             if loan.adapted is not None:

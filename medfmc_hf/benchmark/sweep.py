@@ -19,13 +19,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from .. import provenance, training
+from .. import training
 from ..errors import MedfmcError
 from ..loop import Loop, Stopwatch, make_accelerator
 from ..models import adapt
 from ..progress import say
-from ..run_folders import clear_remains, new_run
-from ..runs import RunRecord
+from ..runs import RunRecord, provenance
+from ..runs.folders import clear_remains, new_run
 from . import grouped
 from .live import Table
 from .plan import Cell
@@ -154,7 +154,6 @@ def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerato
         splits |= own
     loop = Loop(config, None, shared.processing(config), accelerator, Stopwatch())
     with shared.lend(config) as loan:
-        loop.dtype = shared.dtype(config, loan.backbone, accelerator.device)
         training.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
 
 

@@ -159,7 +159,6 @@ def keep_outputs(
     network: CutNetwork,
     shared: "Shared",
     config: RunConfig,
-    dtype: str,
     device: torch.device,
     store: dict[str, EvaluationPixels],
     views: TrainingPixels,
@@ -171,7 +170,6 @@ def keep_outputs(
         network: the cut network.
         shared: what holds the store.
         config: of the run.
-        dtype: precision of the network.
         device: where it is.
         store: the scored splits.
         views: of the training pictures.
@@ -182,7 +180,7 @@ def keep_outputs(
         parts["train"] = _FixedViews(views)
     elif support is not None:
         parts["train"] = support
-    kept = dict(zip(parts, shared.keep(f"trunk{network.length}", network.trunk, list(parts.values()), config, dtype, device)))
+    kept = dict(zip(parts, shared.keep(f"trunk{network.length}", network.trunk, list(parts.values()), config, device)))
     return kept, KeptViews(kept.pop("train"), views.views) if "train" in parts else views
 
 

@@ -8,7 +8,7 @@ from ..data.tables import Label
 from ..errors import MedfmcError
 from ..evaluation import scored
 from ..evaluation.scored import Scored
-from ..run_folders import find_runs
+from ..runs.folders import find_runs
 from ..subsets import SUBSETS, Subset, subset_of
 
 

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from ..data.build import build
     from ..data.card import example_config
     from ..data.lists import RAW
+    from ..metric import install
 
     built = build(
         args.sources,
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
         allow_missing=args.allow_missing,
         jaundice_threshold=args.jaundice_threshold,
     )
+    install()  # so that the next lines of the README work
     names = list(built.manifest["configs"])
     print(f"{'subset':<12}{'pictures':>9}{'patients':>10}{'configs':>9}  support sets")
     for key, entry in built.manifest["subsets"].items():

@@ -16,7 +16,6 @@ from ..errors import MedfmcError
 from ..evaluation.compare import Comparison, compare, metric_title
 from ..evaluation.scored import Scored
 from ..files import write_json
-from ..runs import finite
 from ._scored import add_source_arguments, interval, load, percent, table
 
 
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     for row in rows:
         print(row.verdict(args.a, args.level))
     if args.json:
-        write_json(args.json, finite([dataclasses.asdict(row) | {"base": args.a} for row in rows]))
+        write_json(args.json, [dataclasses.asdict(row) | {"base": args.a} for row in rows])
 
 
 def _cells(row: Comparison, several: bool, level: float) -> dict[str, str]:

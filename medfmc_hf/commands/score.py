@@ -23,8 +23,7 @@ from ..evaluation.scored import Scored
 from ..evaluation.statistics import over_draws
 from ..files import write_json
 from ..progress import bar
-from ..run_folders import find_runs
-from ..runs import finite
+from ..runs.folders import find_runs
 from ..scoring import score
 from ..subsets import SUBSETS
 from ._scored import add_source_arguments, interval, labels_of, load, percent, table
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         report = _scored([item for path in args.what for item in load(path, args)], args)
     if args.json:
-        write_json(args.json, finite(report))
+        write_json(args.json, report)
 
 
 def _is_submission(path: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import MedfmcError
 from ..evaluation import submission, submission_check
-from ..run_folders import find_runs
+from ..runs.folders import find_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from . import lists
 from .card import dataset_card
 from .check import Report, Rows, audit_configs
 from .folder import replace_folder
-from .loading import MANIFEST, SAMPLE_MARK, SCHEMA, read_manifest
+from .loading import MANIFEST, SAMPLE_MARK, SCHEMA, images_digest, read_manifest
 from .parquet import Pictures, write_rows
 from .plan import Plan, make_plans, rows_of
 from .release import Release, match_pictures, read_release
@@ -101,6 +101,7 @@ def build(
         report = audit_configs(rows)
         if report.all_mistakes:
             raise MedfmcError("the lists make splits that are wrong:\n  " + "\n  ".join(report.all_mistakes[:10]))
+        pictures = _embedded(plans, part / ".spool", max_side) if embed else None
         manifest = {
             "schema": SCHEMA,
             "medfmc_hf": __version__,
@@ -110,13 +111,10 @@ def build(
             "jaundice_threshold": jaundice_threshold,
             "sources": [] if embed else [str(folder) for folder in found.looked],
             "subsets": {plan.release.subset.key: _describe(plan, found.looked if embed else []) for plan in plans},
-            "configs": _write(plans, rows, part, Pictures(part / ".spool", max_side) if embed else None),
+            "configs": _write(plans, rows, part, pictures),
         }
         write_text(part / "README.md", dataset_card(manifest, report, absent))
         write_json(part / MANIFEST, manifest)
-    from ..metric import install
-
-    install()
     return Built(Path(out), manifest, report, absent, found.unpacking())
 
 
@@ -192,8 +190,7 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
     """What the manifest says of a subset. Of folders in `private` only the last name: an embedded build is made to be given away."""
     release = plan.release
     image_ids = plan.table["image_id"].to_pylist()
-    sizes = [Path(release.pictures[image_id]).stat().st_size for image_id in image_ids]
-    inputs = hashlib.sha256(repr((release.digest, list(zip(image_ids, sizes)))).encode()).hexdigest()
+    images = images_digest(image_ids, plan.table["image_sha256"].to_pylist())
     public, read = release.official
     notes = release.notes
     for folder in private:
@@ -210,7 +207,8 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
         "notes": notes,
         "invented": any((folder / SAMPLE_MARK).is_file() for folder in _folders_above(release.pictures.values())),
         "incomplete": bool(release.lost),  # else it would not be built without --allow-missing
-        "inputs_sha256": inputs,
+        "images_sha256": images,
+        "inputs_sha256": hashlib.sha256(f"{release.digest} {images}".encode()).hexdigest(),
     }
 
 
@@ -222,8 +220,6 @@ def _folders_above(paths: Iterable[str]) -> set[Path]:
 def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, pictures: Pictures | None) -> dict:
     """Write each distinct split once. Returns config -> split -> files, rows, bytes and digest."""
     if pictures:
-        for plan in plans:
-            pictures.prepare(plan.release.pictures[image_id] for image_id in plan.table["image_id"].to_pylist())
         _refuse_full_disk(plans, rows, folder, pictures)
     written: dict[int, dict] = {}
     configs: dict[str, dict] = {}
@@ -245,6 +241,15 @@ def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: P
     if pictures and pictures.spool.exists():
         shutil.rmtree(pictures.spool)
     return configs
+
+
+def _embedded(plans: list[Plan], spool: Path, max_side: int | None) -> Pictures:
+    """The files to embed; the tables of the plans get their digests."""
+    pictures = Pictures(spool, max_side)
+    for plan in plans:
+        pictures.prepare(plan.release.pictures[image_id] for image_id in plan.table["image_id"].to_pylist())
+        plan.table = pictures.with_digests(plan.table)
+    return pictures
 
 
 def _file_name(config: ConfigName, split: str) -> str:

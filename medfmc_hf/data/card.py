@@ -141,6 +141,7 @@ _COLUMNS = """\
 - `label`, a class; for `chest` and `endo` it is `labels`, the positive classes, empty for a picture without a finding. Where the
   label is not public: -1, or null for `labels`.
 - `image_id`: the file name without its extension.
+- `image_sha256`: of the image's file, taken when this data set was built.
 - `patient_id`: for `endo` the study, for `colon` the region of a slide, for `neojaundice` the infant.
 - `colon` only: `scan_id`, the scanned slide that several regions are cut from.
 - `neojaundice` only: `gender`, `gestational_age` (weeks), `age` (days), `weight` (g), `bilirubin` (mg/dL), `site` (head, face, chest).

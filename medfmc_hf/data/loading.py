@@ -55,7 +55,8 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
 
     Returns:
         `notes` (sentences, such as pictures that it lacks), `invented` (whether the pictures are made up), `incomplete` (whether it was
-        built without some of the published pictures), `max_side` (to how many pixels pictures were shrunk, or None).
+        built without some of the published pictures), `max_side` (to how many pixels pictures were shrunk, or None), `images_sha256` (of
+        all its images; None where the build is from before these were taken).
     """
     manifest = read_manifest(data) if Path(data).exists() else _published_manifest(str(data))
     entry = manifest.get("subsets", {}).get(subset.key, {})
@@ -66,6 +67,7 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
         "invented": bool(invented),
         "incomplete": bool(entry.get("incomplete") or any(note.startswith("built without them") for note in entry.get("notes", ()))),
         "max_side": manifest.get("max_side"),
+        "images_sha256": entry.get("images_sha256"),
     }
 
 
@@ -225,12 +227,23 @@ def rows_digest(image_ids: list[str], targets: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(splits: "datasets.DatasetDict", subset: Subset) -> str:
-    """SHA-256 (hex) of what determines a result: for each split its name, and image_id and label of every row in order.
+def images_digest(image_ids: list[str], image_sha256: list[str]) -> str:
+    """SHA-256 (hex) of what some images are, whatever their order and however often each comes."""
+    return hashlib.sha256(json.dumps(sorted(set(zip(image_ids, image_sha256)))).encode()).hexdigest()
 
-    Neither paths nor pixels count: the same config linked, embedded, moved or published has the same fingerprint.
+
+def fingerprint(splits: "datasets.DatasetDict", subset: Subset) -> str:
+    """SHA-256 (hex) of what determines a result: for each split its name, and image_id, label and image of every row in order.
+
+    Paths do not count: the same config linked, embedded, moved or published has the same fingerprint. Images count by the digests that
+    were taken when the data set was built; builds from before version 0.3.0 have none, so that these are another data set.
     """
-    parts = {name: rows_digest(_column(split, "image_id").to_pylist(), targets_of(split, subset)) for name, split in sorted(splits.items())}
+    parts = {}
+    for name, split in sorted(splits.items()):
+        image_ids = _column(split, "image_id").to_pylist()
+        parts[name] = [rows_digest(image_ids, targets_of(split, subset))]
+        if "image_sha256" in split.features:
+            parts[name].append(images_digest(image_ids, _column(split, "image_sha256").to_pylist()))
     return hashlib.sha256(json.dumps([subset.key, parts]).encode()).hexdigest()
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ..errors import MedfmcError
+from ..files import sha256_of
 from ..progress import bar
 from ..subsets import Subset
 from .release import Release
@@ -31,6 +32,7 @@ def features_of(subset: Subset) -> datasets.Features:
         subset.label_column: datasets.List(label) if subset.multilabel else label,
         "image_id": datasets.Value("string"),
         "patient_id": datasets.Value("string"),
+        "image_sha256": datasets.Value("string"),
     }
     if subset.key == "colon":
         columns["scan_id"] = datasets.Value("string")
@@ -57,6 +59,7 @@ def master_table(release: Release) -> pa.Table:
         subset.label_column: labels,
         "image_id": image_ids,
         "patient_id": [subset.patient_id(image_id) for image_id in image_ids],
+        "image_sha256": [release.image_sha256[image_id] for image_id in image_ids],
         "scan_id": [subset.scan_id(image_id) for image_id in image_ids],
         "site": [SITES.get(image_id.rpartition("-")[2]) for image_id in image_ids],
     }
@@ -111,6 +114,13 @@ class Pictures:
         file = self.files[path]
         return {"bytes": Path(file).read_bytes(), "path": Path(path).stem + Path(file).suffix}
 
+    def with_digests(self, table: pa.Table) -> pa.Table:
+        """Linked rows with the digests of the files that will be embedded."""
+        column = table.schema.get_field_index("image_sha256")
+        paths, known = linked_files(table), table["image_sha256"].to_pylist()
+        digests = [digest if self.files[path] == path else sha256_of(Path(self.files[path])) for path, digest in zip(paths, known)]
+        return table.set_column(column, table.schema.field(column), pa.array(digests, pa.string()))
+
     def size(self, path: str) -> int:
         return Path(self.files[path]).stat().st_size
 
@@ -144,17 +154,9 @@ def write_rows(table: pa.Table, folder: Path, name: str, pictures: Pictures | No
             write_embedded(rows, folder / shard, pictures)
         else:
             pq.write_table(rows, folder / shard, compression="zstd")
-        files.append(f"{shard.removesuffix('.parquet')}-{_digest(folder / shard)}.parquet")
+        files.append(f"{shard.removesuffix('.parquet')}-{sha256_of(folder / shard)[:12]}.parquet")
         (folder / shard).rename(folder / files[-1])
     return files
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:12]
 
 
 def shards_of(table: pa.Table, name: str, pictures: Pictures) -> dict[str, pa.Table]:

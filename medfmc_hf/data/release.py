@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import MedfmcError
 from ..subsets import Subset
 from . import lists
-from .integrity import damaged_pictures, picture_damage
+from .integrity import inspect, inspect_all
 from .sources import Found
 from .tables import Label, LabelFile, read_list, read_table, some
 
@@ -26,6 +26,7 @@ class Release:
         labels: label of every published picture, None where no file says it.
         lists: image ids of each list by kind (see `medfmc_hf.data.lists`), in file order, repeats kept.
         pictures: path of every picture that is whole, by image id.
+        image_sha256: SHA-256 (hex) of each of these files.
         extra: NeoJaundice's further columns by image id.
         published: labels of NeoJaundice by the published definition, whichever is in force; else the same as `labels`.
         problems: what keeps it from being built, one paragraph each.
@@ -39,6 +40,7 @@ class Release:
     labels: dict[str, Label] = field(default_factory=dict)
     lists: dict[str, list[str]] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    image_sha256: dict[str, str] = field(default_factory=dict)
     extra: dict[str, dict] = field(default_factory=dict)
     published: dict[str, Label] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -252,15 +254,16 @@ def match_pictures(release: Release, found: Found) -> None:
         release.lost.append(f"{text}; the table seems to be cut off, for {subset.table} has {subset.images:,} rows.")
     elif unnamed:
         release.notes.append(f"{len(unnamed):,} pictures are in no table or list and are left out: {some(unnamed)}")
-    damaged = damaged_pictures(release.pictures.values())
-    for image_id in [image_id for image_id in double if release.pictures[image_id] in damaged]:
-        whole = next((path for path in paths[image_id][1:] if not picture_damage(path)), None)
-        if whole:
-            del damaged[release.pictures[image_id]]
-            release.pictures[image_id] = whole
+    read = inspect_all(release.pictures.values())
+    for image_id in [image_id for image_id in double if read[release.pictures[image_id]].damage]:
+        others = ((path, inspect(path)) for path in paths[image_id][1:])
+        if whole := next(((path, found) for path, found in others if not found.damage), None):
+            release.pictures[image_id], read[whole[0]] = whole[0], whole[1]
+    damaged = {path: read[path].damage for path in release.pictures.values() if read[path].damage}
     if damaged:
         examples = [f"{path} {damage}" for path, damage in damaged.items()]
         release.lost.append(f"{len(damaged):,} pictures are damaged: {some(examples)}.")
         release.pictures = {image_id: path for image_id, path in release.pictures.items() if path not in damaged}
+    release.image_sha256 = {image_id: read[path].sha256 for image_id, path in release.pictures.items()}
     if subset.key == "neojaundice" and not release.extra:
         release.notes.append("gender, age, weight and bilirubin are empty: the published table is not there")

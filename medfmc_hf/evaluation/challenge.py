@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import MedfmcError
-from ..provenance import marks
 from ..runs import RunRecord
+from ..runs.provenance import marks
 from ..subsets import SEEDS, SHOTS, SUBSETS
 
 SUBSETS_OF_CHALLENGE = tuple(key for key, subset in SUBSETS.items() if subset.challenge)

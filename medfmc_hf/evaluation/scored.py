@@ -12,8 +12,8 @@ import numpy as np
 from ..data.tables import Label, image_id_of, read_list, read_table
 from ..errors import MedfmcError
 from ..progress import say
-from ..provenance import marks
 from ..runs import RunRecord, load_predictions
+from ..runs.provenance import marks
 from ..subsets import ConfigName, Subset, subset_of
 
 

@@ -15,10 +15,10 @@ from ..errors import MedfmcError
 from ..files import names_for_paths, sha256_of
 from ..models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from ..progress import say
-from ..provenance import marks, unfit_marks
 from ..publish import cards
 from ..publish.experiment import Draw, Experiment, experiment_of, seedless, setting_of
 from ..runs import RunRecord
+from ..runs.provenance import marks, unfit_marks
 from ..subsets import SEEDS
 from .errors import explained
 from .repository import Repository, Upload, check_repo_id, commit, look, open_repository

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..errors import MedfmcError
 from ..files import names_for_paths
 from ..publish.experiment import Draw
-from ..run_folders import find_runs
 from ..runs import RunRecord
+from ..runs.folders import find_runs
 from .model import files_of, hash_of, json_bytes, without_paths
 from .repository import Upload, check_repo_id, commit, look, open_repository
 

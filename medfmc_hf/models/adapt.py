@@ -192,7 +192,9 @@ def load(folder: str | Path, *, model: str | Checkpoint | None = None) -> nn.Mod
     is_peft = (folder / "adapter_config.json").is_file()
     if not is_peft and not (folder / WEIGHTS).is_file():
         raise MedfmcError(f"{folder} is of a train-free method: its classifier is not a part of the network. Use predictions.parquet.")
-    backbone = load_backbone(model or origin.model, subset_of(origin.subset), revision=origin.revision, image_size=origin.image_size)
+    backbone = load_backbone(
+        model or origin.model, subset_of(origin.subset), revision=origin.revision, image_size=origin.image_size, pool=origin.pool
+    )
     weights = folder / ("adapter_model.safetensors" if is_peft else WEIGHTS)
     if weights.is_file() and (problem := broken_weights(weights)):
         raise MedfmcError(f"{weights} {problem}.")

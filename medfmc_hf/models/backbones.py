@@ -28,16 +28,20 @@ class Origin:
         revision: the commit on the Hub; None for a local folder.
         image_size: side of the square it is fed, in pixels.
         subset: key of the subset its head is for.
+        pool: what the head reads: `stock`, the vector that transformers' image classifier of this architecture pools, or `tower`, the one
+            that the vision encoder itself pools, as it was pretrained (CLIP: the class token after the last normalisation; SigLIP: its
+            attention pool). Files of before this was written have `stock`.
     """
 
     model: str
     revision: str | None
     image_size: int
     subset: str
+    pool: str = "stock"
 
 
 def load_backbone(
-    model: str | Checkpoint, subset: Subset, *, revision: str | None = None, image_size: int | None = None
+    model: str | Checkpoint, subset: Subset, *, revision: str | None = None, image_size: int | None = None, pool: str | None = None
 ) -> PreTrainedModel:
     """Load pretrained weights under a fresh head with one output a class. Code of a repository is never run.
 
@@ -50,6 +54,7 @@ def load_backbone(
         revision: branch, tag or commit on the Hub.
         image_size: side of the square it will be fed, in pixels; None for the backbone's own. Position embeddings are interpolated
             where the architecture can.
+        pool: see `Origin`; None for what suits the backbone.
 
     Raises:
         MedfmcError: there is no such model, it is no vision backbone, weights are missing from it, or it cannot take that image size.
@@ -57,7 +62,8 @@ def load_backbone(
     checkpoint = find_checkpoint(model, revision)
     checkpoint.check()
     name = checkpoint.name
-    config = read_config(checkpoint)
+    whole = read_config(checkpoint)
+    config = whole if pool == "stock" else towers.vision_part(whole)
     try:
         size = image_size or image_size_of(config)
     except (TypeError, ValueError, IndexError) as error:
@@ -67,18 +73,20 @@ def load_backbone(
     config.label2id = {name: index for index, name in enumerate(subset.classes)}
     config.problem_type = _PROBLEM[subset.task]
     config.architectures = config.architectures or []  # the choice between DeiT's two classes stumbles over None
-    loader = towers.loader_of(config)
     try:
         with _quiet_loading():
-            network, report = loader.from_pretrained(
+            network, report = towers.from_pretrained(
+                config,
                 str(checkpoint.folder),
-                config=config,
+                beside_text=config is not whole,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 local_files_only=True,
                 trust_remote_code=False,
             )
+    except MedfmcError:
+        raise
     except Exception as error:  # a repository may hold anything, and transformers raises nearly every kind
         raise MedfmcError(_not_loaded(name, error)) from error
     if needed := towers.needed_inputs(network):
@@ -86,7 +94,7 @@ def load_backbone(
     _check_weights(name, network, report)
     draw_head(network)
     network.name_or_path = name  # PEFT writes it into adapter_config.json, and the folder of a cache means nothing elsewhere
-    network.origin = Origin(name, checkpoint.commit, size, subset.key)
+    network.origin = Origin(name, checkpoint.commit, size, subset.key, towers.pool_of(network))
     if size != image_size_of(config):
         _interpolate_positions(network)
         _check_size(network, size)

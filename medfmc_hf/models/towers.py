@@ -1,4 +1,9 @@
-"""A classification head for vision towers that transformers has no image classifier for (DINOv3, CLIP's and SigLIP's vision models)."""
+"""A classification head for vision encoders that transformers has no image classifier for, or none that reads the pretrained vector.
+
+The first are DINOv3 and the vision models of CLIP and SigLIP. The second are CLIP, SigLIP and their kin as they are on the Hub, with a text
+encoder in the same file: transformers' classifiers of these average the patch tokens, before CLIP's last normalisation and past SigLIP's
+attention pool, so the head would read a vector that nobody pretrained.
+"""
 
 import inspect
 
@@ -11,6 +16,8 @@ from transformers import (
     CLIPVisionConfig,
     DINOv3ConvNextConfig,
     DINOv3ViTConfig,
+    MetaClip2VisionConfig,
+    MetaClip2VisionModel,
     PretrainedConfig,
     PreTrainedModel,
     SiglipVisionConfig,
@@ -49,6 +56,40 @@ class TowerForImageClassification(PreTrainedModel):
         return ImageClassifierOutput(loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions)
 
 
+def vision_part(config: PretrainedConfig) -> PretrainedConfig:
+    """The config of the vision encoder, of a backbone that holds a text encoder, too; else the config itself."""
+    part = getattr(config, "vision_config", None)
+    return config if part is None or type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING else part
+
+
+def pool_of(network: nn.Module) -> str:
+    """What the head reads, see `medfmc_hf.models.backbones.Origin`."""
+    return "tower" if isinstance(network, TowerForImageClassification) else "stock"
+
+
+def from_pretrained(config: PretrainedConfig, folder: str, *, beside_text: bool, **options) -> tuple[PreTrainedModel, dict]:
+    """A classifier of the backbone in a folder, and transformers' report of how its weights were loaded.
+
+    Args:
+        config: of the backbone.
+        folder: where its files are.
+        beside_text: whether `config` is the `vision_part` of a backbone with a text encoder.
+        **options: of `from_pretrained`.
+
+    Raises:
+        MedfmcError: the backbone is no vision model.
+    """
+    loader = loader_of(config)
+    if not beside_text:
+        return loader.from_pretrained(folder, config=config, **options)
+    encoder, report = AutoModel.from_pretrained(folder, config=config, **options)  # knows how the weights are named in such a file
+    network = loader.from_config(config)
+    network.tower = encoder
+    inside = {"missing_keys": [f"tower.{key}" for key in report["missing_keys"]]}
+    inside["mismatched_keys"] = [f"tower.{key[0] if isinstance(key, tuple) else key}" for key in report["mismatched_keys"]]
+    return network, {**report, **inside}
+
+
 def loader_of(config: PretrainedConfig) -> type:
     """The class whose `from_pretrained` makes a classifier of a backbone: transformers' own where there is one.
 
@@ -56,6 +97,8 @@ def loader_of(config: PretrainedConfig) -> type:
         MedfmcError: the backbone is no vision model.
     """
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
+        if isinstance(config, MetaClip2VisionConfig):  # the one that AutoModel does not list
+            AutoModel.register(MetaClip2VisionConfig, MetaClip2VisionModel, exist_ok=True)
         tower = MODEL_MAPPING.get(type(config), None)
         if getattr(tower, "main_input_name", None) != "pixel_values" or _width(config) is None:
             raise MedfmcError(

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..files import write_text
-from ..provenance import marks, unfit_marks
 from ..runs import Predictions, RunConfig, RunRecord
+from ..runs.flags import flags_of
+from ..runs.provenance import marks, unfit_marks
 from ..subsets import CITATION
 from .experiment import Draw, Experiment, Number
-from .reproduce import flags_of
 
 METRICS = {"accuracy": "Accuracy", "map": "mAP", "auc": "AUC", "score": "Score"}
 

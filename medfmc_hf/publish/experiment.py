@@ -11,9 +11,9 @@ import numpy as np
 
 from ..errors import MedfmcError
 from ..evaluation import bootstrap, statistics
-from ..provenance import marks
-from ..run_folders import find_runs
 from ..runs import Predictions, RunConfig, RunRecord, load_predictions
+from ..runs.folders import find_runs
+from ..runs.provenance import marks
 from ..subsets import Subset
 
 

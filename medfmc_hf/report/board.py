@@ -14,9 +14,9 @@ from ..errors import MedfmcError
 from ..evaluation.bootstrap import Bootstrap, bootstrap
 from ..evaluation.compare import FEW
 from ..progress import bar
-from ..provenance import unfit_marks
-from ..run_folders import find_runs
 from ..runs import RunRecord, load_predictions
+from ..runs.folders import find_runs
+from ..runs.provenance import unfit_marks
 from ..subsets import SEEDS, SHOTS, SUBSETS
 from .references import references
 from .settings import Run, Setting, group, test_key

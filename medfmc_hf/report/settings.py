@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..provenance import marks
 from ..runs import Predictions, RunRecord
+from ..runs.provenance import marks
 
 AXES = ("subset", "shots", "seed")  # the dimensions of the board
 NOT_OF_THE_RESULT = ("predict_challenge",)  # asks for more predictions; the score stays the same

@@ -51,7 +51,7 @@ def test_the_same_run_twice_is_once():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"subset": ["endo"]}, "it knows backbones, methods, subsets, shots, seeds, overrides"),
+        ({"subset": ["endo"]}, "it knows backbones, methods, subsets, shots, seeds, repeat, overrides"),
         ({"methods": []}, "no methods"),
         ({"backbones": None}, "no backbones"),
         ({"overrides": {"epoch": 3}}, "epochs"),

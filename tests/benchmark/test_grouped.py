@@ -12,8 +12,8 @@ from medfmc_hf.benchmark.plan import plan
 from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.benchmark.sweep import sweep
 from medfmc_hf.models import adapt
-from medfmc_hf.run_folders import find_runs
 from medfmc_hf.runs import load_predictions
+from medfmc_hf.runs.folders import find_runs
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_dropout_is_not_grouped(shared, tiny_backbone):
     assert grouped.train_group(configs, shared, training.make_accelerator(configs[0])) is None
 
 
-@pytest.mark.parametrize("change", [{"select": "best"}, {"method": "linear", "method_options": {}}])
+@pytest.mark.parametrize("change", [{"select": "best"}, {"method": "linear", "recipe": "none", "method_options": {}}])
 def test_what_cannot_be_grouped(change, tiny_backbone):
     from dataclasses import replace
 

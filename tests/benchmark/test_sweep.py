@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ from medfmc_hf.benchmark.plan import estimate, plan
 from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.benchmark.sweep import sweep
 from medfmc_hf.data.pixels import decodes
-from medfmc_hf.run_folders import find_runs
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
+from medfmc_hf.runs.folders import find_runs
 from medfmc_hf.training import train
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "benchmark.py"
@@ -155,9 +154,10 @@ def test_training_and_frozen_features_decode_a_picture_once_between_them(sample_
 
 def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
     shared = Shared(sample_build, cache=cache)
-    diverging = {"method": "full", "learning_rate": 1e30, "optimizer": "sgd", "gradient_clip": 0, "warmup_epochs": 0, "epochs": 5}
+    diverging = {"method": "full", "learning_rate": 1e6, "optimizer": "sgd", "gradient_clip": 0, "warmup_epochs": 0, "epochs": 5}
     configs = grid_of(tiny_backbone, ["lora", diverging, {"method": "vpt", "method_options": {"num_prompts": -1}}], seeds=[0]).configs()
     configs += grid_of(tmp_path / "nothing", ["linear"], seeds=[0]).configs()
+    configs.append(RunConfig("retino", shots=1, method="linear", model=configs[0].model))
     real = training.train
 
     def out_of_memory(config, **options):
@@ -166,7 +166,7 @@ def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(samp
         return real(config, **options)
 
     monkeypatch.setattr(training, "train", out_of_memory)
-    table = sweep(plan([*configs, replace(configs[0], method="linear", method_options={})], shared, tmp_path), shared, tmp_path)
+    table = sweep(plan(configs, shared, tmp_path), shared, tmp_path)
     assert (table.count("finished"), table.count("failed")) == (1, 4)
     errors = {(record.config["method"], record.error) for _, record in find_runs(tmp_path) if record.status == "failed"}
     said = " ".join(text for _, text in errors)

@@ -3,7 +3,7 @@ import yaml
 
 from medfmc_hf.benchmark.live import duration
 from medfmc_hf.cli import main
-from medfmc_hf.run_folders import find_runs
+from medfmc_hf.runs.folders import find_runs
 
 
 @pytest.fixture

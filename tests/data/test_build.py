@@ -1,13 +1,16 @@
 """Whole builds from tiny downloads, read back by stock `load_dataset`."""
 
+import io
 import json
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import datasets
 import pytest
 from huggingface_hub import DatasetCard
-from PIL import Image
+from PIL import Image, ImageFile
 from trees import AT_THRESHOLD, PICTURES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem, write_list, write_pictures
 
 from medfmc_hf.data import build as build_module
@@ -324,7 +327,14 @@ def test_max_side_keeps_what_a_mode_says(tmp_path, mode):
 def test_a_picture_that_only_decoding_finds_damaged_is_named(tmp_path):
     figshare(tmp_path / "download", "neojaundice", side=40)
     path = tmp_path / "download/NeoJaundice/images/0001-1.jpg"
-    path.write_bytes(path.read_bytes()[:20] + b"\xff\xd9")
+    buffer = io.BytesIO()
+    Image.new("L", (40, 40)).save(buffer, "PNG")
+    png = bytearray(buffer.getvalue())
+    start = png.index(b"IDAT")
+    (length,) = struct.unpack(">I", png[start - 4 : start])
+    png[start + 4 : start + 4 + length] = bytes(length)  # no pixels, and a checksum that says they are right
+    png[start + 4 + length : start + 8 + length] = struct.pack(">I", zlib.crc32(png[start : start + 4 + length]))
+    path.write_bytes(png)
     with pytest.raises(MedfmcError, match=r"0001-1\.jpg cannot be decoded"):
         build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=10)
     assert listing(tmp_path) == ["download"]
@@ -359,9 +369,9 @@ def test_lists_that_would_leak_test_pictures_are_refused(tmp_path):
 
 def test_no_picture_is_decoded(root, tmp_path, monkeypatch):
     def refuse(*_, **__):
-        raise AssertionError("a picture was opened")
+        raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(Image, "open", refuse)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
     build([root / "download"], tmp_path / "medfmc")
     load_splits(tmp_path / "medfmc", "endo-5shot-seed0")
     check_build(tmp_path / "medfmc")

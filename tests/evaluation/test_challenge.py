@@ -6,8 +6,8 @@ from invented_runs import invent_run, invent_runs
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation.challenge import aggregate, places, results_of_runs, title
-from medfmc_hf.run_folders import find_runs
 from medfmc_hf.runs import RunRecord
+from medfmc_hf.runs.folders import find_runs
 
 
 def results(seeds, value=0.5):

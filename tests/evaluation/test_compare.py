@@ -7,7 +7,7 @@ from invented_runs import invent_runs
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation.compare import compare
 from medfmc_hf.evaluation.scored import Scored, of_run
-from medfmc_hf.run_folders import find_runs
+from medfmc_hf.runs.folders import find_runs
 from medfmc_hf.scoring import score
 from medfmc_hf.subsets import ConfigName, subset_of
 

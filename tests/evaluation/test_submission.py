@@ -9,8 +9,8 @@ from invented_runs import invent_run, invent_runs
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation import submission
 from medfmc_hf.evaluation.challenge import places
-from medfmc_hf.run_folders import find_runs
 from medfmc_hf.runs import Predictions, load_predictions, save_predictions
+from medfmc_hf.runs.folders import find_runs
 from medfmc_hf.subsets import SEEDS
 
 

@@ -15,7 +15,7 @@ from medfmc_hf.errors import MedfmcError
 from medfmc_hf.hub import errors
 from medfmc_hf.models.backbones import load_backbone
 from medfmc_hf.models.checkpoint import find_checkpoint
-from medfmc_hf.run_folders import find_runs
+from medfmc_hf.runs.folders import find_runs
 from medfmc_hf.subsets import SUBSETS
 
 ENDO = SUBSETS["endo"]

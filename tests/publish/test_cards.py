@@ -28,7 +28,7 @@ def card(root: Path, **options) -> str:
 @pytest.mark.parametrize("name", ["one_run", "five_draws"])
 def test_the_card_is_the_golden_one(tmp_path, monkeypatch, name):
     """After an intended change, run with MEDFMC_WRITE_GOLDEN=1 and read the difference."""
-    monkeypatch.setattr("medfmc_hf.publish.reproduce.recipe_of", lambda method: {"method": method})  # recipes may change, the card need not
+    monkeypatch.setattr("medfmc_hf.runs.config.recipe_of", lambda method: {"method": method})  # recipes may change, the card need not
     if name == "one_run":
         options = {"method_options": {"r": 4}, "select": "best", "epochs": 5}
         with_weights(invent_run(tmp_path, subset="colon", shots=1, seed=2, method="lora", rows=90, **options))

@@ -1,6 +1,6 @@
 // Reads the results of a data set on the Hub: board.json, and the run records that are not in it yet.
 
-const AXES = ["subset", "shots", "seed", "predict_challenge", "model", "revision"];
+const AXES = ["subset", "shots", "seed", "predict_challenge", "model", "revision", "recipe"];
 const STUDENT = { 1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445 }; // 97.5 % quantile of t; there are five draws at most
 const AT_ONCE = 8;
 
@@ -62,12 +62,12 @@ function addRecords(board, records) {
     const config = record.config || {};
     const subset = board.subsets[config.subset];
     const test = record.scores && record.scores.test;
-    if (record.schema !== 1 || !subset || !(record.status === "failed" || test)) continue;
+    if (![1, 2].includes(record.schema) || !subset || !(record.status === "failed" || test)) continue;
     const data = record.data || {};
     if (data.invented || data.incomplete) { unfit += 1; continue; } // as in medfmc report
     const images = data.max_side ? { images: `shrunk to at most ${data.max_side} pixels a side` } : {};
     const chosen = Object.fromEntries(Object.entries(config).filter(([name]) => !AXES.includes(name)).sort());
-    const key = `new ${JSON.stringify([chosen, images, (record.backbone || {}).fingerprint || config.model])}`;
+    const key = `new ${JSON.stringify([record.schema, chosen, images, (record.backbone || {}).fingerprint || config.model])}`;
     if (!rows.has(key)) rows.set(key, { config: { model: config.model, revision: config.revision, ...chosen, ...images }, records: [] });
     rows.get(key).records.push(record);
   }

@@ -4,8 +4,9 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from . import __version__
-from .runs import RunConfig, RunRecord
+from .. import __version__
+from .config import RunConfig
+from .record import RunRecord
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn", "numpy", "pillow")
 
@@ -67,6 +68,7 @@ def backbone(model, checkpoint) -> dict:
         "sha256": checkpoint.content,
         "architecture": model.config.model_type,
         "image_size": origin.image_size,
+        "pool": origin.pool,
     }
 
 

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from medfmc_hf.cli import main
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.report.board import make_board
-from medfmc_hf.run_folders import fault_of, find_runs, is_finished, new_run, record_in, run_folder
 from medfmc_hf.runs import RunConfig, RunRecord, hashes_of, load_predictions
+from medfmc_hf.runs.folders import fault_of, find_runs, is_finished, new_run, record_in, run_folder
 
 
 def finished(folder, mark: str = "") -> RunRecord:
@@ -109,11 +109,11 @@ def test_what_killed_processes_left_beside_a_run_is_cleared(tmp_path):
 def test_many_processes_on_one_run(tmp_path):
     """Each says that it failed or finished, again and again; whatever was finished once stays so, whole and of one process."""
     code = """
-import random, sys
+import os, random, sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from test_run_folders import failed, finished
-from medfmc_hf.run_folders import new_run, is_finished
+sys.path[:0] = sys.argv[3].split(os.pathsep)
+from test_folders import failed, finished
+from medfmc_hf.runs.folders import new_run, is_finished
 folder, number = Path(sys.argv[1]), sys.argv[2]
 for turn in range(40):
     with new_run(folder) as part:
@@ -123,7 +123,7 @@ for turn in range(40):
         assert (folder / "predictions.parquet").exists()
 """
     argv = [sys.executable, "-c", code, str(tmp_path / "run")]
-    here = str(Path(__file__).parent)
+    here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     processes = [subprocess.Popen([*argv, str(n), here], stderr=subprocess.PIPE, text=True) for n in range(3)]
     errors = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], errors

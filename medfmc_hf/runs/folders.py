@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import MedfmcError
-from .files import private_sibling, private_siblings, sync_folder
-from .progress import say
-from .runs import RunConfig, RunRecord, record_path
+from ..errors import MedfmcError
+from ..files import private_sibling, private_siblings, sync_folder
+from ..progress import say
+from .config import RunConfig
+from .record import RunRecord, record_path
 
 _OURS = ("run.json", "predictions.parquet", "adapter")
 

@@ -4,8 +4,9 @@ import dataclasses
 import pytest
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.options import add_run_arguments, attribute_help, recipe_names, run_config
 from medfmc_hf.runs import RunConfig
+from medfmc_hf.runs.flags import add_run_arguments, run_config
+from medfmc_hf.runs.recipes import recipe_names
 
 
 def parsed(*argv: str) -> RunConfig:
@@ -14,8 +15,13 @@ def parsed(*argv: str) -> RunConfig:
     return run_config(parser.parse_args(argv))
 
 
-def test_every_attribute_has_help():
-    assert set(attribute_help()) == {f.name for f in dataclasses.fields(RunConfig)}
+def test_every_option_has_a_flag_with_help():
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    helps = {action.dest: action.help for action in parser._actions}
+    for field in dataclasses.fields(RunConfig):
+        name = {"method_options": "option"}.get(field.name, field.name)
+        assert helps[name].startswith(field.metadata["help"].split(",")[0].split(" none")[0]), name
 
 
 def test_flags_override_the_recipe_of_the_method(tmp_path):
@@ -54,6 +60,6 @@ def test_a_broken_recipe_is_explained(tmp_path, text, says):
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_recipes_that_ship_are_configs(name):
-    from medfmc_hf.options import recipe_of
+    from medfmc_hf.runs.recipes import recipe_of
 
     RunConfig.from_dict({"subset": "endo"} | recipe_of(name))

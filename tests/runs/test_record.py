@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.run_folders import find_runs, run_folder
 from medfmc_hf.runs import Predictions, RunConfig, RunRecord, identity, load_predictions, save_predictions
+from medfmc_hf.runs.folders import find_runs, run_folder
 
 CONFIG = RunConfig(subset="endo", shots=5, seed=1, model="somewhere/backbone", method_options={"r": 4})
 
@@ -35,7 +35,7 @@ def test_config_names_its_dataset_config():
         ({"subset": "retino", "protocol": "official"}, "not in the challenge"),
         ({"subset": "endo", "epoch": 3}, "epochs"),
         ({"subset": "endo", "epochs": 1.5}, "whole number"),
-        ({"subset": "endo", "learning_rate": float("nan")}, "at least 0"),
+        ({"subset": "endo", "learning_rate": float("nan")}, "above 0"),
         ({"subset": "endo", "optimizer": "lion"}, "adamw, sgd"),
     ],
 )
@@ -43,15 +43,6 @@ def test_a_wrong_config_says_what_is_right(values, says):
     with pytest.raises(MedfmcError) as error:
         RunConfig.from_dict(values)
     assert says in str(error.value)
-
-
-def test_identity_depends_on_what_determines_the_result_alone():
-    first = identity(CONFIG, "data", "backbone")
-    assert identity(replace(CONFIG, model="elsewhere/same"), "data", "backbone") == first
-    others = {identity(CONFIG, "rows", "backbone"), identity(CONFIG, "data", "weights")}
-    for change in ({"seed": 2}, {"epochs": 3}, {"method_options": {"r": 8}}):
-        others.add(identity(replace(CONFIG, **change), "data", "backbone"))
-    assert first not in others and len(others) == 5
 
 
 def test_record_survives_its_file(tmp_path):

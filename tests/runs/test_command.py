@@ -5,9 +5,8 @@ import shlex
 import pytest
 
 from medfmc_hf.models.methods import all_options
-from medfmc_hf.options import add_run_arguments, run_config
-from medfmc_hf.publish.reproduce import flags_of
-from medfmc_hf.runs import RunConfig
+from medfmc_hf.runs import MethodOptions, RunConfig
+from medfmc_hf.runs.flags import add_run_arguments, flags_of, run_config
 
 
 @pytest.mark.parametrize(
@@ -16,7 +15,7 @@ from medfmc_hf.runs import RunConfig
         {},
         {"shots": None, "seed": 3},
         {"protocol": "official", "select": "best", "epochs": 3, "predict_challenge": True},
-        {"method": "vpt", "method_options": {"num_prompts": 5}, "image_size": 384, "dtype": "auto"},
+        {"method": "vpt", "method_options": {"num_prompts": 5}, "image_size": 384, "dtype": "bfloat16"},
         {"model": "a folder/with spaces", "learning_rate": 3e-5, "revision": "abc"},
         {"method_options": {"target_modules": ["q", "v"], "bias": "none", "use_rslora": True, "rank_pattern": None}},
     ],
@@ -26,6 +25,6 @@ def test_the_flags_give_the_config_back(options):
     parser = argparse.ArgumentParser()
     add_run_arguments(parser)
     again = run_config(parser.parse_args(shlex.split(flags_of(config))))
-    plain = dataclasses.replace(again, method_options={}), dataclasses.replace(config, method_options={})
+    plain = [dataclasses.replace(one, method_options=MethodOptions(), recipe="none") for one in (again, config)]
     assert plain[0] == plain[1]
     assert all_options(config.method, again.method_options) == all_options(config.method, config.method_options)

@@ -2,8 +2,8 @@ import pytest
 import yaml
 
 from medfmc_hf.models import methods
-from medfmc_hf.options import read_recipe
 from medfmc_hf.runs import RunConfig
+from medfmc_hf.runs.recipes import read_recipe
 from medfmc_hf.shipped import shipped
 
 FILES = sorted(shipped("recipes/configs").glob("*.yaml"))

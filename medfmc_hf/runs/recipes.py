@@ -1,0 +1,59 @@
+"""Recipes: YAML files of options, among them the recommended ones of each method."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import MedfmcError
+from ..shipped import shipped
+
+NONE = "none"  # the name of no recipe: every option that is not given has its plain default
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The options in a recipe file.
+
+    Raises:
+        MedfmcError: there is no such file, or it is not a YAML mapping.
+    """
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise MedfmcError(f"there is no recipe {path}; the ones that ship are {', '.join(recipe_names())}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MedfmcError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise MedfmcError(f"{path} holds {type(values).__name__}; a recipe is a list of `option: value` lines.")
+    if "recipe" in values:
+        raise MedfmcError(f"{path} names a recipe itself; a recipe holds options alone.")
+    return values
+
+
+@cache
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that ship with the package."""
+    return tuple(sorted(path.stem for path in shipped("recipes/configs").glob("*.yaml")))
+
+
+@cache
+def _shipped_recipe(name: str) -> dict[str, Any]:
+    return read_recipe(shipped("recipes/configs") / f"{name}.yaml")
+
+
+def recipe_of(method: str) -> dict[str, Any]:
+    """The recommended options of a method: its recipe if one ships, else only its name."""
+    return dict(_shipped_recipe(method)) if method in recipe_names() else {"method": method}
+
+
+def recipe_called(name: str) -> dict[str, Any]:
+    """The options of a recipe by its name (one that ships, or `none`) or by the path of its file.
+
+    Raises:
+        MedfmcError: there is none, or it is not one.
+    """
+    if name == NONE:
+        return {}
+    return dict(_shipped_recipe(name)) if name in recipe_names() else read_recipe(name)
