@@ -26,6 +26,7 @@ from .benchmark.shared import Loan, Shared
 from .data import loading, pixels
 from .data.hf_processor import save_processor
 from .errors import MedfmcError
+from .evaluation.experiments import adaptation_of
 from .loop import Loop, Stopwatch, make_accelerator, score, steps_per_epoch
 from .models import adapt, frozen
 from .progress import say
@@ -99,7 +100,8 @@ def train(
         loop = Loop(config, subset, shared.processing(config), accelerator, watch)
         # What may fail is asked before the training, so that nothing after it can lose it.
         facts, checkpoint = loading.build_facts(shared.data, subset), shared.checkpoint(config)
-        data = provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), facts)
+        test_sha256 = loading.split_digest(splits["test"], subset)
+        data = provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), test_sha256, facts)
         _ = checkpoint.content
 
     with shared.lend(config) as loan:
@@ -126,6 +128,7 @@ def train(
             versions=provenance.versions(),
             finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
+        record.adaptation = adaptation_of(record)
         if accelerator.is_main_process:
             with new_run(folder) as part:
                 adapter = adapt.save(model, part / "adapter")

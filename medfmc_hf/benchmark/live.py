@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from .. import progress
+from ..evaluation.experiments import names_of, options_of
 from ..runs import RunRecord
 from .plan import Cell
-
-_AXES = ("subset", "shots", "seed", "model", "revision", "image_size")
 
 
 class Table:
@@ -24,7 +23,7 @@ class Table:
         self.cells, self.shown = cells, shown
         self.records: dict[str, RunRecord] = {}
         self._written: dict[str, int] = {}
-        self._labels = setting_labels(cells)
+        self._labels = labels_of(cells)
         self._lines = 0
         self._begin, self._work = time.perf_counter(), 0.0
         self.refresh()
@@ -64,7 +63,7 @@ class Table:
         return ", ".join(part for part in parts if part)
 
     def rows(self) -> list[str]:
-        """The table: main metric / AUC on test in percent, mean over the draws that are finished, and how many these are."""
+        """The table: main metric / AUC on test in percent, mean over the runs that are finished, and how many these are."""
         shots = sorted({cell.config.shots for cell in self.cells}, key=lambda n: n or 10**9)
         lines: dict[tuple, dict] = defaultdict(lambda: defaultdict(list))
         for cell in self.cells:
@@ -90,18 +89,13 @@ class Table:
             progress.say(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {came} | {self.headline()}")
 
 
-def setting_labels(cells: Sequence[Cell]) -> dict[str, str]:
-    """A short name for each cell's method and backbone: as little as tells the settings of this grid apart."""
-    settings = {cell.id: {k: repr(v) for k, v in cell.config.to_dict().items() if k not in _AXES} for cell in cells}
-    backbones = {(cell.config.model, cell.config.image_size) for cell in cells}
-    labels = {}
+def labels_of(cells: Sequence[Cell]) -> dict[str, str]:
+    """The name of the adaptation of each cell, as every table of its runs will have it."""
+    options = {}
     for cell in cells:
-        alike = [other for other in settings.values() if other["method"] == settings[cell.id]["method"]]
-        differing = [name for name, value in settings[cell.id].items() if any(other[name] != value for other in alike)]
-        size = f"@{cell.config.image_size}" if cell.config.image_size else ""
-        parts = [cell.config.method, *(f"{name}={settings[cell.id][name]}" for name in differing)]
-        labels[cell.id] = " ".join([*parts, cell.config.model.rstrip("/").rpartition("/")[2] + size] if len(backbones) > 1 else parts)
-    return labels
+        chosen = {name: value for name, value in options_of(cell.config).items() if name not in ("subset", "shots")}
+        options[cell.id] = {"model": cell.config.model, "revision": cell.config.revision, **chosen}
+    return names_of(options)
 
 
 def _field(records: list[RunRecord | None]) -> str:

@@ -62,12 +62,3 @@ def table(rows: list[dict[str, str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     right = [all(not cell or cell[0] in "+-.0123456789" for cell in column) for column in zip(*lines[1:])]
     return "\n".join("  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right)).rstrip() for line in lines)
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def interval(low: float, high: float, sign: str = "") -> str:
-    """Such as `21.90 to 27.80`; `-` where it is undefined."""
-    return "-" if low != low else f"{100 * low:{sign}.2f} to {100 * high:{sign}.2f}"

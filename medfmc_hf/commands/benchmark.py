@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         left = [cell for cell in cells if records[cell.id] is None or (args.retry and records[cell.id].status == "failed")]
         cost = estimate([cell for cell in left if not cell.problem], shared)
         print(f"{len(cells)} runs: {status.count('finished')} finished, {status.count('failed')} failed, {len(left)} to run")
-        for line in _by_setting(cells, left):
+        for line in _by_adaptation(cells, left):
             print(line)
         print(f"time: about {duration(cost.decode_seconds + cost.compute_seconds)} in one process on this machine,")
         print(f"      {duration(cost.decode_seconds)} of it to decode pictures (forward passes and decoding probed now)")
@@ -96,10 +96,10 @@ def _group_size(group: int | str) -> int:
     return 5 if torch.cuda.is_available() else 1
 
 
-def _by_setting(cells, left) -> list[str]:
-    from ..benchmark.live import setting_labels
+def _by_adaptation(cells, left) -> list[str]:
+    from ..benchmark.live import labels_of
 
-    labels, counts = setting_labels(cells), {}
+    labels, counts = labels_of(cells), {}
     for cell in left:
         key = f"{cell.config.subset:12} {labels[cell.id]}"
         counts[key] = counts.get(key, 0) + 1

@@ -4,9 +4,10 @@
   medfmc compare runs/linear runs/lora runs/vpt-deep    several against the first
   medfmc compare a.csv b.csv                            CSV files as `medfmc score` reads them
 
-Differences are B minus A in points (x 100). "over patients" resamples the patients of the test set, the same ones for both models, with
-the draws as they are. "over draws" is another interval, of other support sets, from the spread of the differences: the two are never
-mixed. p is of the bootstrap over patients, corrected over the whole table (Holm); DeLong's p, where it exists, is not corrected.
+Differences are B minus A in points (x 100). "over patients" leaves out each patient of the test set in turn, the same ones for both models,
+with the models as they are. "over seeds" is another interval, of other support sets, from the spread of the differences: the two are never
+mixed. p belongs to the interval over patients and is corrected over the models of the table in this metric and test (Holm); DeLong's p,
+where it exists, is not corrected.
 """
 
 import argparse
@@ -16,18 +17,20 @@ from ..errors import MedfmcError
 from ..evaluation.compare import Comparison, compare, metric_title
 from ..evaluation.scored import Scored
 from ..files import write_json
-from ._scored import add_source_arguments, interval, load, percent, table
+from ..progress import say
+from ..words import interval, percent
+from ._scored import add_source_arguments, load, table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="run, folder of runs, or CSV to compare with")
     parser.add_argument("b", metavar="B", nargs="+", help="runs, folders of runs, or CSVs to compare")
     parser.add_argument("--per-class", action="store_true", help="also compare the AUC of each class")
-    parser.add_argument("--replicates", type=int, help="of the bootstrap (default: 2000, or more for a table of more than 20 rows)")
     parser.add_argument("--level", type=float, default=0.95, help="coverage of the intervals (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write the comparison to this file, as fractions")
     add_source_arguments(parser)
+    for name in ("--replicates", "--seed"):  # of the bootstrap that earlier versions drew
+        parser.add_argument(name, type=int, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,7 +38,9 @@ def run(args: argparse.Namespace) -> None:
         raise MedfmcError(f"a model is given twice: {', '.join([args.a, *args.b])}; expected different ones.")
     models: dict[str, list[Scored]] = {path: load(path, args) for path in [args.a, *args.b]}
     base = models.pop(args.a)
-    rows = compare(base, models, per_class=args.per_class, replicates=args.replicates, seed=args.seed, level=args.level)
+    if args.replicates is not None or args.seed is not None:
+        say("--replicates and --seed do nothing: intervals and p values come from the jackknife, which draws nothing.")
+    rows = compare(base, models, per_class=args.per_class, level=args.level)
     print(f"A is {args.a}" + (f", B is {args.b[0]}" if len(args.b) == 1 else "") + ".\n")
     print(table([_cells(row, len(args.b) > 1, args.level) for row in rows]) + "\n")
     for row in rows:
@@ -47,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
 def _cells(row: Comparison, several: bool, level: float) -> dict[str, str]:
     cells = {"test": row.test} | ({"model": row.other} if several else {}) | {"metric": metric_title(row.metric)}
     cells |= {"A": percent(row.base_value), "B": percent(row.other_value), "B - A": f"{100 * row.difference:+.2f}"}
-    cells |= {f"{level:.0%} over patients": interval(row.low, row.high, "+"), "patients": f"{row.patients} {row.group}"}
-    cells |= {f"{level:.0%} over draws": f"{interval(row.draws.low, row.draws.high, '+')} ({len(row.draws.values)})" if row.draws else "-"}
+    cells |= {f"{level:.0%} over patients": interval((row.low, row.high), "+", "-"), "patients": f"{row.patients} {row.group}"}
+    over = row.seeds and f"{interval((row.seeds.low, row.seeds.high), '+')} ({len(row.seeds.values)})"
+    cells |= {f"{level:.0%} over seeds": over or "-"}
     return cells | {"p (Holm)": f"{row.p_holm:.3g}", "p (DeLong)": "-" if row.p_delong is None else f"{row.p_delong:.3g}"}

@@ -12,12 +12,13 @@ import argparse
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..words import plural
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="run folder or folder of runs")
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER", help="where to write (default: report)")
-    parser.add_argument("--replicates", type=int, metavar="N", help="resamples of the test patients (default: 250), 0 for none")
+    parser.add_argument("--replicates", type=int, metavar="0", help="0 for no test intervals and comparisons; other numbers do nothing")
     parser.add_argument("--all-data", action="store_true", help="show runs on invented images, or built with --allow-missing, too")
     parser.add_argument("--space", type=Path, metavar="FOLDER", help="also write a static Space here; needs --records")
     parser.add_argument("--records", metavar="ORG/NAME", help="the data set on the Hub that the Space reads")
@@ -32,15 +33,13 @@ def run(args: argparse.Namespace) -> None:
     if args.replicates is not None and args.replicates < 0:
         raise MedfmcError(f"--replicates is 0 or more; got {args.replicates}.")
     space = write_space(args.space, args.records) if args.space else []  # first: it is quick, and may refuse
-    board, paths = write_report(args.runs, args.out, replicates=args.replicates, all_data=args.all_data)
+    board, paths = write_report(args.runs, args.out, intervals=args.replicates != 0, all_data=args.all_data)
     for path in [*paths, *space]:
         print(path)
     counts = board.counts
-    gaps = sum(len(gap["seeds"]) for gap in board.gaps)
-    rows = (
-        f"{counts['finished']} finished and {counts['failed']} failed runs in {len(board.settings)} row{'s' * (len(board.settings) != 1)}"
-    )
-    print(f"\n{rows}; {gaps} draws of the grid are missing.")
+    gaps, rows = sum(len(gap["seeds"]) for gap in board.gaps), len(board.adaptations)
+    runs = f"{counts['finished']} finished and {counts['failed']} failed runs in {rows} {plural('row', rows)}"
+    print(f"\n{runs}; {gaps} {plural('seed', gaps)} of the grid are missing.")
     if board.notes:
         print("What the report cannot show:")
         for note in board.notes[:5]:

@@ -13,6 +13,7 @@ import yaml
 
 from ..errors import MedfmcError
 from ..subsets import SUBSETS, ConfigName, Subset
+from ..words import plural
 from .loading import linked_paths, missing_pictures, read_manifest, rows_digest, targets_of_column
 from .tables import some
 
@@ -176,7 +177,7 @@ def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> 
         else:
             audit.mistakes.append(f"{one} and {other} share {overlap.images} pictures")
     if overlap.patients and subset.group != "patient":
-        groups = {"study": "studies"}.get(subset.group, f"{subset.group}s")
+        groups = plural(subset.group)
         reason = None
         if selecting and subset.key == "endo":
             reason = "of a drawn study the support has only the pictures that show the class, the rest is in validation"

@@ -238,13 +238,21 @@ def fingerprint(splits: "datasets.DatasetDict", subset: Subset) -> str:
     Paths do not count: the same config linked, embedded, moved or published has the same fingerprint. Images count by the digests that
     were taken when the data set was built; builds from before version 0.3.0 have none, so that these are another data set.
     """
-    parts = {}
-    for name, split in sorted(splits.items()):
-        image_ids = _column(split, "image_id").to_pylist()
-        parts[name] = [rows_digest(image_ids, targets_of(split, subset))]
-        if "image_sha256" in split.features:
-            parts[name].append(images_digest(image_ids, _column(split, "image_sha256").to_pylist()))
+    parts = {name: _split_parts(split, subset) for name, split in sorted(splits.items())}
     return hashlib.sha256(json.dumps([subset.key, parts]).encode()).hexdigest()
+
+
+def split_digest(split: "datasets.Dataset", subset: Subset) -> str:
+    """SHA-256 (hex) of the rows of one split, as `fingerprint` counts them."""
+    return hashlib.sha256(json.dumps(_split_parts(split, subset)).encode()).hexdigest()
+
+
+def _split_parts(split: "datasets.Dataset", subset: Subset) -> list[str]:
+    image_ids = _column(split, "image_id").to_pylist()
+    parts = [rows_digest(image_ids, targets_of(split, subset))]
+    if "image_sha256" in split.features:
+        parts.append(images_digest(image_ids, _column(split, "image_sha256").to_pylist()))
+    return parts
 
 
 def picture_sources(dataset: "datasets.Dataset") -> list[dict]:

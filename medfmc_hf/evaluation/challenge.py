@@ -12,6 +12,7 @@ from ..errors import MedfmcError
 from ..runs import RunRecord
 from ..runs.provenance import marks
 from ..subsets import SEEDS, SHOTS, SUBSETS
+from ..words import METRICS
 
 SUBSETS_OF_CHALLENGE = tuple(key for key, subset in SUBSETS.items() if subset.challenge)
 
@@ -74,13 +75,10 @@ def aggregate(results: Mapping[Place, Mapping[str, Any]]) -> Aggregate:
         for metric in (SUBSETS[place[1]].metric, "auc"):
             value = results.get(place, {}).get(metric)
             if value is None or value != value:
-                missing.append(f"{title(place)} {METRIC_TITLES[metric]}")
+                missing.append(f"{title(place)} {METRICS[metric]}")
             else:
                 values[(*place, metric)] = float(value)
     return Aggregate(values, tuple(missing), 2 * len(expected))
-
-
-METRIC_TITLES = {"accuracy": "Acc", "map": "mAP", "auc": "AUC", "score": "score"}
 
 
 def results_of_runs(records: list[RunRecord], split: str = "test") -> dict[Place, dict[str, Any]]:
@@ -106,11 +104,13 @@ def results_of_runs(records: list[RunRecord], split: str = "test") -> dict[Place
 
 
 def check_alike(records: Iterable[RunRecord]) -> None:
-    """Raise where runs are of images that are set apart in different ways, such as shrunk ones and whole ones."""
-    found = {", ".join(marks(record)) or "as published": record for record in records}
+    """Raise where runs are of images that are set apart in different ways, such as shrunk ones and whole ones, or of different schemas."""
+    records = list(records)
+    schemas = len({record.schema for record in records}) > 1
+    found = {", ".join([*(marks(record) or ["as published"]), *[f"schema {record.schema}"] * schemas]): record for record in records}
     if len(found) > 1:
         raise MedfmcError(
-            "these runs are not pooled, for their images differ: "
+            f"these runs are not pooled, for their images{' or the schemas of their records' * schemas} differ: "
             + "; ".join(f"{words} (run {record.id})" for words, record in found.items())
             + ". Give a folder that holds the runs of one."
         )

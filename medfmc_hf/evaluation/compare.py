@@ -1,4 +1,4 @@
-"""Compares models on the same test pictures: paired differences, their intervals over patients and over draws, and a verdict in words."""
+"""Compares models on the same test images: paired differences, their intervals over patients and over seeds, and a verdict in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,14 +7,17 @@ import numpy as np
 
 from ..errors import MedfmcError
 from ..progress import bar
-from .bootstrap import Bootstrap, bootstrap, mean_of
-from .challenge import METRIC_TITLES
+from ..words import METRICS
+from .experiments import one_experiment
+from .intervals import mean_over_seeds
+from .jackknife import Jackknife, jackknife
 from .scored import Scored
-from .statistics import Draws, auc_covariance, holm, normal_p_value, over_draws
+from .statistics import Spread, auc_covariance, holm, normal_p_value, over_seeds
 
-FEW = 20  # patients below which a bootstrap over them is known to be too sure of itself
+FEW = 20  # patients below which an interval over them is known to be too sure of itself
 
-Group = tuple[str, int | None, str]  # subset, shots, variant of the configs that differ in the draw only
+Group = tuple[str, int | None, str]  # subset, shots, variant of the configs that differ in the seed only
+Key = tuple[str, int]  # dataset config and training seed
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,17 @@ class Comparison:
         test: what was compared, such as `endo 5-shot`.
         other: name of the model compared with the base.
         metric: `map` or `accuracy`, `auc`, or `auc of NAME` for one class.
-        base_value: the base's value, the mean over draws.
+        base_value: the base's value, the mean over seeds.
         other_value: the other's.
         difference: other_value - base_value.
-        low: lower end of the test-set interval of the difference (paired bootstrap over patients, draws as they are).
+        low: lower end of the test interval of the difference (over patients, the trained models as they are).
         high: upper end.
-        p: two-sided p that the difference is 0 on other patients: from the same bootstrap.
-        p_holm: p after Holm's correction over the whole table.
+        p: two-sided p that the difference is 0 on other patients, from the same standard error.
+        p_holm: p after Holm's correction over the models that are compared in this metric on this test.
         p_delong: for a single AUC (of one class, or of two classes that exclude each other) DeLong's p; else None.
-        draws: the differences draw by draw, with the t interval of their mean; None for a single draw.
-        patients: how many patients were resampled.
-        pictures: how many test pictures they have.
+        seeds: the differences seed by seed, with the t interval of their mean; None for a single seed.
+        patients: how many patients there are.
+        images: how many test images they have.
         group: what a patient id stands for, in the plural.
     """
 
@@ -50,16 +53,16 @@ class Comparison:
     p: float
     p_holm: float
     p_delong: float | None
-    draws: Draws | None
+    seeds: Spread | None
     patients: int
-    pictures: int
+    images: int
     group: str
 
     def verdict(self, base: str, level: float = 0.95) -> str:
-        """One sentence: which is better, whether that would hold for other patients, and whether for other draws."""
+        """One sentence: which is better, whether that would hold for other patients, and whether for other seeds."""
         title = metric_title(self.metric)
         if np.isnan(self.p_holm):
-            return f"{self.test}, {title}: undefined on these pictures, so nothing can be said."
+            return f"{self.test}, {title}: undefined on these images, so nothing can be said."
         if self.difference == 0 and self.low == self.high == 0:
             return f"{self.test}, {title}: {self.other} and {base} score the same."
         ends = f"{100 * self.low:+.2f} to {100 * self.high:+.2f}"
@@ -70,55 +73,43 @@ class Comparison:
         sentence = f"{self.test}, {title}: {better} is better than {worse}, likely on other {self.group} too ({points})"
         if self.patients < FEW:
             sentence += f" - though {self.patients} {self.group} are few, and such an interval is too narrow"
-        if self.draws is None:
-            return sentence + "; one draw says nothing about other support sets."
-        same_side = sum(value * self.difference > 0 for value in self.draws.values)
-        share = f"in {same_side} of {len(self.draws.values)} draws, t interval {100 * self.draws.low:+.2f} to {100 * self.draws.high:+.2f}"
-        if self.draws.low * self.draws.high > 0:
-            return sentence + f"; it holds over draws too ({share})."
+        if self.seeds is None:
+            return sentence + "; one seed says nothing about other support sets."
+        same_side = sum(value * self.difference > 0 for value in self.seeds.values)
+        share = f"in {same_side} of {len(self.seeds.values)} seeds, t interval {100 * self.seeds.low:+.2f} to {100 * self.seeds.high:+.2f}"
+        if self.seeds.low * self.seeds.high > 0:
+            return sentence + f"; it holds over seeds too ({share})."
         return sentence + f"; another support set may turn it ({share})."
 
 
 def metric_title(metric: str) -> str:
     """Such as `mAP`, or `AUC of tumor`."""
     kind, of, name = metric.partition(" of ")
-    return METRIC_TITLES[kind] + of + name
+    return METRICS[kind] + of + name
 
 
 def compare(
-    base: Sequence[Scored],
-    others: Mapping[str, Sequence[Scored]],
-    *,
-    per_class: bool = False,
-    replicates: int | None = None,
-    seed: int = 0,
-    level: float = 0.95,
+    base: Sequence[Scored], others: Mapping[str, Sequence[Scored]], *, per_class: bool = False, level: float = 0.95
 ) -> list[Comparison]:
     """Compare one or several models with a base.
 
-    Runs are paired by dataset config; CSVs one to one. The draws of one subset and number of shots are taken together: the difference is
-    the mean over draws, its test-set interval resamples patients once for all draws, and its draw interval comes from the spread of the
-    differences. The two are never mixed.
+    Runs are paired by dataset config and training seed; CSVs one to one. The seeds of one subset and number of shots are taken together:
+    the difference is the mean over seeds, its test interval leaves out patients for all seeds at once, and its seed interval comes from the
+    spread of the differences. The two are never mixed.
 
     Args:
-        base: scored pictures of the base, each config once.
-        others: by name, scored pictures of each model to compare, each config once.
+        base: scored images of the base, each config once.
+        others: by name, scored images of each model to compare, each config once.
         per_class: also compare the AUC of each class (of two exclusive classes it is the AUC).
-        replicates: of the bootstrap over patients; None for 2,000, or as many as Holm's correction of the table needs to reach p = 0.02.
-        seed: of the bootstrap.
         level: coverage of the intervals.
 
     Raises:
-        MedfmcError: a model has a config twice, nothing can be paired, or paired runs were not tested on the same pictures.
+        MedfmcError: a model has a run twice or is of several experiments, nothing can be paired, or paired runs were not tested on the same
+            images.
     """
-    tests: list[tuple[str, list[tuple[Scored, ...]], list[str]]] = []
+    tests: list[tuple[str, list[int], list[tuple[Scored, ...]], list[str]]] = []
     rows: list[Comparison] = []
     own = _by_config(base, "the first")
-
-    def boot(scored: Scored) -> Bootstrap:
-        progress.update()
-        return bootstrap(scored.targets, scored.scores, scored.patient_ids, classes=scored.classes, replicates=replicates, seed=seed)
-
     for name, theirs in others.items():
         theirs = _by_config(theirs, name)
         common = [key for key in own if key in theirs]
@@ -131,43 +122,54 @@ def compare(
             metrics = [first.main, "auc"] + [
                 f"auc of {c}" for c in first.classes if per_class and (first.multilabel or len(first.classes) > 2)
             ]
-            tests.append((name, members, metrics))
-    if replicates is None:
-        replicates = max(2000, 100 * sum(len(metrics) for _, _, metrics in tests))
-    with bar(total=2 * sum(len(members) for _, members, _ in tests), desc="resampling patients", unit="run") as progress:
-        for name, members, metrics in tests:
-            boots = [tuple(boot(scored) for scored in pair) for pair in members]
-            rows += [_row(members, boots, metric, name, level) for metric in metrics]
-    return [replace(row, p_holm=p) for row, p in zip(rows, holm([row.p for row in rows]))]
+            tests.append((name, [own[key].run.seed if own[key].run else 0 for key in keys], members, metrics))
+    with bar(total=2 * sum(len(members) for _, _, members, _ in tests), desc="leaving out patients", unit="run") as progress:
+
+        def made(scored: Scored) -> Jackknife:
+            progress.update()
+            return jackknife(scored.targets, scored.scores, scored.patient_ids, classes=scored.classes)
+
+        for name, seeds, members, metrics in tests:
+            pairs = [tuple(made(scored) for scored in pair) for pair in members]
+            rows += [_row(members, seeds, pairs, metric, name, level) for metric in metrics]
+    families = list(dict.fromkeys((row.test, row.metric) for row in rows))
+    corrected = {}
+    for family in families:
+        places = [n for n, row in enumerate(rows) if (row.test, row.metric) == family]
+        corrected |= dict(zip(places, holm([rows[n].p for n in places])))
+    return [replace(row, p_holm=corrected[n]) for n, row in enumerate(rows)]
 
 
-def _row(members: list[tuple[Scored, ...]], boots: list[tuple[Bootstrap, ...]], metric: str, name: str, level: float) -> Comparison:
+def _row(
+    members: list[tuple[Scored, ...]], seeds: list[int], pairs: list[tuple[Jackknife, ...]], metric: str, name: str, level: float
+) -> Comparison:
     first = members[0][0]
-    mine, other = (mean_of([pair[side] for pair in boots]) for side in (0, 1))
-    difference = other - mine
-    low, high = difference.interval(metric, level, "percentile")
-    changes = [theirs.point[metric] - ours.point[metric] for ours, theirs in boots]
+    mine, other = (mean_over_seeds([pair[side] for pair in pairs], seeds) for side in (0, 1))
+    found = (other - mine).difference(metric, level)
+    changes: dict[int, list[float]] = {seed: [] for seed in seeds}
+    for seed, (ours, theirs) in zip(seeds, pairs):
+        changes[seed].append(theirs.point[metric] - ours.point[metric])
     return Comparison(
         test=_title(first),
         other=name,
         metric=metric,
         base_value=mine.point[metric],
         other_value=other.point[metric],
-        difference=difference.point[metric],
-        low=low,
-        high=high,
-        p=difference.p_value(metric),
+        difference=found.value,
+        low=found.low,
+        high=found.high,
+        p=found.p,
         p_holm=float("nan"),
         p_delong=_delong(members, metric),
-        draws=over_draws(changes, level) if len(changes) > 1 else None,
+        seeds=over_seeds(list(changes.values()), level, inside=(-1.0, 1.0)) if len(changes) > 1 else None,
         patients=mine.patients,
-        pictures=len(first.image_ids),
+        images=len(first.image_ids),
         group=first.group,
     )
 
 
 def _delong(members: list[tuple[Scored, ...]], metric: str) -> float | None:
-    """DeLong's p for the difference of an AUC, or of the mean of the AUCs over draws; None where the AUC is not a single one."""
+    """DeLong's p for the difference of an AUC, or of the mean of the AUCs over runs; None where the AUC is not a single one."""
     first = members[0][0]
     if " of " in metric:
         column = first.classes.index(metric.partition(" of ")[2])
@@ -181,19 +183,21 @@ def _delong(members: list[tuple[Scored, ...]], metric: str) -> float | None:
     return normal_p_value(float(contrast @ aucs), float(contrast @ covariance @ contrast))
 
 
-def _by_config(scored: Sequence[Scored], name: str) -> dict[str, Scored]:
-    found: dict[str, Scored] = {}
+def _by_config(scored: Sequence[Scored], name: str) -> dict[Key, Scored]:
+    found: dict[Key, Scored] = {}
     for item in scored:
-        key = str(item.config) if item.config else ""
+        key = (str(item.config), item.run.training_seed) if item.run else ("", 0)
         if key in found:
-            what = f"two runs of {key} ({found[key].name}, {item.name})" if key else "two CSV files"
+            what = f"two runs of {key[0]} ({found[key].name}, {item.name})" if item.run else "two CSV files"
             raise MedfmcError(f"{name} has {what}; a comparison is of one model: give a folder that holds one run per config.")
         found[key] = item
+    for group in dict.fromkeys(_group(item) for item in scored if item.run):
+        one_experiment([item.run for item in scored if _group(item) == group])
     return found
 
 
-def _known(scored: Mapping[str, Scored]) -> str:
-    return ", ".join(key or item.name for key, item in scored.items()) or "none"
+def _known(scored: Mapping[Key, Scored]) -> str:
+    return ", ".join(config or item.name for (config, _), item in scored.items()) or "none"
 
 
 def _group(scored: Scored) -> Group | None:
@@ -207,7 +211,7 @@ def _title(scored: Scored) -> str:
     return scored.config.subset + shots + ("" if scored.config.variant == "clean" else f" {scored.config.variant}")
 
 
-def _same_pictures(a: Scored, b: Scored) -> bool:
+def _same_images(a: Scored, b: Scored) -> bool:
     return len(a.image_ids) == len(b.image_ids) and set(a.image_ids) == set(b.image_ids)
 
 
@@ -215,15 +219,15 @@ def _aligned(base: Scored, other: Scored) -> Scored:
     """`other` with its rows in the order of `base`.
 
     Raises:
-        MedfmcError: the two are not of the same pictures with the same labels and classes.
+        MedfmcError: the two are not of the same images with the same labels and classes.
     """
     if base.classes != other.classes or base.multilabel != other.multilabel:
         raise MedfmcError(f"{base.name} and {other.name} have different classes: {', '.join(base.classes)} and {', '.join(other.classes)}.")
-    if not _same_pictures(base, other):
+    if not _same_images(base, other):
         only = len(set(base.image_ids) - set(other.image_ids)), len(set(other.image_ids) - set(base.image_ids))
         raise MedfmcError(
-            f"{base.name} and {other.name} were tested on different pictures ({only[0]} only in the first, {only[1]} only in the second); "
-            "only scores on the same pictures can be compared."
+            f"{base.name} and {other.name} were tested on different images ({only[0]} only in the first, {only[1]} only in the second); "
+            "only scores on the same images can be compared."
         )
     row_of = {image_id: row for row, image_id in enumerate(other.image_ids)}
     rows = np.array([row_of[image_id] for image_id in base.image_ids])
@@ -235,5 +239,5 @@ def _aligned(base: Scored, other: Scored) -> Scored:
         scores=other.scores[rows],
     )
     if (other.targets != base.targets).any():
-        raise MedfmcError(f"{base.name} and {other.name} have different labels for the same pictures.")
+        raise MedfmcError(f"{base.name} and {other.name} have different labels for the same images.")
     return other

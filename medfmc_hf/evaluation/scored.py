@@ -4,7 +4,7 @@ import csv
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,9 @@ from ..data.tables import Label, image_id_of, read_list, read_table
 from ..errors import MedfmcError
 from ..progress import say
 from ..runs import RunRecord, load_predictions
-from ..runs.provenance import marks
 from ..subsets import ConfigName, Subset, subset_of
+from ..words import plural
+from .experiments import Run, named_options, names_of
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class Scored:
     Attributes:
         name: what to call it in a table.
         subset: whose classes it has; None for a CSV of other data.
-        config: the dataset config of a run; None for a CSV.
-        setting: what a run was besides its draw (method, backbone, options), so that the draws of one setting can be told; "" for a CSV.
+        run: the run whose predictions they are; None for a CSV.
         classes: class names.
         image_ids: n names, each once.
         patient_ids: n ids.
@@ -35,13 +35,17 @@ class Scored:
 
     name: str
     subset: Subset | None
-    config: ConfigName | None
-    setting: str
+    run: Run | None
     classes: tuple[str, ...]
     image_ids: np.ndarray
     patient_ids: np.ndarray
     targets: np.ndarray
     scores: np.ndarray
+
+    @property
+    def config(self) -> ConfigName | None:
+        """The dataset config of a run; None for a CSV."""
+        return self.run and self.run.record.run_config.dataset_config
 
     @property
     def multilabel(self) -> bool:
@@ -55,9 +59,7 @@ class Scored:
     @property
     def group(self) -> str:
         """What one patient id stands for, in the plural."""
-        words = {"study": "studies"}
-        word = self.subset.group if self.subset else "patient"
-        return words.get(word, word + "s")
+        return plural(self.subset.group if self.subset else "patient")
 
 
 def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") -> Scored:
@@ -71,20 +73,29 @@ def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") ->
     predictions = load_predictions(folder, split)
     if (predictions.targets < 0).any():
         raise MedfmcError(f"the labels of split {split!r} of {folder} are not public, so it cannot be scored.")
-    config = record.run_config
-    setting = {key: value for key, value in config.to_dict().items() if key not in ("subset", "shots", "seed", "protocol")}
-    apart = marks(record)
+    run = Run(record, Path(folder), predictions)
     return Scored(
-        name=" ".join([str(config.dataset_config), config.method, *(f"[{words}]" for words in apart)]),
+        name=_name_of(run, names_of({"": named_options(record)})[""]),
         subset=record.subset,
-        config=config.dataset_config,
-        setting=repr([*sorted(setting.items()), *apart]),
+        run=run,
         classes=record.subset.classes,
         image_ids=predictions.image_ids,
         patient_ids=predictions.patient_ids,
         targets=predictions.targets,
         scores=predictions.probabilities,
     )
+
+
+def _name_of(run: Run, adaptation: str) -> str:
+    """Such as `endo-5shot-seed0 lora · dinov2-small`."""
+    again = f" training seed {run.training_seed}" if run.training_seed != run.seed else ""
+    return f"{run.record.run_config.dataset_config} {adaptation}{again}"
+
+
+def told_apart(items: Sequence[Scored]) -> list[Scored]:
+    """The same, with names that tell runs of different adaptations apart."""
+    names = names_of({number: named_options(item.run.record) for number, item in enumerate(items) if item.run})
+    return [replace(item, name=_name_of(item.run, names[n])) if item.run else item for n, item in enumerate(items)]
 
 
 def of_csv(
@@ -289,7 +300,7 @@ def _assembled(path: Path, subset, classes, image_ids, patient_ids, labels, scor
             targets[row, list(positive)] = 1
     else:
         targets = np.array(labels)
-    return Scored(path.stem, subset, None, "", tuple(classes), np.array(image_ids), np.array(patient_ids), targets, scores)
+    return Scored(path.stem, subset, None, tuple(classes), np.array(image_ids), np.array(patient_ids), targets, scores)
 
 
 def read_labels(path: str | os.PathLike, subset: Subset) -> dict[str, Label]:

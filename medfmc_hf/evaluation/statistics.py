@@ -1,18 +1,12 @@
-"""How sure a score is: the bootstrap over patients (from `bootstrap`), DeLong's variance, Holm's correction, the spread over draws.
+"""Formulas of uncertainty that resample nothing: DeLong's variance, Holm's correction, the spread over seeds."""
 
-Two uncertainties are kept apart everywhere. A *test-set* interval says what other patients would have given: it resamples patients.
-The interval *over draws* says what other support sets would have given: it comes from the spread over draws.
-"""
-
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-
-from .bootstrap import Bootstrap, bootstrap, mean_of
-
-__all__ = ["Bootstrap", "Draws", "auc_covariance", "bootstrap", "holm", "mean_of", "normal_p_value", "over_draws"]
+from scipy.special import stdtrit
 
 
 def auc_covariance(positive: np.ndarray, scores: np.ndarray, patients: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -76,15 +70,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The spread of one statistic over draws of the support set.
+class Spread:
+    """The spread of one statistic over seeds of the split.
 
     Attributes:
-        values: one per draw.
+        values: one per seed, the mean over its training seeds.
         mean: their mean.
-        sd: their standard deviation (n - 1); NaN for a single draw.
-        low: lower end of Student's t interval of the mean; NaN for a single draw.
+        sd: their standard deviation (n - 1); NaN for a single seed.
+        low: lower end of Student's t interval of the mean; NaN for a single seed.
         high: upper end.
+        training_sd: standard deviation over the training seeds of one split, pooled over splits; NaN where no split was trained twice.
+        split_sd: the part of `sd` that the split makes, the rest being what training seeds make of it; NaN where either is not known.
     """
 
     values: tuple[float, ...]
@@ -92,16 +88,29 @@ class Draws:
     sd: float
     low: float
     high: float
+    training_sd: float = math.nan
+    split_sd: float = math.nan
 
 
-def over_draws(values: Sequence[float], level: float = 0.95) -> Draws:
-    """The mean over draws with Student's t interval. It says nothing about the test set: see `medfmc_hf.evaluation.bootstrap` for that."""
-    values = tuple(float(value) for value in values)
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Draws(values, mean, float("nan"), float("nan"), float("nan"))
-    from scipy.special import stdtrit  # the quantile of t, which numpy lacks
+def over_seeds(values: Sequence[float | Sequence[float]], level: float = 0.95, inside: tuple[float, float] | None = None) -> Spread:
+    """The mean over seeds with Student's t interval. It says nothing about the test set: see `medfmc_hf.evaluation.jackknife` for that.
 
-    sd = float(np.std(values, ddof=1))
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * sd / len(values) ** 0.5
-    return Draws(values, mean, sd, mean - half, mean + half)
+    Args:
+        values: of each seed of the split, one number, or one for each training seed.
+        level: coverage.
+        inside: least and largest value that the statistic can have, to which the interval is cut.
+    """
+    runs = [np.atleast_1d(np.asarray(own, float)) for own in values]
+    means = tuple(float(own.mean()) for own in runs)
+    mean = float(np.mean(means))
+    freedom = sum(len(own) - 1 for own in runs)
+    within = sum(float(((own - own.mean()) ** 2).sum()) for own in runs) / freedom if freedom else math.nan
+    if len(means) < 2:
+        return Spread(means, mean, math.nan, math.nan, math.nan, within**0.5)
+    sd = float(np.std(means, ddof=1))
+    half = float(stdtrit(len(means) - 1, (1 + level) / 2)) * sd / len(means) ** 0.5
+    low, high = inside or (-math.inf, math.inf)
+    share = within * float(np.mean([1 / len(own) for own in runs]))  # of the variance of the means, made by training seeds
+    return Spread(
+        means, mean, sd, max(mean - half, low), min(mean + half, high), within**0.5, max(sd**2 - share, 0.0) ** 0.5 if freedom else math.nan
+    )

@@ -17,9 +17,9 @@ from ..data.check import Report, check_build
 from ..data.loading import MANIFEST, read_manifest
 from ..data.parquet import SHARD_BYTES, Pictures, linked_files, shards_of, write_embedded
 from ..errors import MedfmcError
+from ..evaluation.experiments import seedless
 from ..private_names import is_uploaded
 from ..progress import bar, say
-from ..publish.experiment import seedless
 from ..subsets import SUBSETS, ConfigName
 from .errors import explained, status_of
 from .journal import Journal

@@ -1,32 +1,33 @@
 """Publishes an experiment in one repository: adapters, image processor, one card, scores in the Hub's form, and the run records.
 
-A push adds: draws that the repository holds already stay in it, but for those of the same seed.
+A push adds: runs that the repository holds already stay in it, but for those of the same seeds.
 """
 
 import dataclasses
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..evaluation.experiments import Experiment, Run, experiment_of, group, one_experiment, seedless
 from ..files import names_for_paths, sha256_of
 from ..models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from ..progress import say
 from ..publish import cards
-from ..publish.experiment import Draw, Experiment, experiment_of, seedless, setting_of
 from ..runs import RunRecord
 from ..runs.provenance import marks, unfit_marks
 from ..subsets import SEEDS
+from ..words import METRICS, is_defined, percent
 from .errors import explained
 from .repository import Repository, Upload, check_repo_id, commit, look, open_repository
 
 RESULTS = ".eval_results/medfmc.yaml"
 WEIGHTS = ("adapter_model.safetensors", "trained.safetensors")
 MARKS = ("run.json", "seed*/run.json", RESULTS)
-_IN_DRAW = ("run.json", "backbone.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
+_PLACE = r"seed\d+(?:-training\d+)?"
+_OF_A_RUN = ("run.json", "backbone.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ModelPush:
         repo_id: `ORG/NAME`.
         public: whether a new repository is public.
         overwrite: replace another experiment, or write into a repository that is not ours.
-        prune: remove the draws that the repository holds and `roots` do not.
+        prune: remove the runs that the repository holds and `roots` do not.
         dataset_id: the data set on the Hub that the scores belong to; `ORG/medfmc` if None.
         base_model: id of the backbone on the Hub, where the runs used a local copy of it.
         all_data: file the scores of runs on invented or incomplete data, too.
@@ -92,29 +93,31 @@ class ModelPush:
     def _local(self, check: bool = True) -> tuple[Experiment, Checkpoint | None]:
         """The runs at hand, and the backbone on the Hub that stands for their local one."""
         experiment = experiment_of(self.roots)
-        for draw in experiment.draws:
-            if draw.weights is None:
-                method = draw.record.config["method"]
-                raise MedfmcError(f"{draw.adapter} has no weights: method {method} leaves none, so there is no model to publish.")
-            for name in draw.record.files:
-                draw.record.check_file(draw.folder, name)
+        for run in experiment.runs:
+            if cards.weights_of(run) is None:
+                method = run.record.config["method"]
+                raise MedfmcError(f"{cards.adapter_of(run)} has no weights: method {method} leaves none, so there is no model to publish.")
+            for name in run.record.files:
+                run.record.check_file(run.folder, name)
         if self.base_model is None:
             return experiment, None
         return experiment, same_backbone(experiment.record, self.base_model) if check else Checkpoint(self.base_model, Path(), "0" * 40)
 
     def _fill(self, upload: Upload, experiment: Experiment, base: Checkpoint | None, repository: Repository | None) -> None:
         """Put into the upload what goes, and what leaves, given what the repository holds."""
-        there = {} if repository is None else _draws_there(repository)
+        there = {} if repository is None else _runs_there(repository)
         own = _published(experiment, base)
-        foreign = [draw for draw in there.values() if setting_of(draw.record) != setting_of(own.record)]
+        foreign = bool(there) and len(group([*there.values(), *own.runs])[1]) > 1
         if foreign and not self.overwrite:
-            name = f"{foreign[0].record.config['method']} on {seedless(foreign[0].record.data['config'])}"
+            record = next(iter(there.values())).record
+            name = f"{record.config['method']} on {seedless(record.data['config'])}"
             raise MedfmcError(f"{upload.url} holds another experiment ({name}). Choose another name, or give --overwrite to replace it.")
-        kept = {} if self.prune or foreign else {seed: draw for seed, draw in there.items() if seed not in own.seeds}
-        merged = Experiment((*kept.values(), *own.draws))
-        for draw in merged.draws:
-            place = f"seed{draw.seed}/" if len(merged.draws) > 1 else ""
-            files = files_there(draw) if draw.seed in kept else files_of(draw)
+        places = [place_of(run) for run in own.runs]
+        kept = {} if self.prune or foreign else {place: run for place, run in there.items() if place not in places}
+        merged = one_experiment([*kept.values(), *own.runs])
+        for run in merged.runs:
+            place = f"{place_of(run)}/" if len(merged.runs) > 1 else ""
+            files = files_there(run) if place_of(run) in kept else files_of(run)
             upload.files |= {f"{place}{name}": file for name, file in files.items()}
         upload.files["README.md"] = cards.model_card(merged, self.repo_id, self.dataset_id).encode()
         if (why := why_not_filed(merged, self.all_data)) is None:
@@ -122,26 +125,31 @@ class ModelPush:
         else:
             say(f"no {RESULTS}: {why}")
         paths = [] if repository is None else repository.paths
-        draws = [path for path in paths if path.rpartition("/")[2] in _IN_DRAW and re.fullmatch(r"(seed\d+/)?[^/]+", path)]
-        upload.removed += [path for path in [*draws, *(path for path in paths if path == RESULTS)] if path not in upload.files]
-        gone = sorted(set(there) - set(merged.seeds))
+        sent = [path for path in paths if path.rpartition("/")[2] in _OF_A_RUN and re.fullmatch(rf"({_PLACE}/)?[^/]+", path)]
+        upload.removed += [path for path in [*sent, *(path for path in paths if path == RESULTS)] if path not in upload.files]
+        gone = sorted(set(there) - {place_of(run) for run in merged.runs})
         if gone:
-            say(f"removed from {upload.url}: the draws {', '.join(map(str, gone))}")
+            say(f"removed from {upload.url}: {', '.join(gone)}")
+
+
+def place_of(run: Run) -> str:
+    """The folder of a run in a repository that holds several: `seed0`, or `seed0-training100` where it was trained with another seed."""
+    return f"seed{run.seed}" + (f"-training{run.training_seed}" if run.training_seed != run.seed else "")
 
 
 def _published(experiment: Experiment, base: Checkpoint | None) -> Experiment:
     """The experiment as the world may see it: where the backbone lay on this machine is nobody's business."""
-    draws = []
-    for draw in experiment.draws:
-        backbone = dict(draw.record.backbone)
+    runs = []
+    for run in experiment.runs:
+        backbone = dict(run.record.backbone)
         if base is not None:
             backbone |= {"name": base.name, "revision": base.commit}
-        elif not cards.backbone_id(draw.record):
-            backbone |= {"name": Path(backbone.get("name") or draw.record.config["model"]).name}
-        config = draw.record.config | {"model": backbone["name"]}
-        record = dataclasses.replace(draw.record, config=config, backbone=backbone, data=without_paths(draw.record.data))
-        draws.append(Draw(record, draw.test, draw.folder))
-    return Experiment(tuple(draws))
+        elif not cards.backbone_id(run.record):
+            backbone |= {"name": Path(backbone.get("name") or run.record.config["model"]).name}
+        config = run.record.config | {"model": backbone["name"]}
+        record = dataclasses.replace(run.record, config=config, backbone=backbone, data=without_paths(run.record.data))
+        runs.append(Run(record, run.folder, run.test))
+    return one_experiment(runs)
 
 
 def without_paths(data: dict) -> dict:
@@ -149,25 +157,25 @@ def without_paths(data: dict) -> dict:
     return data | {"notes": [names_for_paths(note) for note in data.get("notes") or []]}
 
 
-def files_there(draw: Draw) -> dict[str, Path | bytes]:
-    """The files of a draw that the repository holds already."""
-    return {path.name: path for path in sorted(draw.adapter.iterdir()) if path.name in _IN_DRAW}
+def files_there(run: Run) -> dict[str, Path | bytes]:
+    """The files of a run that the repository holds already."""
+    return {path.name: path for path in sorted(cards.adapter_of(run).iterdir()) if path.name in _OF_A_RUN}
 
 
-def files_of(draw: Draw) -> dict[str, Path | bytes]:
-    """The files of a draw by their names in the repository; those that name the backbone say what the record says."""
-    backbone = draw.record.backbone
+def files_of(run: Run) -> dict[str, Path | bytes]:
+    """The files of a run by their names in the repository; those that name the backbone say what the record says."""
+    backbone = run.record.backbone
     renamed = {
         "adapter_config.json": {"base_model_name_or_path": backbone["name"], "revision": backbone.get("revision")},
         "backbone.json": {"model": backbone["name"], "revision": backbone.get("revision")},
     }
     files: dict[str, Path | bytes] = {}
-    for path in sorted(draw.adapter.iterdir()):
+    for path in sorted(cards.adapter_of(run).iterdir()):
         if path.name in renamed:
             files[path.name] = json_bytes(json.loads(path.read_text(encoding="utf-8")) | renamed[path.name])
-        elif path.name in _IN_DRAW and path.is_file():
+        elif path.name in _OF_A_RUN and path.is_file():
             files[path.name] = path
-    record = dataclasses.replace(draw.record, files={name: hash_of(file) for name, file in files.items()})
+    record = dataclasses.replace(run.record, files={name: hash_of(file) for name, file in files.items()})
     return files | {"run.json": json_bytes(dataclasses.asdict(record))}
 
 
@@ -181,20 +189,20 @@ def json_bytes(value: object) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _draws_there(repository: Repository) -> dict[int, Draw]:
-    """The draws that a repository holds, by seed."""
+def _runs_there(repository: Repository) -> dict[str, Run]:
+    """The runs that a repository holds, by `place_of`."""
     from huggingface_hub import hf_hub_download
 
     found = {}
     for record_path in repository.paths:
-        if not re.fullmatch(r"(seed\d+/)?run\.json", record_path):
+        if not re.fullmatch(rf"({_PLACE}/)?run\.json", record_path):
             continue
         place = record_path.removesuffix("run.json")
-        names = [path for path in repository.paths if path.startswith(place) and path.removeprefix(place) in _IN_DRAW]
+        names = [path for path in repository.paths if path.startswith(place) and path.removeprefix(place) in _OF_A_RUN]
         with explained(repository.upload.repo_id, reading=True):
             paths = [Path(hf_hub_download(repository.upload.repo_id, name, revision=repository.sha)) for name in names]
-        record = RunRecord.load(next(path for path in paths if path.name == "run.json"))
-        found[record.config["seed"]] = Draw(record, None, paths[0].parent)
+        run = Run(RunRecord.load(next(path for path in paths if path.name == "run.json")), paths[0].parent)
+        found[place_of(run)] = run
     return found
 
 
@@ -228,12 +236,12 @@ def why_not_filed(experiment: Experiment, all_data: bool = False) -> str | None:
         experiment: what is published.
         all_data: file it on whatever data it was obtained.
     """
-    words = sorted({words for draw in experiment.draws for words in unfit_marks(draw.record)})
+    words = sorted({words for run in experiment.runs for words in unfit_marks(run.record)})
     if words and not all_data:
         return f"the runs are on images that are {' and '.join(words)} (--all-data files their scores all the same)."
     if experiment.config.dataset_config.seed is not None and set(experiment.seeds) != set(SEEDS):
         held = ", ".join(map(str, experiment.seeds))
-        return f"a task's value is the mean of the draws {SEEDS[0]} to {SEEDS[-1]}, and the repository holds {held}."
+        return f"a task's value is the mean of the seeds {SEEDS[0]} to {SEEDS[-1]}, and the repository holds {held}."
     return None
 
 
@@ -243,16 +251,15 @@ def eval_results(experiment: Experiment, dataset_id: str) -> str:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
     subset = experiment.subset
-    main, auc, score = (experiment.number(key).draws for key in (subset.metric, "auc", "score"))
-    if math.isnan(score.mean):
+    main, auc, score = (experiment.estimate(key) for key in (subset.metric, "auc", "score"))
+    if score.mean is None:
         raise MedfmcError(f"the score of {experiment.name} is undefined: every class lacks positives or negatives in test.")
-    spread = "" if math.isnan(score.sd) else f", sd over draws {cards.percent(score.sd)}"
+    spread = f", sd over seeds {percent(score.sd)}" if is_defined(score.sd) else ""
     apart = "".join(f"; on images that are {words}" for words in marks(experiment.record))
     notes = (
-        f"{cards.METRICS[subset.metric]} {cards.percent(main.mean)}, AUC {cards.percent(auc.mean)}, "
-        f"score {cards.percent(score.mean)}{spread}; "
+        f"{METRICS[subset.metric]} {percent(main.mean)}, AUC {percent(auc.mean)}, score {percent(score.mean)}{spread}; "
         f"{experiment.config.method}, seeds {', '.join(map(str, experiment.seeds))}, {experiment.config.protocol} protocol{apart}"
     )
-    date = max(draw.record.finished_at for draw in experiment.draws)
+    date = max(run.record.finished_at for run in experiment.runs)
     entry = EvalResultEntry(dataset_id, seedless(experiment.name), round(100 * score.mean, 4), date=date, notes=notes)
     return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True, width=1000)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..evaluation.experiments import Run
 from ..files import names_for_paths
-from ..publish.experiment import Draw
 from ..runs import RunRecord
 from ..runs.folders import find_runs
 from .model import files_of, hash_of, json_bytes, without_paths
@@ -93,7 +93,7 @@ class RecordsPush:
             record.check_file(folder, "predictions.parquet")
             sent["predictions.parquet"] = folder / "predictions.parquet"
         if self.adapters and (folder / "adapter").is_dir():
-            adapter = files_of(Draw(_without_paths(record), None, folder))
+            adapter = files_of(Run(_without_paths(record), folder))
             sent |= {f"adapter/{name}": file for name, file in adapter.items() if name != "run.json"}
         return sent
 

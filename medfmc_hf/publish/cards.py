@@ -1,20 +1,22 @@
 """The model card of an experiment: what was adapted to what, on which rows, how well, at what cost, and how to do it again."""
 
-import math
 import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+from ..evaluation.experiments import Experiment, Run, one_experiment
+from ..evaluation.intervals import Estimate
 from ..files import write_text
 from ..runs import Predictions, RunConfig, RunRecord
 from ..runs.flags import flags_of
 from ..runs.provenance import marks, unfit_marks
 from ..subsets import CITATION
-from .experiment import Draw, Experiment, Number
+from ..words import METRICS, interval, percent, plural
 
-METRICS = {"accuracy": "Accuracy", "map": "mAP", "auc": "AUC", "score": "Score"}
+UNDEFINED = "undefined"
 
 _LEAKS = {
     "clean": "No test picture and no test {group} is in train or validation, and no support row is repeated. Validation is the rest of the "
@@ -45,7 +47,7 @@ def write_card(record: RunRecord, folder: str | Path, test: Predictions | None =
         test: the test rows, which the intervals are from.
     """
     path = Path(folder) / "README.md"
-    write_text(path, model_card(Experiment((Draw(record, test, Path(folder).parent),))))
+    write_text(path, model_card(one_experiment([Run(record, Path(folder).parent, test)])))
     return path
 
 
@@ -53,7 +55,7 @@ def model_card(experiment: Experiment, repo_id: str | None = None, dataset_id: s
     """The whole README.md.
 
     Args:
-        experiment: one run, or the draws of one setting.
+        experiment: one run, or several seeds.
         repo_id: where it will be on the Hub; None for a card that stays on disk.
         dataset_id: the data set on the Hub; None where it is not there.
     """
@@ -74,7 +76,20 @@ def backbone_id(record: RunRecord) -> str | None:
 
 
 def _marks_of(experiment: Experiment, of: Callable[[RunRecord], list[str]]) -> list[str]:
-    return list(dict.fromkeys(words for draw in experiment.draws for words in of(draw.record)))
+    return list(dict.fromkeys(words for run in experiment.runs for words in of(run.record)))
+
+
+def adapter_of(run: Run) -> Path | None:
+    """The folder of a run's weights: `adapter/` in its own, or what was published of it."""
+    return run.folder and (run.folder / "adapter" if (run.folder / "adapter").is_dir() else run.folder)
+
+
+def weights_of(run: Run) -> Literal["peft", "plain"] | None:
+    """What that folder holds: an adapter in PEFT's format, other trained weights, or none, as train-free methods leave it."""
+    adapter = adapter_of(run)
+    if adapter and (adapter / "adapter_model.safetensors").is_file():
+        return "peft"
+    return "plain" if adapter and (adapter / "trained.safetensors").is_file() else None
 
 
 def _short(model: str) -> str:
@@ -86,11 +101,11 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     config, subset = experiment.config, experiment.subset
-    shots = {"shots": config.dataset_config.shots, "draws": experiment.seeds}
+    shots = {"shots": config.dataset_config.shots, "seeds": experiment.seeds}
     results = []
     for key in (subset.metric, "auc") if not _marks_of(experiment, unfit_marks) else ():  # a leaderboard cannot tell them from others
-        mean = experiment.number(key).draws.mean
-        if math.isfinite(mean):  # a NaN has no place in a model-index
+        mean = experiment.estimate(key).mean
+        if mean is not None:  # a NaN has no place in a model-index
             results.append(
                 EvalResult(
                     task_type="image-classification",
@@ -104,7 +119,7 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
                     metric_value=round(mean, 6),
                 )
             )
-    weights, base = experiment.draws[0].weights, backbone_id(experiment.record)
+    weights, base = weights_of(experiment.first), backbone_id(experiment.record)
     data = ModelCardData(
         base_model=base,
         base_model_relation={"peft": "adapter", "plain": "finetune"}.get(weights) if base else None,
@@ -125,7 +140,7 @@ def _what(experiment: Experiment) -> str:
     revision = record.backbone.get("revision") or record.backbone.get("fingerprint")
     options = ", ".join(f"{name} = {value}" for name, value in config.method_options.items())
     side = record.backbone.get("image_size")
-    draws = f" {len(experiment.draws)} draws of the support set, a subfolder each." if len(experiment.draws) > 1 else ""
+    several = f" {len(experiment.runs)} runs with other seeds, a subfolder each." if len(experiment.runs) > 1 else ""
     rows = [
         ("Backbone", backbone),
         ("Revision or content hash", f"`{revision}`"),
@@ -141,7 +156,7 @@ def _what(experiment: Experiment) -> str:
         f"# {title(experiment)}\n\n"
         "**Research use only. Not a medical device, not for diagnosis.**\n\n"
         + _apart(experiment)
-        + f"MedFMC {subset.name}, {subset.title}, from {_shots(config)}.{draws}\n\n"
+        + f"MedFMC {subset.name}, {subset.title}, from {_shots(config)}.{several}\n\n"
         + _table(["", ""], rows)
     )
 
@@ -163,7 +178,7 @@ def _shots(config: RunConfig) -> str:
 
 def _use(experiment: Experiment, repo_id: str | None) -> str:
     """The two lines that load it, and the third that uses it."""
-    config, weights = experiment.config, experiment.draws[0].weights
+    config, weights = experiment.config, weights_of(experiment.first)
     if weights is None:
         return "## Use\n\n" + _paragraph(
             f"There are no weights to load: {config.method} trains no network. Its predictions are in the run's `predictions.parquet`."
@@ -171,7 +186,7 @@ def _use(experiment: Experiment, repo_id: str | None) -> str:
     held = "an adapter in PEFT's format and the head; the backbone is not among them"
     held = held if weights == "peft" else "all that was trained; the rest of the backbone is not among them"
     where = f'"{repo_id}"' if repo_id else '"path/to/this/folder"'
-    seed = f", seed={experiment.seeds[0]}" if len(experiment.draws) > 1 else ""
+    seed = f", seed={experiment.seeds[0]}" if len(experiment.runs) > 1 else ""
     local = "" if backbone_id(experiment.record) else f', backbone="path/to/{_short(config.model)}"'
     return f"""\
 ## Use
@@ -188,41 +203,40 @@ Or without Python: `medfmc predict {(repo_id or "path/to/this/folder")} picture.
 
 def _results(experiment: Experiment) -> str:
     subset, test = experiment.subset, experiment.record.data
-    several = len(experiment.draws) > 1
+    several = len(experiment.seeds) > 1
+    found = {key: experiment.estimate(key) for key in (subset.metric, "auc", "score")}
+    trained_again = any(each.training_sd is not None for each in found.values())
     rows = []
-    for key in (subset.metric, "auc", "score"):
-        number = experiment.number(key)
-        row = [METRICS[key], percent(number.draws.mean), _interval(number.low, number.high)]
+    for key, each in found.items():
+        row = [METRICS[key], percent(each.mean, UNDEFINED), interval(each.test_interval, missing="")]
         if several:
-            row += [percent(number.draws.sd), _interval(number.draws.low, number.draws.high)]
-            row += [" ".join(percent(value) for value in number.draws.values)]
+            row += [percent(each.sd, UNDEFINED), interval(each.seed_interval, missing="")]
+            row += [" ".join(percent(value, UNDEFINED) for value in each.values)]
+        if trained_again:
+            row += [percent(each.split_sd, UNDEFINED), percent(each.training_sd, UNDEFINED)]
         rows.append(row)
     header = ["", "test", "95 % interval over patients"]
     header += [
-        "spread over draws (sd)",
-        "95 % interval over draws (t)",
-        f"each draw (seeds {', '.join(map(str, experiment.seeds))})",
+        "spread over seeds (sd)",
+        "95 % interval over seeds (t)",
+        f"each seed ({', '.join(map(str, experiment.seeds))})",
     ] * several
+    header += ["sd of splits", "sd of training seeds"] * trained_again
     words = (
-        f"Percent, on {test['rows']['test']:,} test pictures of {test['patients']['test']:,} {_groups(experiment)}. Score is the mean of "
-        "the two above, which is what the MedFM challenge averages. The interval over patients is a bootstrap of the test set with 1,000 "
-        "resamples of whole patients, its bias taken off; "
+        f"Percent, on {test['rows']['test']:,} test images of {test['patients']['test']:,} {plural(subset.group)}. Score is the mean of "
+        "the two above, which is what the MedFM challenge averages. The interval over patients leaves out each patient of the test set in "
+        "turn (jackknife), on the scale of the log odds and with the bias taken off; "
     )
     if several:
-        words += "it is of the mean over the draws, and the spread over draws is another uncertainty."
+        words += "it is of the mean over the seeds, and the spread over seeds is another uncertainty."
     else:
-        words += "it says nothing about other draws of the support set."
-    if several and math.isnan(experiment.number("score").low) and any(draw.test is None for draw in experiment.draws):
-        seeds = ", ".join(str(draw.seed) for draw in experiment.draws if draw.test is None)
+        words += "it says nothing about other support sets."
+    if several and found["score"].test_interval is None and any(run.test is None for run in experiment.runs):
+        seeds = ", ".join(str(run.seed) for run in experiment.runs if run.test is None)
         words += f" The interval over patients is not known: the predictions of seeds {seeds} were not at hand when this card was written."
     if undefined := experiment.record.scores["test"].get("undefined"):
         words += f" Without positives or without negatives, and so left out of the means: {', '.join(undefined)}."
     return "## Results\n\n" + _table(header, rows) + "\n" + _paragraph(words)
-
-
-def _groups(experiment: Experiment) -> str:
-    group = experiment.subset.group
-    return group[:-1] + "ies" if group.endswith("y") else f"{group}s"
 
 
 def _published(experiment: Experiment) -> str:
@@ -243,12 +257,12 @@ def _published(experiment: Experiment) -> str:
             rows.append([f"{reference.source}: {reference.method}, {reference.model}", *numbers, listed, same])
     if not rows:
         return ""
-    ours = [f"**this {'experiment' if len(experiment.draws) > 1 else 'run'}**"]
-    ours += [f"**{percent(experiment.number(key).draws.mean)}**" for key in (subset.metric, "auc")]
-    rows.insert(0, [*ours, f"{tested:,} pictures", ""])
+    ours = [f"**this {'experiment' if len(experiment.runs) > 1 else 'run'}**"]
+    ours += [f"**{percent(experiment.estimate(key).mean, UNDEFINED)}**" for key in (subset.metric, "auc")]
+    rows.insert(0, [*ours, f"{tested:,} images", ""])
     return (
         "## Next to published numbers\n\n"
-        + _table(["", METRICS[subset.metric], "AUC", "test list, pictures", "as many test pictures as here"], rows)
+        + _table(["", METRICS[subset.metric], "AUC", "test list, images", "as many test images as here"], rows)
         + "\n"
         + _paragraph(
             "As printed by their authors, on their test lists. mAP depends on how frequent the classes are, so values of different lists "
@@ -263,16 +277,16 @@ def _per_class(experiment: Experiment) -> str:
     rows = []
     for label in subset.classes:
         counts = experiment.record.scores["test"]["per_class"][label]
-        row = [label, f"{counts['positives']:,}", _with_interval(experiment.number("auc", label))]
-        rows.append([*row, _with_interval(experiment.number(own, label))])
-    words = "Percent, with 95 % intervals over patients." + (" Means over the draws." if len(experiment.draws) > 1 else "")
+        row = [label, f"{counts['positives']:,}", _with_interval(experiment.estimate("auc", label))]
+        rows.append([*row, _with_interval(experiment.estimate(own, label))])
+    words = "Percent, with 95 % intervals over patients." + (" Means over the seeds." if len(experiment.seeds) > 1 else "")
     return "### Per class\n\n" + _table(["class", "positives in test", "AUC", name], rows) + "\n" + _paragraph(words)
 
 
 def _data(experiment: Experiment) -> str:
     record, config, subset = experiment.record, experiment.config, experiment.subset
     rows = [
-        [split, *(_range([draw.record.data[kind].get(split, 0) for draw in experiment.draws]) for kind in ("rows", "patients"))]
+        [split, *(_range([run.record.data[kind].get(split, 0) for run in experiment.runs]) for kind in ("rows", "patients"))]
         for split in record.data["rows"]
     ]
     leak = _LEAKS[config.protocol].format(group=subset.group) + (_COLON if subset.key == "colon" else "")
@@ -281,17 +295,17 @@ def _data(experiment: Experiment) -> str:
     else:
         leak += " The epoch was chosen by the validation score"
         leak += ", so support pictures took part in the choice." if config.protocol == "official" else "."
-    fingerprints = ", ".join(f"`{draw.record.data['fingerprint'][:16]}`" for draw in experiment.draws)
-    configs = ", ".join(f"`{draw.record.data['config']}`" for draw in experiment.draws)
+    fingerprints = ", ".join(f"`{run.record.data['fingerprint'][:16]}`" for run in experiment.runs)
+    configs = ", ".join(f"`{run.record.data['config']}`" for run in experiment.runs)
     notes = "".join(f"\nOf the build: {note}.\n" for note in record.data.get("notes", []))
     return f"""\
 ## Data
 
-Dataset {"configs" if len(experiment.draws) > 1 else "config"} {configs} of `medfmc`; protocol {record.data["protocol"]}.
+Dataset {"configs" if len(experiment.runs) > 1 else "config"} {configs} of `medfmc`; protocol {record.data["protocol"]}.
 
-{_table(["split", "pictures", _groups(experiment)], rows)}
+{_table(["split", "images", plural(subset.group)], rows)}
 {_paragraph(leak)}{notes}
-Hash of the rows: {fingerprints}.
+Hash of rows and images: {fingerprints}.
 """
 
 
@@ -300,18 +314,18 @@ def _training(experiment: Experiment) -> str:
     if not experiment.record.history:
         return ""
     names = ("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup_epochs", "gradient_clip")
-    names += ("augmentation", "loss", "sampling", "select", "dtype")
-    rows = [[name.replace("_", " "), f"{getattr(config, name)}"] for name in names]
+    names += ("augmentation", "loss", "sampling", "select", "dtype", "compile", "recipe", "training_seed")
+    rows = [[name.replace("_", " "), f"{getattr(config, name)}"] for name in names if getattr(config, name) is not None]
     return "## Training\n\n" + _table(["option", "value"], rows) + "\nMeanings: `python recipes/peft_train.py --help`.\n"
 
 
 def _cost(experiment: Experiment) -> str:
-    costs = [draw.record.cost for draw in experiment.draws]
+    costs = [run.record.cost for run in experiment.runs]
     first = costs[0]
     share = first["trainable_parameters"] / first["total_parameters"]
     peaks = [cost["peak_memory_bytes"] for cost in costs if cost.get("peak_memory_bytes")]
     seconds = [cost["seconds"]["total"] for cost in costs]
-    each = ", each draw" if len(costs) > 1 else ""
+    each = ", each run" if len(costs) > 1 else ""
     rows = [
         ["trained parameters", f"{first['trainable_parameters']:,} of {first['total_parameters']:,} ({100 * share:.2f} %)"],
         ["saved weights", f"{max(cost['adapter_bytes'] for cost in costs) / 1e6:.2f} MB"],
@@ -325,14 +339,14 @@ def _cost(experiment: Experiment) -> str:
 def _again(experiment: Experiment) -> str:
     config = replace(experiment.config, revision=experiment.record.backbone.get("revision"))  # a branch may move
     commands = "accelerate launch recipes/peft_train.py " + flags_of(config)
-    if len(experiment.draws) > 1:
+    if len(experiment.seeds) > 1:
         commands = re.sub(r"--seed \d+", "--seed $seed", commands)
         commands = f"for seed in {' '.join(map(str, experiment.seeds))}; do {commands}; done"
     versions = ", ".join(f"{name} {version}" for name, version in experiment.record.versions.items())
-    runs = ", ".join(f"`{draw.record.id}`" for draw in experiment.draws)
+    runs = ", ".join(f"`{run.record.id}`" for run in experiment.runs)
     where = (
         f"In a clone of medfmc_hf {experiment.record.versions.get('medfmc_hf', '')}, beside a `medfmc` folder made by `medfmc build`. "
-        f"Finished {experiment.draws[-1].record.finished_at} as {runs}, with {versions}."
+        f"Finished {experiment.runs[-1].record.finished_at} as {runs}, with {versions}."
     )
     return f"""\
 ## Do it again
@@ -349,18 +363,9 @@ def _again(experiment: Experiment) -> str:
 """
 
 
-def percent(fraction: float | None) -> str:
-    """A fraction as percent with two decimals; `undefined` for None and NaN."""
-    return "undefined" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.2f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"{percent(low)} to {percent(high)}"
-
-
-def _with_interval(number: Number) -> str:
-    interval = _interval(number.low, number.high)
-    return percent(number.draws.mean) + (f" ({interval})" if interval else "")
+def _with_interval(found: Estimate) -> str:
+    ends = interval(found.test_interval, missing="")
+    return percent(found.mean, UNDEFINED) + (f" ({ends})" if ends else "")
 
 
 def _range(values: list[int]) -> str:

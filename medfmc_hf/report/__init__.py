@@ -13,7 +13,7 @@ from ..files import write_json, write_text
 
 
 def write_report(
-    roots: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike, *, replicates: int | None = None, all_data: bool = False
+    roots: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike, *, intervals: bool = True, all_data: bool = False
 ):
     """Write the report of some runs into a folder.
 
@@ -22,7 +22,7 @@ def write_report(
     Args:
         roots: folders of runs.
         out: folder to write to; files of an earlier report are replaced.
-        replicates: of the bootstrap over test patients; None for the default, 0 for none.
+        intervals: whether to work out test intervals and comparisons.
         all_data: show runs on invented or incomplete data, too.
 
     Returns:
@@ -34,7 +34,7 @@ def write_report(
     from . import board, latex, page, plots, tables
 
     plots.require_matplotlib()  # before the slow part, not after it
-    made = board.make_board(roots, board.REPLICATES if replicates is None else replicates, all_data=all_data)
+    made = board.make_board(roots, intervals=intervals, all_data=all_data)
     data = made.to_json() | {"figures": plots.page_figures(made)}
     out = Path(out)
     texts = {

@@ -1,52 +1,51 @@
 """The board: what a folder of runs amounts to, as plain data that every table, plot and page of the report is made from."""
 
 import dataclasses
+import itertools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import MedfmcError
-from ..evaluation.bootstrap import Bootstrap, bootstrap
 from ..evaluation.compare import FEW
+from ..evaluation.experiments import Adaptation, Experiment, Run, group, read_run
+from ..evaluation.intervals import Estimate, mean_over_seeds
+from ..evaluation.statistics import holm
 from ..progress import bar
-from ..runs import RunRecord, load_predictions
+from ..runs import RunRecord
 from ..runs.folders import find_runs
 from ..runs.provenance import unfit_marks
 from ..subsets import SEEDS, SHOTS, SUBSETS
+from ..words import METRICS, plural
 from .references import references
-from .settings import Run, Setting, group, test_key
-from .uncertainty import Comparison, Estimate, compare, estimate, slim
 
-BOARD_SCHEMA = 1
-REPLICATES = 250  # give a standard error to 5 %
+BOARD_SCHEMA = 2  # 1: rows were called settings, and seeds draws
 AGREEMENT = 1e-6  # between a record's scores and those of its predictions: float32 sums aside, they are the same
-METRIC_NAMES = {"accuracy": "Accuracy", "map": "mAP", "auc": "AUC", "score": "Mean of both"}
 SHOT_ORDER = (*map(str, SHOTS), "pool", "train_20")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """The runs of one setting on one subset and number of shots: its draws.
+    """An experiment: the runs of one adaptation on one subset and number of shots.
 
     Attributes:
-        setting: key of the `Setting`.
+        adaptation: key of the `Adaptation`.
         subset: subset key.
         shots: one of `SHOT_ORDER`.
-        seeds: of the draws that finished.
-        runs: their ids, in the order of `seeds`.
+        seeds: of the splits of the runs that finished, each once.
+        runs: ids of these runs, in the order of their seeds and training seeds.
         test_rows: pictures of the test set; None where the records do not say.
         test_patients: patients of it.
         metrics: by metric, an `Estimate` in fractions.
-        per_class: by class, the mean over draws of `auc` and `ap` or `recall`, and `positives`; None where undefined.
-        cost: `trainable_parameters`, `adapter_bytes`, `peak_memory_bytes`, `seconds` (means over draws) and `devices`.
+        per_class: by class, the mean over runs of `auc` and `ap` or `recall`, and `positives`; None where undefined.
+        cost: `trainable_parameters`, `adapter_bytes`, `peak_memory_bytes`, `seconds` (means over runs) and `devices`.
     """
 
-    setting: str
+    adaptation: str
     subset: str
     shots: str
     seeds: tuple[int, ...]
@@ -58,26 +57,47 @@ class Cell:
     cost: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """All pairs of adaptations on one subset, number of shots and metric, on the same test rows and the same seeds.
+
+    Attributes:
+        subset: subset key.
+        shots: column.
+        metric: what is compared.
+        adaptations: keys of those compared.
+        pairs: for each pair `a`, `b` (places in `adaptations`), `difference` (a minus b, mean over the common seeds), `low`, `high` and `p`
+            (over test patients, see `Jackknife.difference`), `p_holm` (corrected over the pairs of this comparison), `seeds` (the common
+            ones), `wins` and `losses` (seeds in which a is better, or worse).
+    """
+
+    subset: str
+    shots: str
+    metric: str
+    adaptations: tuple[str, ...]
+    pairs: tuple[dict, ...]
+
+
 @dataclass
 class Board:
     """Everything the report shows.
 
     Attributes:
-        settings: rows.
-        cells: one for each setting, subset and shots with a finished run.
-        comparisons: paired, between the settings of a subset and number of shots.
+        adaptations: rows.
+        cells: one for each adaptation, subset and shots with a finished run.
+        comparisons: paired, between the adaptations of a subset and number of shots.
         references: published numbers and chance, for the subsets on the board; values in fractions.
-        gaps: draws of the grid that have no finished run: `setting`, `subset`, `shots`, `seeds`.
+        gaps: seeds of the grid that have no finished run: `adaptation`, `subset`, `shots`, `seeds`.
         absent: subsets without any run.
-        failed: failed runs: `id`, `setting`, `subset`, `shots`, `seed`, `error`, `finished_at`.
-        left_out: ids of runs that another run of the same draw replaced.
+        failed: failed runs: `id`, `adaptation`, `subset`, `shots`, `seed`, `error`, `finished_at`.
+        left_out: ids of runs that another run of the same seed replaced.
         notes: what the board cannot show or left out, in words.
         counts: `finished` and `failed` runs.
-        replicates: of the bootstrap; 0 for none.
+        intervals: whether test intervals and comparisons were asked for.
         until: when the last run finished; the report holds no other time, so that the same runs give the same bytes.
     """
 
-    settings: list[Setting] = field(default_factory=list)
+    adaptations: list[Adaptation] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     references: list[dict[str, Any]] = field(default_factory=list)
@@ -87,7 +107,7 @@ class Board:
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
-    replicates: int = 0
+    intervals: bool = True
     until: str = ""
 
     @property
@@ -101,8 +121,8 @@ class Board:
         present = {cell.shots for cell in self.cells if cell.subset == subset}
         return [shots for shots in SHOT_ORDER if shots in present]
 
-    def cell(self, setting: str, subset: str, shots: str) -> Cell | None:
-        return next((c for c in self.cells if (c.setting, c.subset, c.shots) == (setting, subset, shots)), None)
+    def cell(self, adaptation: str, subset: str, shots: str) -> Cell | None:
+        return next((c for c in self.cells if (c.adaptation, c.subset, c.shots) == (adaptation, subset, shots)), None)
 
     def to_json(self) -> dict[str, Any]:
         """The board as JSON values, with the words that a page needs."""
@@ -111,75 +131,66 @@ class Board:
             for key, s in SUBSETS.items()
         }
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values |= {name: [dataclasses.asdict(item) for item in values[name]] for name in ("settings", "cells", "comparisons")}
-        return {"schema": BOARD_SCHEMA, "metric_names": METRIC_NAMES, "shot_order": list(SHOT_ORDER), "subsets": about, **values}
+        values |= {name: [dataclasses.asdict(item) for item in values[name]] for name in ("adaptations", "cells", "comparisons")}
+        return {"schema": BOARD_SCHEMA, "metric_names": METRICS, "shot_order": list(SHOT_ORDER), "subsets": about, **values}
 
 
-def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], replicates: int = REPLICATES, *, all_data: bool = False) -> Board:
+def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], *, intervals: bool = True, all_data: bool = False) -> Board:
     """Read runs and work out the board.
 
     Args:
         roots: folders of runs, run folders, or both.
-        replicates: resamples of the test patients, for the standard error of every mean and difference; 0 leaves test-set intervals
-            and comparisons out.
+        intervals: whether to work out test intervals and comparisons.
         all_data: show runs on invented or incomplete data, too.
 
     Raises:
         MedfmcError: there is no run below `roots`, or a record cannot be read.
     """
-    board = Board(replicates=replicates)
-    finished, failed = _read(roots, board.notes, all_data)
-    if not finished and not failed:
+    board = Board(intervals=intervals)
+    runs = _read(roots, board.notes, all_data)
+    if not runs:
         if board.notes:
             raise MedfmcError("\n".join([f"nothing below {_names(roots)} can be shown.", *board.notes[:5]]))
         raise MedfmcError(
             f"there is no run below {_names(roots)}; expected folders with a run.json, as `medfmc benchmark` and the recipes write them."
         )
-    keyed, bootstraps, problems = [], {}, defaultdict(list)
-    for run in bar(finished, desc="test-set uncertainty", unit="run"):
-        run, boot, problem = _with_predictions(run, replicates)
-        keyed.append(run)
-        if boot is not None:
-            bootstraps[run.record.id] = boot
-        if problem:
+    board.adaptations, experiments = group(runs)
+    experiments.sort(key=lambda e: (list(SUBSETS).index(e.subset.key), SHOT_ORDER.index(e.shots)))
+    sound, problems = set(), defaultdict(list)
+    for run in bar([run for e in experiments for run in e.runs], desc="test intervals", unit="run"):
+        if (problem := _problem(run, intervals)) is not None:
             problems[problem].append(run.record.id)
+        elif intervals:
+            sound.add(run.record.id)
     board.notes += [f"{words} ({_some(ids)})." for words, ids in problems.items()]
-
-    rows = group([*keyed, *failed])
-    board.settings = [setting for setting, _ in rows]
-    for setting, runs in rows:
-        cells: dict[tuple[str, str], dict[int, Run]] = defaultdict(dict)
-        for run in sorted(runs, key=lambda r: (r.record.finished_at, r.record.id)):
-            if run.record.status == "finished":
-                known = cells[run.subset, run.shots].get(run.seed)
-                if known is not None:
-                    board.left_out.append(known.record.id)
-                    board.notes.append(
-                        f"{setting.label}, {known.record.run_config.dataset_config}, seed {run.seed}: runs {known.record.id} and "
-                        f"{run.record.id} differ in their data; only the one that finished last is shown."
-                    )
-                cells[run.subset, run.shots][run.seed] = run
-            else:
-                record = run.record
-                board.failed.append(
-                    {"id": record.id, "setting": setting.key, "subset": run.subset, "shots": run.shots, "seed": run.seed,
-                     "error": record.error or "no reason recorded", "finished_at": record.finished_at}
-                )  # fmt: skip
-        board.cells += [
-            _cell(setting, place, [draws[seed] for seed in sorted(draws)], bootstraps) for place, draws in sorted(cells.items(), key=_place)
-        ]
-    board.failed.sort(key=lambda f: (f["subset"], SHOT_ORDER.index(f["shots"]), f["setting"], f["seed"], f["id"]))
-    board.comparisons = compare(board.cells, {run.record.id: run for run in keyed}, bootstraps)
+    labels = {adaptation.key: adaptation.label for adaptation in board.adaptations}
+    order = {key: number for number, key in enumerate(labels)}
+    for experiment in sorted(experiments, key=lambda e: order[e.adaptation]):
+        if experiment.runs:
+            board.cells.append(_cell(experiment, sound))
+        for run in experiment.replaced:
+            board.left_out.append(run.record.id)
+            board.notes.append(
+                f"{labels[experiment.adaptation]}, {run.record.run_config.dataset_config}: run {run.record.id} is not shown, for another "
+                "run of the same seed, with other training rows or predictions, finished later."
+            )
+        board.failed += [
+            {"id": run.record.id, "adaptation": experiment.adaptation, "subset": experiment.subset.key, "shots": experiment.shots,
+             "seed": run.seed, "error": run.record.error or "no reason recorded", "finished_at": run.record.finished_at}
+            for run in experiment.failed
+        ]  # fmt: skip
+    board.failed.sort(key=lambda f: (f["subset"], SHOT_ORDER.index(f["shots"]), f["adaptation"], f["seed"], f["id"]))
+    board.comparisons = _compare([e for e in experiments if e.runs], sound) if intervals else []
     board.references = references(board.cells)
     board.gaps, board.absent = _gaps(board)
-    board.counts = {"finished": len(finished), "failed": len(failed)}
-    board.until = max((run.record.finished_at for run in [*finished, *failed]), default="")
+    board.counts = {status: sum(run.record.status == status for run in runs) for status in ("finished", "failed")}
+    board.until = max((run.record.finished_at for run in runs), default="")
     few = {cell.subset: cell.test_patients for cell in board.cells if cell.test_patients and cell.test_patients < FEW}
-    for subset, patients in few.items() if replicates else ():
-        words = f"test intervals from {patients} different {SUBSETS[subset].group} ids are too narrow."
+    for subset, patients in few.items() if intervals else ():
+        words = f"test intervals from {patients} different {plural(SUBSETS[subset].group)} are too narrow."
         board.notes.append(f"{SUBSETS[subset].name}: {words}")
-    if not replicates:
-        board.notes.append("Test-set intervals and paired comparisons were not asked for (0 replicates).")
+    if not intervals:
+        board.notes.append("Test intervals and paired comparisons were not asked for (--replicates 0).")
     return board
 
 
@@ -187,81 +198,112 @@ def _names(roots) -> str:
     return ", ".join(map(str, [roots] if isinstance(roots, (str, os.PathLike)) else roots))
 
 
-def _place(item: tuple[tuple[str, str], Any]) -> tuple[int, int]:
-    (subset, shots), _ = item
-    return list(SUBSETS).index(subset), SHOT_ORDER.index(shots)
-
-
-def _read(roots, notes: list[str], all_data: bool) -> tuple[list[Run], list[Run]]:
-    """Finished and failed runs; of one run found twice, the finished or the first copy. A failure that was repeated well does not count."""
-    found: dict[str, Run] = {}
+def _read(roots, notes: list[str], all_data: bool) -> list[Run]:
+    """The runs to show, in the order of their ids; of one run found twice, the finished or the first copy."""
+    found: dict[str, tuple] = {}
     copies: Counter = Counter()
     left_out: list[str] = []
     for folder, record in find_runs(roots, left_out):
-        rows = f"{record.data.get('rows', {}).get('test')}/{record.data.get('patients', {}).get('test')}"
-        run = Run(Path(folder), record, rows)
         known = found.get(record.id)
         copies[record.id] += 1
-        if known is None or (known.record.status == "failed" and record.status == "finished"):
-            found[record.id] = run
+        if known is None or (known[1].status == "failed" and record.status == "finished"):
+            found[record.id] = folder, record
     notes += [f"1 of {len(left_out)} records that were left out: {reason}" for reason in left_out]
     repeated = sum(count > 1 for count in copies.values())
     if repeated:
         notes.append(f"{repeated} runs lie in several folders and count once.")
-    unfit = {run.record.id: words for run in found.values() if (words := unfit_marks(run.record)) and not all_data}
+    unfit = {key: words for key, (_, record) in found.items() if (words := unfit_marks(record)) and not all_data}
     for words in sorted({" and ".join(words) for words in unfit.values()}):
         ids = [key for key, own in unfit.items() if " and ".join(own) == words]
         notes.append(f"Left out, for their images are {words}: {_some(ids)}; --all-data shows them.")
-    order = sorted((run for key, run in found.items() if key not in unfit), key=lambda run: run.record.id)
-    whole = [run for run in order if run.record.status == "finished" and run.record.scores.get("test")]
-    for run in order:
-        if run.record.status == "finished" and not run.record.scores.get("test"):
-            notes.append(f"Run {run.record.id} finished without test scores and is not shown.")
-    return whole, [run for run in order if run.record.status == "failed"]
+    shown = []
+    for key in sorted(set(found) - set(unfit)):
+        folder, record = found[key]
+        if record.status == "finished" and not record.scores.get("test"):
+            notes.append(f"Run {key} finished without test scores and is not shown.")
+        else:
+            shown.append(read_run(folder, record))
+    return shown
 
 
 def _some(ids: list[str]) -> str:
     shown = ", ".join(ids[:3])
-    return f"{len(ids)} run{'s' * (len(ids) > 1)}: {shown}" + (" and others" if len(ids) > 3 else "")
+    return f"{len(ids)} {plural('run', len(ids))}: {shown}" + (" and others" if len(ids) > 3 else "")
 
 
-def _with_predictions(run: Run, replicates: int) -> tuple[Run, Bootstrap | None, str | None]:
-    """The run keyed by its test rows, the bootstrap of its scores, and what keeps the report from making use of its predictions."""
-    if not (run.folder / "predictions.parquet").is_file():
-        return run, None, "No test-set interval and no paired comparison without predictions.parquet"
-    subset = run.record.subset
+def _problem(run: Run, intervals: bool) -> str | None:
+    """What keeps the report from making use of a run's predictions."""
+    if run.test is None:
+        return f"No test interval and no paired comparison{f': {run.problem}' if run.problem else ' without predictions.parquet'}"
+    if not intervals:
+        return None
     try:
-        predictions = load_predictions(run.folder)
-        run = dataclasses.replace(run, test_key=f"{run.test_key} {test_key(predictions)}")
-        if not replicates:
-            return run, None, None
-        scores = predictions.probabilities  # the official AUC is of probabilities; a softmax changes it
-        boot = slim(bootstrap(predictions.targets, scores, predictions.patient_ids, classes=subset.classes, replicates=replicates))
-    except (ValueError, OSError) as error:  # a MedfmcError, or what pyarrow says of a broken file
-        return run, None, f"No test-set interval and no paired comparison: {error}"
+        own = run.jackknife
+    except ValueError as error:
+        return f"No test interval and no paired comparison: {error}"
+    if own is None:
+        return "No test interval and no paired comparison with fewer than two test patients"
     recorded = run.record.scores["test"]
-    if any(abs(value - recorded[name]) > AGREEMENT for name, value in boot.point.items() if recorded.get(name) is not None):
-        return run, None, "The scores in run.json are not those of predictions.parquet; shown without test-set interval and comparison"
-    return run, boot, None
+    if any(abs(value - recorded[name]) > AGREEMENT for name, value in own.point.items() if recorded.get(name) is not None):
+        return "The scores in run.json are not those of predictions.parquet; shown without test interval and comparison"
+    return None
 
 
-def _cell(setting: Setting, place: tuple[str, str], runs: list[Run], bootstraps: Mapping[str, Bootstrap]) -> Cell:
-    subset, shots = place
-    records = [run.record for run in runs]
-    own = [bootstraps.get(record.id) for record in records]
-    main = SUBSETS[subset].metric
+def _cell(experiment: Experiment, sound: set[str]) -> Cell:
+    records = [run.record for run in experiment.runs]
+    resampled = [run.jackknife if run.record.id in sound else None for run in experiment.runs]
     return Cell(
-        setting=setting.key,
-        subset=subset,
-        shots=shots,
-        seeds=tuple(run.seed for run in runs),
+        adaptation=experiment.adaptation,
+        subset=experiment.subset.key,
+        shots=experiment.shots,
+        seeds=tuple(experiment.seeds),
         runs=tuple(record.id for record in records),
         test_rows=records[0].data.get("rows", {}).get("test"),
         test_patients=records[0].data.get("patients", {}).get("test"),
-        metrics={name: estimate(name, [record.scores["test"].get(name) for record in records], own) for name in (main, "auc", "score")},
+        metrics={name: experiment.estimate(name, resampled=resampled) for name in (experiment.subset.metric, "auc", "score")},
         per_class=_per_class(records),
         cost=_cost(records),
     )
+
+
+def _compare(experiments: list[Experiment], sound: set[str]) -> list[Comparison]:
+    """The experiments of each column pair by pair: those that were tested on the same rows and have seeds in common."""
+    columns: dict[tuple, list[tuple[Experiment, dict]]] = defaultdict(list)
+    for experiment in experiments:
+        known = {(run.seed, run.training_seed): run for run in experiment.runs if run.record.id in sound}
+        if known:
+            columns[experiment.subset.key, experiment.shots, experiment.traits["test_rows"]].append((experiment, known))
+    result = []
+    for (subset, shots, _), members in columns.items():
+        for metric in (SUBSETS[subset].metric, "auc", "score") if len(members) > 1 else ():
+            pairs = [
+                pair | {"a": a, "b": b}
+                for (a, (_, left)), (b, (_, right)) in itertools.combinations(enumerate(members), 2)
+                if (pair := _pair(metric, left, right)) is not None
+            ]
+            corrected = holm([pair["p"] for pair in pairs])
+            adaptations = tuple(experiment.adaptation for experiment, _ in members)
+            pairs = tuple(pair | {"p_holm": float(p)} for pair, p in zip(pairs, corrected))
+            result.append(Comparison(subset, shots, metric, adaptations, pairs))
+    return [comparison for comparison in result if comparison.pairs]
+
+
+def _pair(metric: str, left: dict[tuple[int, int], Run], right: dict[tuple[int, int], Run]) -> dict | None:
+    common = sorted(set(left) & set(right))
+    if not common:
+        return None
+    seeds = [seed for seed, _ in common]
+    found = (
+        mean_over_seeds([left[key].jackknife for key in common], seeds) - mean_over_seeds([right[key].jackknife for key in common], seeds)
+    ).difference(metric)
+    if not np.isfinite(found.value + found.p):
+        return None
+    changes: dict[int, list[float]] = defaultdict(list)
+    for key in common:
+        changes[key[0]].append(left[key].jackknife.point[metric] - right[key].jackknife.point[metric])
+    wins, losses = (sum(sign * sum(own) > 0 for own in changes.values()) for sign in (1, -1))
+    return {"difference": found.value, "low": found.low, "high": found.high, "p": found.p, "seeds": sorted(changes), "wins": wins,
+            "losses": losses}  # fmt: skip
 
 
 def mean(values: Iterable[float | None]) -> float | None:
@@ -286,21 +328,21 @@ def _cost(records: list[RunRecord]) -> dict[str, Any]:
 
 
 def _gaps(board: Board) -> tuple[list[dict[str, Any]], list[str]]:
-    """Draws of the benchmark that have no finished run, for the subsets that have any; and the subsets that have none."""
-    have = {(c.setting, c.subset, c.shots): set(c.seeds) for c in board.cells}
-    started = {*have, *((f["setting"], f["subset"], f["shots"]) for f in board.failed)}
+    """Seeds of the benchmark that have no finished run, for the subsets that have any; and the subsets that have none."""
+    have = {(c.adaptation, c.subset, c.shots): set(c.seeds) for c in board.cells}
+    started = {*have, *((f["adaptation"], f["subset"], f["shots"]) for f in board.failed)}
     subsets = [key for key in SUBSETS if any(place[1] == key for place in started)]
     gaps = []
-    for setting in board.settings:
-        wanted = {shots for key, _, shots in started if key == setting.key}
-        if setting.protocol != "transfer" and wanted != {"pool"}:
+    for adaptation in board.adaptations:
+        wanted = {shots for key, _, shots in started if key == adaptation.key}
+        if adaptation.protocol != "transfer" and wanted != {"pool"}:
             wanted |= set(map(str, SHOTS))
         shots = [shot for shot in SHOT_ORDER if shot in wanted]
         for subset in subsets:
-            if setting.protocol != "clean" and not SUBSETS[subset].challenge:
+            if adaptation.protocol != "clean" and not SUBSETS[subset].challenge:
                 continue
             for shot in shots:
-                missing = sorted(set(SEEDS) - have.get((setting.key, subset, shot), set()))
+                missing = sorted(set(SEEDS) - have.get((adaptation.key, subset, shot), set()))
                 if missing:
-                    gaps.append({"setting": setting.key, "subset": subset, "shots": shot, "seeds": missing})
+                    gaps.append({"adaptation": adaptation.key, "subset": subset, "shots": shot, "seeds": missing})
     return gaps, [key for key in SUBSETS if key not in subsets]

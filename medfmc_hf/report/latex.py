@@ -3,15 +3,15 @@
 from collections import defaultdict
 
 from ..subsets import SUBSETS
-from .board import METRIC_NAMES, Board, Cell
-from .words import MISSING, percent, shots_words
+from ..words import METRICS, MISSING, percent, shots_words
+from .board import Board, Cell
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "·": r"$\cdot$", MISSING: "--", "±": r"$\pm$"}
 ESCAPES |= {character: "\\" + character for character in "&%$#_{}"}
 
 
 def to_latex(board: Board) -> str:
-    r"""Two tables for a paper, of the main metrics and of AUC: mean ± standard deviation over draws; the best mean of a column is bold."""
+    r"""Two tables for a paper, of the main metrics and of AUC: mean ± standard deviation over seeds; the best mean of a column is bold."""
     parts = ["% needs \\usepackage{booktabs}"]
     if board.cells:
         parts.append(_table(board, {key: SUBSETS[key].metric for key in board.subsets}, "main metric"))
@@ -24,15 +24,15 @@ def _table(board: Board, metrics: dict[str, str], title: str) -> str:
     heads, rules, first = [], [], 2
     for key, metric in metrics.items():
         width = len(board.shots_of(key))
-        heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(SUBSETS[key].name)} ({_tex(METRIC_NAMES[metric])})}}")
+        heads.append(rf"\multicolumn{{{width}}}{{c}}{{{_tex(SUBSETS[key].name)} ({_tex(METRICS[metric])})}}")
         rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
         first += width
     best = _best(board, metrics)
     rows = []
-    for setting in board.settings:
-        cells = [board.cell(setting.key, *place) for place in columns]
+    for adaptation in board.adaptations:
+        cells = [board.cell(adaptation.key, *place) for place in columns]
         if any(cells):
-            rows.append([_tex(setting.label), *(_number(cell, metrics, best) for cell in cells)])
+            rows.append([_tex(adaptation.label), *(_number(cell, metrics, best) for cell in cells)])
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -45,7 +45,7 @@ def _table(board: Board, metrics: dict[str, str], title: str) -> str:
         *map(_line, rows),
         r"\bottomrule",
         r"\end{tabular}",
-        rf"\caption{{MedFMC, {title} in percent: mean $\pm$ standard deviation over draws of the support set.}}",
+        rf"\caption{{MedFMC, {title} in percent: mean $\pm$ standard deviation over seeds of the support set.}}",
         r"\end{table}",
     ]
     return "\n".join(lines)
@@ -57,11 +57,12 @@ def _line(words: list[str]) -> str:
 
 def _best(board: Board, metrics: dict[str, str]) -> set[tuple[str, str, str]]:
     """Places of the highest means, among the rows of one protocol and one number of test pictures."""
-    protocol = {setting.key: setting.protocol for setting in board.settings}
+    protocol = {adaptation.key: adaptation.protocol for adaptation in board.adaptations}
     columns = defaultdict(list)
     for cell in board.cells:
+        place = cell.adaptation, cell.subset, cell.shots
         if (mean := cell.metrics[metrics[cell.subset]].mean) is not None:
-            columns[cell.subset, cell.shots, protocol[cell.setting], cell.test_rows].append((mean, (cell.setting, cell.subset, cell.shots)))
+            columns[cell.subset, cell.shots, protocol[cell.adaptation], cell.test_rows].append((mean, place))
     return {place for means in columns.values() for mean, place in means if mean == max(means)[0]}
 
 
@@ -75,4 +76,4 @@ def _number(cell: Cell | None, metrics: dict[str, str], best: set[tuple[str, str
         return "--"
     mean = percent(estimate.mean)
     spread = "" if estimate.sd is None else rf" $\pm$ {percent(estimate.sd)}"
-    return (rf"\textbf{{{mean}}}" if (cell.setting, cell.subset, cell.shots) in best else mean) + spread
+    return (rf"\textbf{{{mean}}}" if (cell.adaptation, cell.subset, cell.shots) in best else mean) + spread

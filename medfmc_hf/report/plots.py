@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..evaluation.intervals import Estimate
 from ..files import atomic_path
 from ..subsets import SUBSETS
-from .board import METRIC_NAMES, SHOT_ORDER, Board, Cell
-from .uncertainty import Estimate
-from .words import count, shots_words
+from ..words import METRICS, count, shots_words
+from .board import SHOT_ORDER, Board, Cell
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow and black, which vanish on white and on dark pages.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#808080")
@@ -25,7 +25,7 @@ PAGE_STYLE = STYLE | {f"{part}.color": INK for part in ("text", "xtick", "ytick"
 
 
 def style_of(index: int) -> tuple[str, str]:
-    """Colour and marker of the n-th setting; the marker changes where the colours run out, and along the way, so that neither is alone."""
+    """Colour and marker of the n-th adaptation; the marker changes where the colours run out, and on the way, so that neither is alone."""
     markers = list(MARKERS)
     return COLOURS[index % len(COLOURS)], markers[(index + index // len(COLOURS)) % len(markers)]
 
@@ -45,19 +45,19 @@ def require_matplotlib():
 
 
 def draw_curves(axes, board: Board, subset: str, metric: str) -> None:
-    """Score against shots: a line for each setting, its bars the standard deviation over draws."""
+    """Score against shots: a line for each adaptation, its bars the standard deviation over seeds."""
     shots = board.shots_of(subset)
-    for index, setting in enumerate(board.settings):
-        cells = [cell for shot in shots if (cell := board.cell(setting.key, subset, shot)) and cell.metrics[metric].mean is not None]
+    for index, adaptation in enumerate(board.adaptations):
+        cells = [cell for shot in shots if (cell := board.cell(adaptation.key, subset, shot)) and cell.metrics[metric].mean is not None]
         if not cells:
             continue
         colour, marker = style_of(index)
-        dodge = (index - (len(board.settings) - 1) / 2) * 0.3 / max(len(board.settings), 4)
+        dodge = (index - (len(board.adaptations) - 1) / 2) * 0.3 / max(len(board.adaptations), 4)
         axes.errorbar(
             [shots.index(cell.shots) + dodge for cell in cells],
             [100 * cell.metrics[metric].mean for cell in cells],
             [_bar(cell.metrics[metric]) for cell in cells],
-            label=_plain(setting.label), color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.9, capsize=2,
+            label=_plain(adaptation.label), color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.9, capsize=2,
         )  # fmt: skip
     chance = next(
         (
@@ -73,25 +73,25 @@ def draw_curves(axes, board: Board, subset: str, metric: str) -> None:
         axes.axhline(100 * chance, linestyle=":", linewidth=1, color="#808080", label="chance")
     axes.set_xticks(range(len(shots)), [shots_words(shot) for shot in shots])
     axes.set_xlim(-0.4, len(shots) - 0.6)
-    axes.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    axes.set_ylabel(f"{METRICS[metric]} (%)")
     axes.set_title(SUBSETS[subset].name)
 
 
 def most_shots(board: Board, subset: str) -> str:
-    """The column a cost plot is of: the most shots that any few-shot setting has, else the last column."""
+    """The column a cost plot is of: the most shots that any few-shot adaptation has, else the last column."""
     shots = board.shots_of(subset)
     few = [shot for shot in shots if shot in SHOT_ORDER[:3]]
     return (few or shots)[-1]
 
 
 def draw_cost(axes, board: Board, subset: str, cost: str) -> None:
-    """Main metric against one cost: a point for each setting, its bar the standard deviation over draws."""
+    """Main metric against one cost: a point for each adaptation, its bar the standard deviation over seeds."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     shots, metric = most_shots(board, subset), SUBSETS[subset].metric
     values: list[float] = []
-    for index, setting in enumerate(board.settings):
-        cell: Cell | None = board.cell(setting.key, subset, shots)
+    for index, adaptation in enumerate(board.adaptations):
+        cell: Cell | None = board.cell(adaptation.key, subset, shots)
         if cell is None or cell.metrics[metric].mean is None or cell.cost[cost] is None:
             continue
         colour, marker = style_of(index)
@@ -99,7 +99,7 @@ def draw_cost(axes, board: Board, subset: str, cost: str) -> None:
         values.append(cell.cost[cost])
         axes.errorbar(
             [cell.cost[cost]], [100 * estimate.mean], [_bar(estimate)],
-            label=_plain(setting.label), color=colour, marker=marker, markersize=6, linestyle="none", elinewidth=0.9, capsize=2,
+            label=_plain(adaptation.label), color=colour, marker=marker, markersize=6, linestyle="none", elinewidth=0.9, capsize=2,
         )  # fmt: skip
     positive = [value for value in values if value > 0]
     if positive:
@@ -109,12 +109,12 @@ def draw_cost(axes, board: Board, subset: str, cost: str) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
         axes.set_xlim(0 if len(positive) < len(values) else min(positive) / 2, max(positive) * 2)
     axes.set_xlabel(COSTS[cost])
-    axes.set_ylabel(f"{METRIC_NAMES[metric]} (%)")
+    axes.set_ylabel(f"{METRICS[metric]} (%)")
     axes.set_title(f"{SUBSETS[subset].name}, {shots_words(shots)}")
 
 
 def _bar(estimate: Estimate) -> float:
-    """Half the length of an error bar; NaN draws none, for one draw has no spread."""
+    """Half the length of an error bar; NaN draws none, for one seed has no spread."""
     return float("nan") if estimate.sd is None else 100 * estimate.sd
 
 
@@ -128,7 +128,7 @@ def page_figures(board: Board) -> dict[str, list[dict[str, str]]]:
 
     Returns:
         `curves` and `cost`: for each figure its `subset`, `metric` or `cost`, `title` (what it shows, in words) and `svg`, whose ink
-        follows the page's light or dark colours; and `legend`: for each setting `setting`, `colour` and `mark`.
+        follows the page's light or dark colours; and `legend`: for each adaptation `adaptation`, `colour` and `mark`.
     """
     matplotlib, Figure = require_matplotlib()
 
@@ -149,15 +149,13 @@ def page_figures(board: Board) -> dict[str, list[dict[str, str]]]:
     for subset in board.subsets:
         name = SUBSETS[subset].name
         for metric in (SUBSETS[subset].metric, "auc"):
-            title = f"{METRIC_NAMES[metric]} of every row on {name} against the number of shots; bars are the standard deviation over draws"
+            title = f"{METRICS[metric]} of every row on {name} against the number of shots; bars are the standard deviation over seeds"
             curves.append({"subset": subset, "metric": metric, "title": title, "svg": svg(draw_curves, subset, metric)})
         for cost, words in COSTS.items():
-            title = (
-                f"{METRIC_NAMES[SUBSETS[subset].metric]} of every row on {name}, {shots_words(most_shots(board, subset))}, against {words}"
-            )
+            title = f"{METRICS[SUBSETS[subset].metric]} of every row on {name}, {shots_words(most_shots(board, subset))}, against {words}"
             costs.append({"subset": subset, "cost": cost, "title": title, "svg": svg(draw_cost, subset, cost)})
-    styles = [(setting.key, *style_of(index)) for index, setting in enumerate(board.settings)]
-    return {"curves": curves, "cost": costs, "legend": [{"setting": key, "colour": c, "mark": MARKERS[m]} for key, c, m in styles]}
+    styles = [(adaptation.key, *style_of(index)) for index, adaptation in enumerate(board.adaptations)]
+    return {"curves": curves, "cost": costs, "legend": [{"adaptation": key, "colour": c, "mark": MARKERS[m]} for key, c, m in styles]}
 
 
 def save_figures(board: Board, folder: str | os.PathLike) -> list[Path]:

@@ -5,46 +5,51 @@ import io
 import json
 import re
 
+from ..evaluation.intervals import Estimate
 from ..subsets import SUBSETS
-from .board import METRIC_NAMES, Board
-from .settings import Setting
-from .words import MISSING, count, interval, mean_and_spread, percent, shots_words
+from ..words import METRICS, MISSING, count, interval, percent, plural, shots_words
+from .board import Board
 
 READING = (
-    "Numbers are percent: mean over draws ± standard deviation over draws. *draws* is the 95 % interval of the mean over other support "
-    "sets (Student's t over the draws); *test* is the 95 % interval of the mean over other test patients, with the draws as they are "
-    "(bootstrap over patients). They answer different questions and are not added up."
+    "Numbers are percent: mean over seeds ± standard deviation over seeds. *seeds* is the 95 % interval of the mean over other support "
+    "sets (Student's t over the seeds); *test* is the 95 % interval of the mean over other test patients, with the trained models as they "
+    "are (jackknife over patients). They answer different questions and are not added up. Where a split was trained several times, the "
+    "spread is divided into that of splits and that of training seeds."
 )
 CSV_COLUMNS = (
-    "kind", "source", "label", "method", "backbone", "protocol", "options", "subset", "shots", "metric", "mean", "sd", "draws",
-    "draw_low", "draw_high", "test_low", "test_high", "seeds", "test_list", "test_rows", "test_patients", "trainable_parameters",
+    "kind", "source", "label", "method", "backbone", "protocol", "options", "subset", "shots", "metric", "mean", "sd", "split_sd",
+    "training_sd", "number_of_seeds", "number_of_runs", "seed_low", "seed_high", "test_low", "test_high", "seeds",
+    "test_list", "test_rows", "test_patients", "trainable_parameters",
     "adapter_bytes", "peak_memory_bytes", "seconds", "devices", "caveat", "runs",
 )  # fmt: skip
 
 
 def to_csv(board: Board) -> str:
-    """One line for each setting, subset, shots and metric, and for each published number.
+    """One line for each adaptation, subset, shots and metric, and for each published number.
 
     Scores are fractions, sizes bytes, times seconds.
     """
-    settings = {setting.key: setting for setting in board.settings}
+    adaptations = {adaptation.key: adaptation for adaptation in board.adaptations}
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
     for cell in board.cells:
-        setting = settings[cell.setting]
+        own = adaptations[cell.adaptation]
         common = {
-            "kind": "run", "source": "this report", "label": setting.label, "method": setting.method, "backbone": setting.backbone,
-            "protocol": setting.protocol, "options": json.dumps(setting.differs, sort_keys=True), "subset": cell.subset,
+            "kind": "run", "source": "this report", "label": own.label, "method": own.method, "backbone": own.backbone,
+            "protocol": own.protocol, "options": json.dumps(own.differs, sort_keys=True), "subset": cell.subset,
             "shots": cell.shots, "seeds": " ".join(map(str, cell.seeds)), "test_rows": cell.test_rows,
             "test_patients": cell.test_patients, "runs": " ".join(cell.runs), "devices": "; ".join(cell.cost["devices"]),
             **{name: _number(cell.cost[name]) for name in ("trainable_parameters", "adapter_bytes", "peak_memory_bytes", "seconds")},
         }  # fmt: skip
         for metric, e in cell.metrics.items():
-            draw, test = e.draw_interval or (None, None), e.test_interval or (None, None)
-            numbers = {"mean": e.mean, "sd": e.sd, "draw_low": draw[0], "draw_high": draw[1], "test_low": test[0], "test_high": test[1]}
+            seed, test = e.seed_interval or (None, None), e.test_interval or (None, None)
+            numbers = {"mean": e.mean, "sd": e.sd, "split_sd": e.split_sd, "training_sd": e.training_sd}
+            numbers |= {"seed_low": seed[0], "seed_high": seed[1], "test_low": test[0], "test_high": test[1]}
             writer.writerow(
-                common | {"metric": metric, "draws": e.draws} | {k: "" if v is None else f"{v:.6f}" for k, v in numbers.items()}
+                common
+                | {"metric": metric, "number_of_seeds": e.seeds, "number_of_runs": e.runs}
+                | {k: "" if v is None else f"{v:.6f}" for k, v in numbers.items()}
             )
     for reference in board.references:
         for value in reference["values"]:
@@ -64,8 +69,7 @@ def _number(value: float | None) -> str:
 
 def to_markdown(board: Board) -> str:
     """The board for a README or an issue: a table for each subset, then references, gaps, failures and notes."""
-    settings = {setting.key: setting for setting in board.settings}
-    label = {key: _md(setting.label) for key, setting in settings.items()}
+    label = {adaptation.key: _md(adaptation.label) for adaptation in board.adaptations}
     lines = ["# MedFMC results", "", f"{board.counts['finished']} finished and {board.counts['failed']} failed runs. {READING}", ""]
     if common := common_options(board):
         lines += [f"The same in all rows: {_md(common)}.", ""]
@@ -74,17 +78,19 @@ def to_markdown(board: Board) -> str:
         lines += [f"## {subset.name}: {subset.title}", ""]
         for metric in (subset.metric, "auc"):
             lines += [
-                f"| {METRIC_NAMES[metric]} | " + " | ".join(map(shots_words, shots)) + " | trained | seconds |",
+                f"| {METRICS[metric]} | " + " | ".join(map(shots_words, shots)) + " | trained | seconds |",
                 "|---" * (len(shots) + 3) + "|",
             ]
-            for setting in board.settings:
-                cells = [board.cell(setting.key, key, shot) for shot in shots]
+            for adaptation in board.adaptations:
+                cells = [board.cell(adaptation.key, key, shot) for shot in shots]
                 if any(cells):
                     known = [cell for cell in cells if cell]
                     trained = " / ".join(dict.fromkeys(count(cell.cost["trainable_parameters"]) for cell in known))
                     seconds = " / ".join(MISSING if cell.cost["seconds"] is None else f"{cell.cost['seconds']:.0f}" for cell in known)
                     lines.append(
-                        f"| {label[setting.key]} | " + " | ".join(_md_cell(cell, metric) for cell in cells) + f" | {trained} | {seconds} |"
+                        f"| {label[adaptation.key]} | "
+                        + " | ".join(_md_cell(cell, metric) for cell in cells)
+                        + f" | {trained} | {seconds} |"
                     )
             for reference in board.references:
                 values = {v["shots"]: v["value"] for v in reference["values"] if (v["subset"], v["metric"]) == (key, metric)}
@@ -100,7 +106,7 @@ def to_markdown(board: Board) -> str:
     if board.failed:
         lines += ["## Failed runs", "", "| run | row | data | error |", "|---|---|---|---|"]
         lines += [
-            f"| `{f['id']}` | {label[f['setting']]} | {f['subset']} {shots_words(f['shots'])}, seed {f['seed']} | {_md(f['error'])} |"
+            f"| `{f['id']}` | {label[f['adaptation']]} | {f['subset']} {shots_words(f['shots'])}, seed {f['seed']} | {_md(f['error'])} |"
             for f in board.failed
         ]
         lines.append("")
@@ -118,11 +124,17 @@ def _md_cell(cell, metric: str) -> str:
     if cell is None:
         return MISSING
     estimate = cell.metrics[metric]
-    words = [
-        f"{estimate.draws} draw{'s' * (estimate.draws != 1)}" + (f" {interval(estimate.draw_interval)}" if estimate.draw_interval else "")
-    ]
+    seeds = f"{estimate.seeds} {plural('seed', estimate.seeds)}"
+    words = [f"{seeds} {interval(estimate.seed_interval)}" if estimate.seed_interval else seeds]
+    if estimate.training_sd is not None:
+        words.append(f"splits ± {percent(estimate.split_sd)}, training ± {percent(estimate.training_sd)}")
     words += [f"test {interval(estimate.test_interval)}"] if estimate.test_interval else []
     return f"{mean_and_spread(estimate)} <br>{'<br>'.join(words)}"
+
+
+def mean_and_spread(estimate: Estimate) -> str:
+    """`63.21 ± 4.10`; one seed has no spread."""
+    return percent(estimate.mean) + ("" if estimate.sd is None else f" ± {percent(estimate.sd)}")
 
 
 def _reference_lines(board: Board) -> list[str]:
@@ -142,15 +154,15 @@ def _gap_lines(board: Board, label: dict[str, str]) -> list[str]:
     if board.absent:
         lines += [f"No run of {', '.join(SUBSETS[key].name for key in board.absent)}.", ""]
     for gap in board.gaps:
-        seeds = f"seed{'s' * (len(gap['seeds']) > 1)} {', '.join(map(str, gap['seeds']))}"
-        lines.append(f"- {label[gap['setting']]}: {gap['subset']} {shots_words(gap['shots'])}, {seeds}")
+        seeds = f"{plural('seed', len(gap['seeds']))} {', '.join(map(str, gap['seeds']))}"
+        lines.append(f"- {label[gap['adaptation']]}: {gap['subset']} {shots_words(gap['shots'])}, {seeds}")
     return [*lines, ""]
 
 
 def common_options(board: Board) -> str:
     """The options that all rows share, in words; what the rows' names say (method, backbone) and unset ones are left out."""
-    if not board.settings:
+    if not board.adaptations:
         return ""
-    first: Setting = board.settings[0]
+    first = board.adaptations[0]
     told = {"method", "model", "revision", "method_options", *first.differs}
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.config.items() if name not in told and value is not None)

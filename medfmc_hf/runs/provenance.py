@@ -20,18 +20,20 @@ PROTOCOLS = {
 _UNFIT = {"invented": "invented", "incomplete": "incomplete (built with --allow-missing)"}
 
 
-def data(config: RunConfig, splits, fingerprint: str, facts: dict) -> dict:
+def data(config: RunConfig, splits, fingerprint: str, test_sha256: str, facts: dict) -> dict:
     """The `data` part of a record.
 
     Args:
         config: the run's config.
         splits: the `DatasetDict` it used.
-        fingerprint: hash of its rows.
+        fingerprint: hash of its rows and images.
+        test_sha256: and of those of its test split.
         facts: what the build says of the subset, see `medfmc_hf.data.loading.build_facts`.
     """
     return {
         "config": str(config.dataset_config),
         "fingerprint": fingerprint,
+        "test_sha256": test_sha256,
         "protocol": PROTOCOLS[config.protocol],
         "rows": {name: len(rows) for name, rows in splits.items()},
         "patients": {name: len(set(rows["patient_id"])) for name, rows in splits.items()},

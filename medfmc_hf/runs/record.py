@@ -24,12 +24,13 @@ class RunRecord:
         id: see `identity`.
         status: `finished` or `failed`.
         config: the `RunConfig`, as JSON values.
-        data: `config` (name), `fingerprint` (of rows and images), `images_sha256` (of all images of the subset in the build), `protocol` in
-            words, `rows` and `patients` per split, and of the build `notes`, `invented`, `incomplete` and `max_side`
-            (`medfmc_hf.data.loading.build_facts`).
+        data: `config` (name), `fingerprint` (of rows and images), `test_sha256` (of those of the test split), `images_sha256` (of all
+            images of the subset in the build), `protocol` in words, `rows` and `patients` per split, and of the build `notes`, `invented`,
+            `incomplete` and `max_side` (`medfmc_hf.data.loading.build_facts`).
         backbone: `name` (id on the Hub, or absolute path of a folder), `revision` (commit on the Hub, else None), `fingerprint` (what
             counts in the identity: the commit, or the hash of a folder), `sha256` (of config and weights), `architecture`, `image_size`,
             `pool` (see `medfmc_hf.models.backbones.Origin`).
+        adaptation: key of the adaptation that it is of, see `medfmc_hf.evaluation.experiments`; empty in older and in failed records.
         changed: options that are not as the recipe has them, with their values.
         scores: per split (`test`, and `validation` where it was scored), the dict that `medfm_score` returns; all fractions.
         history: one dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
@@ -48,6 +49,7 @@ class RunRecord:
     config: dict[str, Any]
     data: dict[str, Any] = field(default_factory=dict)
     backbone: dict[str, Any] = field(default_factory=dict)
+    adaptation: str = ""
     changed: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -29,7 +29,7 @@ def test_a_grid_from_the_command_line(grid, sample_build, tmp_path, capsys):
     assert benchmark(grid, sample_build, tmp_path) == 0
     printed = capsys.readouterr()
     assert "2 of 2 done, 0 left" in printed.out and "(1/1)" in printed.out
-    assert "retino-1shot-seed0 lora finished" in printed.err, "a log gets a line a run"
+    assert "retino-1shot-seed0 lora · tiny-vit finished" in printed.err, "a log gets a line a run"
     assert len(list(find_runs(tmp_path / "runs"))) == 2
 
     assert benchmark(grid, sample_build, tmp_path, "--dry-run") == 0

@@ -17,7 +17,7 @@ def test_folders_of_runs(tmp_path, capsys):
     assert len(rows) == 4 and all(row["base"] == a and row["other"] == b for row in rows)
     for row in rows:
         assert f"{100 * row['difference']:+.2f}" in out and f"{100 * row['low']:+.2f} to {100 * row['high']:+.2f}" in out
-    assert "95% over patients" in out and "95% over draws" in out and "p (Holm)" in out
+    assert "95% over patients" in out and "95% over seeds" in out and "p (Holm)" in out
     assert len([line for line in out.splitlines() if line.startswith(("endo 5-shot,", "colon 5-shot,"))]) == 4  # the verdicts
     assert main(["compare", a, b, c, "--per-class", "--replicates", "100"]) == 0
     assert "model" in capsys.readouterr().out
@@ -37,4 +37,4 @@ def test_mistakes(tmp_path, capsys):
     assert "given twice" in capsys.readouterr().err
     (tmp_path / "b.csv").write_text("label,cat,dog\n0,0.1,0.9\n")
     assert main(["compare", str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]) == 2
-    assert "different pictures" in capsys.readouterr().err
+    assert "different images" in capsys.readouterr().err

@@ -17,7 +17,7 @@ def test_a_report_and_its_space(tmp_path, capsys):
     printed = capsys.readouterr().out
     for path in (out / "board.html", out / "curves.png", space / "index.html"):
         assert path.is_file() and str(path) in printed
-    assert "2 finished and 0 failed runs in 1 row; 13 draws of the grid are missing." in printed
+    assert "2 finished and 0 failed runs in 1 row; 13 seeds of the grid are missing." in printed
 
 
 @pytest.mark.parametrize(

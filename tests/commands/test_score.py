@@ -40,13 +40,14 @@ def test_a_run(tmp_path, say):
     assert "by the interval over 12 studies" in out and "chance (50.00" in out
 
 
-def test_draws_are_summed_up(tmp_path, say):
+def test_seeds_are_summed_up(tmp_path, say):
     invent_runs(tmp_path, methods=("lora",), subsets=("endo",), shots=(5,), rows=60, patients=12)
     out = say("score", tmp_path, "--replicates", 200, "--json", tmp_path / "out.json")
-    summary = json.loads((tmp_path / "out.json").read_text())["draws"][0]
+    summary = json.loads((tmp_path / "out.json").read_text())["experiments"][0]
     values = [run["result"]["auc"] for run in json.loads((tmp_path / "out.json").read_text())["runs"]]
-    assert summary["draws"] == 5 and summary["metrics"]["auc"]["mean"] == pytest.approx(sum(values) / 5)
-    assert "endo 5-shot lora, 5 draws" in out and "95% over draws (t)" in out and "95% over studies, these draws" in out
+    assert summary["seeds"] == [0, 1, 2, 3, 4] and summary["metrics"]["auc"]["mean"] == pytest.approx(sum(values) / 5)
+    assert "endo-5shot lora · vit-base-patch16-224-in21k, 5 seeds" in out and "95% over seeds (t)" in out
+    assert "95% over studies, these models" in out
     assert "is the larger uncertainty of the score" in out
 
 
@@ -62,7 +63,7 @@ def test_the_official_mode_repeats_the_auc_of_the_class_before(tmp_path, say):
 def test_a_csv(tmp_path, say):
     (tmp_path / "mine.csv").write_text(CSV)
     out = say("score", tmp_path / "mine.csv")
-    assert "6 patients" in out and "Acc" in out and "mAP" not in out
+    assert "6 patients" in out and "Accuracy" in out and "mAP" not in out
     assert "(" not in say("score", tmp_path / "mine.csv", "--replicates", 0)
 
 
@@ -70,7 +71,7 @@ def test_a_csv_needs_neither_torch_nor_datasets(tmp_path):
     (tmp_path / "mine.csv").write_text(CSV)
     code = (
         "import sys; from medfmc_hf.cli import main; status = main(sys.argv[1:]); "
-        "assert not {'torch', 'transformers', 'datasets', 'evaluate', 'sklearn', 'scipy'} & set(sys.modules); sys.exit(status)"
+        "assert not {'torch', 'transformers', 'datasets', 'evaluate', 'sklearn'} & set(sys.modules); sys.exit(status)"
     )
     subprocess.run([sys.executable, "-c", code, "score", str(tmp_path / "mine.csv")], check=True, capture_output=True)
     subprocess.run([sys.executable, "-c", code, "compare", "--help"], check=True, capture_output=True)

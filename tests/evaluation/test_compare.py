@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
-from invented_runs import invent_runs
+from invented_runs import invent_run, invent_runs
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation.compare import compare
+from medfmc_hf.evaluation.experiments import Run
 from medfmc_hf.evaluation.scored import Scored, of_run
+from medfmc_hf.report.board import make_board
+from medfmc_hf.runs import RunConfig, RunRecord
 from medfmc_hf.runs.folders import find_runs
 from medfmc_hf.scoring import score
 from medfmc_hf.subsets import ConfigName, subset_of
@@ -35,11 +38,12 @@ def made(noise, seed=0, config="colon-5shot-seed0", strength=1.0, rows=300):
     patients = np.array([name[:10] for name in ids])
     name = ConfigName.parse(config)
     colon = subset_of("colon")
-    return Scored(str(name), colon, name, "made", colon.classes, ids, patients, targets, np.stack([1 - positive, positive], axis=1))
+    run = Run(RunRecord(f"{seed:016d}", "finished", RunConfig("colon", shots=name.shots, seed=name.seed).to_dict()))
+    return Scored(str(name), colon, run, colon.classes, ids, patients, targets, np.stack([1 - positive, positive], axis=1))
 
 
 def test_rows_of_the_table(models):
-    rows = compare(models["linear"], {"lora": models["lora"]}, replicates=200)
+    rows = compare(models["linear"], {"lora": models["lora"]})
     assert [(row.test, row.metric) for row in rows] == [
         ("colon 5-shot", "accuracy"),
         ("colon 5-shot", "auc"),
@@ -51,20 +55,42 @@ def test_rows_of_the_table(models):
         values = [[score(s.targets, s.scores)[row.metric] for s in side] for side in members]
         assert row.base_value == pytest.approx(np.mean(values[0])) and row.other_value == pytest.approx(np.mean(values[1]))
         assert row.difference == pytest.approx(row.other_value - row.base_value)
-        assert row.draws.values == pytest.approx(np.subtract(values[1], values[0]))
+        assert row.seeds.values == pytest.approx(np.subtract(values[1], values[0]))
         assert row.low < row.difference < row.high and row.patients == len(set(members[0][0].patient_ids))
     assert [row.p_delong is None for row in rows] == [True, False, True, True]
 
 
-def test_several_models_share_one_correction(models):
+def test_the_models_of_one_metric_and_test_share_one_correction(models):
+    """As the pairs of a column of the board do."""
     others = {name: models[name] for name in ("lora", "full")}
-    rows = compare(models["linear"], others, replicates=200)
-    assert len(rows) == 8 and all(row.p_holm >= row.p for row in rows)
-    assert min(row.p_holm for row in rows) == pytest.approx(min(1, 8 * min(row.p for row in rows)))
+    rows = compare(models["linear"], others)
+    assert len(rows) == 8
+    for test, metric in {(row.test, row.metric) for row in rows}:
+        family = sorted((row for row in rows if (row.test, row.metric) == (test, metric)), key=lambda row: row.p)
+        assert family[0].p_holm == pytest.approx(min(1, 2 * family[0].p)) and family[1].p_holm >= family[1].p
+
+
+def test_the_board_and_the_command_say_the_same(tmp_path):
+    for method in ("linear", "lora"):
+        invent_runs(tmp_path / method, methods=(method,), subsets=("endo",), shots=(5,), rows=90, patients=26)
+    rows = compare(load(tmp_path / "lora"), {"linear": load(tmp_path / "linear")})
+    board = make_board(tmp_path)
+    for row in rows:
+        (pair,) = next(c for c in board.comparisons if c.metric == row.metric).pairs
+        assert (pair["difference"], pair["low"], pair["high"]) == pytest.approx((row.difference, row.low, row.high), abs=1e-12)
+        assert (pair["p"], pair["p_holm"]) == pytest.approx((row.p, row.p_holm), rel=1e-9)
+
+
+def test_a_model_is_one_experiment_on_each_test(tmp_path):
+    invent_runs(tmp_path / "a", methods=("lora",), subsets=("endo",), shots=(5,), seeds=(0, 1), rows=40)
+    invent_run(tmp_path / "b", subset="endo", seed=0, rows=40)
+    invent_run(tmp_path / "b", subset="endo", seed=1, rows=40, epochs=3)
+    with pytest.raises(MedfmcError, match=r"not seeds of one experiment, for they differ in epochs"):
+        compare(load(tmp_path / "a"), {"b": load(tmp_path / "b")})
 
 
 def test_per_class_rows_are_single_aucs(models):
-    rows = compare(models["linear"], {"lora": models["lora"]}, per_class=True, replicates=100)
+    rows = compare(models["linear"], {"lora": models["lora"]}, per_class=True)
     names = [row.metric for row in rows if row.metric.startswith("auc of")]
     assert names == [f"auc of {name}" for name in subset_of("endo").classes]  # colon's two are one, its AUC
     assert all(0 <= row.p_delong <= 1 for row in rows if row.metric in names)
@@ -75,7 +101,7 @@ def test_a_better_model_is_called_better_and_a_like_one_is_not():
     for row in compare([bad], {"good": [good]}):
         assert row.p_holm < 0.05 and row.low > 0
         assert "good is better than bad, likely on other regions too" in row.verdict("bad")
-        assert "one draw says nothing about other support sets" in row.verdict("bad")
+        assert "one seed says nothing about other support sets" in row.verdict("bad")
         assert "few" not in row.verdict("bad")
     assert "good is better than bad" in compare([good], {"bad": [bad]})[0].verdict("good").replace("better than good", "")
     for row in compare([made(2.0)], {"twin": [made(2.0, seed=5)]}):
@@ -83,26 +109,26 @@ def test_a_better_model_is_called_better_and_a_like_one_is_not():
 
 
 def test_the_same_predictions_score_the_same():
-    for row in compare([made(1.0)], {"copy": [made(1.0)]}, replicates=100):
+    for row in compare([made(1.0)], {"copy": [made(1.0)]}):
         assert (row.difference, row.low, row.high, row.p_holm) == (0, 0, 0, 1)
         assert row.verdict("base").endswith("copy and base score the same.")
 
 
-def test_delong_and_the_bootstrap_agree():
-    row = compare([made(2.5)], {"other": [made(1.9, seed=3)]}, replicates=4000)[1]
+def test_delong_and_the_jackknife_agree():
+    row = compare([made(2.5)], {"other": [made(1.9, seed=3)]})[1]
     assert row.metric == "auc" and row.p_delong == pytest.approx(row.p, abs=0.03)
 
 
-def test_draws_are_told_apart_from_patients():
+def test_seeds_are_told_apart_from_patients():
     def draws(strengths):
         return [made(1.5, seed=i, config=f"colon-5shot-seed{i}", strength=s) for i, s in enumerate(strengths)]
 
-    steady = compare(draws([0.3] * 5), {"b": draws([1.0] * 5)}, replicates=500)[1]
-    assert steady.draws.low > 0 and "it holds over draws too (in 5 of 5 draws" in steady.verdict("a")
-    wild = compare(draws([0.5] * 5), {"b": draws([0.3, 3.0, 0.2, 4.0, 0.6])}, replicates=500)[1]
-    assert wild.p_holm < 0.05 and wild.draws.low < 0 < wild.draws.high
+    steady = compare(draws([0.3] * 5), {"b": draws([1.0] * 5)})[1]
+    assert steady.seeds.low > 0 and "it holds over seeds too (in 5 of 5 seeds" in steady.verdict("a")
+    wild = compare(draws([0.5] * 5), {"b": draws([0.3, 3.0, 0.2, 4.0, 0.6])})[1]
+    assert wild.p_holm < 0.05 and wild.seeds.low < 0 < wild.seeds.high
     assert "another support set may turn it" in wild.verdict("a")
-    assert wild.high - wild.low < (wild.draws.high - wild.draws.low) / 2  # two uncertainties, two intervals
+    assert wild.high - wild.low < (wild.seeds.high - wild.seeds.low) / 2  # two uncertainties, two intervals
 
 
 def test_few_patients_are_named():
@@ -110,24 +136,11 @@ def test_few_patients_are_named():
     assert "15 regions are few" in compare([few[1]], {"b": [few[0]]})[1].verdict("a")
 
 
-def test_rows_are_matched_by_picture():
+def test_rows_are_matched_by_image():
     base, other = made(2.0), made(1.5, seed=1)
     order = np.random.default_rng(0).permutation(300)
     turned = Scored(**{**vars(other), **{key: getattr(other, key)[order] for key in ("image_ids", "patient_ids", "targets", "scores")}})
-    assert compare([base], {"b": [turned]}, replicates=100) == compare([base], {"b": [other]}, replicates=100)
-
-
-def test_a_large_table_gets_replicates_enough(monkeypatch):
-    from medfmc_hf.evaluation import compare as module
-
-    asked = []
-    real = module.bootstrap
-    monkeypatch.setattr(module, "bootstrap", lambda *a, **k: asked.append(k["replicates"]) or real(*a, **k | {"replicates": 50}))
-    compare([made(2.0)], {"b": [made(2.0)]})
-    assert set(asked) == {2000}
-    asked.clear()
-    compare([made(2.0)], {str(n): [made(2.0)] for n in range(15)})
-    assert set(asked) == {3000}
+    assert compare([base], {"b": [turned]}) == compare([base], {"b": [other]})
 
 
 def test_what_cannot_be_compared_is_named(models):
@@ -135,10 +148,10 @@ def test_what_cannot_be_compared_is_named(models):
     cases = [
         ([base, base], {"b": [base]}, "two runs of colon-5shot-seed0"),
         ([base], {"b": [made(1.0, config="colon-1shot-seed0")]}, "b has no run to compare: it has colon-1shot-seed0"),
-        ([base], {"b": [made(1.0, rows=297)]}, r"different pictures \(3 only in the first, 0 only in the second\)"),
+        ([base], {"b": [made(1.0, rows=297)]}, r"different images \(3 only in the first, 0 only in the second\)"),
         ([base], {"b": [Scored(**{**vars(base), "targets": 1 - base.targets})]}, "different labels"),
         ([base], {"b": [Scored(**{**vars(base), "classes": ("a", "b")})]}, "different classes"),
     ]
     for mine, others, message in cases:
         with pytest.raises(MedfmcError, match=message):
-            compare(mine, others, replicates=10)
+            compare(mine, others)

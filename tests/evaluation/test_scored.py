@@ -20,14 +20,17 @@ def test_a_run(tmp_path):
     folder = invent_run(tmp_path, subset="endo", shots=5, seed=2, rows=40)
     record = RunRecord.load(folder)
     item = scored.of_run(folder, record)
-    assert item.name == "endo-5shot-seed2 lora" and item.main == "map" and item.group == "studies"
+    assert item.name == "endo-5shot-seed2 lora · vit-base-patch16-224-in21k" and item.main == "map" and item.group == "studies"
     assert str(item.config) == "endo-5shot-seed2"
     result = score(item.targets, item.scores, classes=item.classes)
     assert result["map"] == pytest.approx(record.scores["test"]["map"], abs=1e-6)
-    other = invent_run(tmp_path, subset="endo", shots=10, seed=1, rows=40)
-    assert scored.of_run(other, RunRecord.load(other)).setting == item.setting
-    full = invent_run(tmp_path, subset="endo", shots=5, seed=2, rows=40, method="full")
-    assert scored.of_run(full, RunRecord.load(full)).setting != item.setting
+
+
+def test_no_two_runs_have_one_name(tmp_path):
+    options = ({}, {"model": "other/vit-base-patch16-224-in21k"}, {"epochs": 3}, {"training_seed": 7}, {"method_options": {"r": 4}})
+    folders = [invent_run(tmp_path, subset="endo", rows=40, **own) for own in options]
+    names = [item.name for item in scored.told_apart([scored.of_run(folder, RunRecord.load(folder)) for folder in folders])]
+    assert len(set(names)) == 5 and "training seed 7" in names[3] and "other/vit-base" in names[1] and "epochs 3" in names[2]
 
 
 def test_a_run_that_cannot_be_scored(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medfmc_hf.evaluation.bootstrap import bootstrap
-from medfmc_hf.evaluation.statistics import auc_covariance, holm, normal_p_value, over_draws
+from medfmc_hf.evaluation.statistics import auc_covariance, holm, normal_p_value, over_seeds
 
 
 def slow_delong(positive, scores):
@@ -101,12 +101,32 @@ def test_holm_keeps_order_and_never_lowers(p):
     assert min(adjusted) == pytest.approx(min(1, min(p) * len(p)))
 
 
-def test_the_interval_over_draws_is_students():
+def test_the_interval_over_seeds_is_students():
     stats = pytest.importorskip("scipy.stats")
     values = [0.51, 0.55, 0.48, 0.60, 0.52]
-    draws = over_draws(values, 0.9)
+    spread = over_seeds(values, 0.9)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert (draws.low, draws.high) == pytest.approx(tuple(expected))
-    assert draws.mean == pytest.approx(0.532) and draws.sd == pytest.approx(np.std(values, ddof=1))
-    one = over_draws([0.5])
+    assert (spread.low, spread.high) == pytest.approx(tuple(expected))
+    assert spread.mean == pytest.approx(0.532) and spread.sd == pytest.approx(np.std(values, ddof=1))
+    assert math.isnan(spread.training_sd) and math.isnan(spread.split_sd)
+    one = over_seeds([0.5])
     assert one.mean == 0.5 and math.isnan(one.sd) and math.isnan(one.low)
+
+
+def test_the_interval_over_seeds_stays_inside_the_range():
+    free, spread = over_seeds([0.99, 0.6, 1.0]), over_seeds([0.99, 0.6, 1.0], inside=(0.0, 1.0))
+    assert free.high > 1 and (spread.low, spread.high) == (free.low, 1.0)
+
+
+def test_the_spread_of_splits_and_that_of_training_seeds_are_told_apart():
+    """Components of variance, found again from many invented runs."""
+    rng = np.random.default_rng(0)
+    splits = rng.normal(0, 0.03, 400)
+    values = [0.5 + split + rng.normal(0, 0.05, 3) for split in splits]
+    spread = over_seeds(values)
+    assert spread.split_sd == pytest.approx(0.03, rel=0.15) and spread.training_sd == pytest.approx(0.05, rel=0.1)
+    assert spread.sd == pytest.approx(np.std([own.mean() for own in values], ddof=1))
+    still = over_seeds([[0.5, 0.7], [0.5, 0.7]])
+    assert still.split_sd == 0 and still.training_sd == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    once = over_seeds([[0.5, 0.7]])
+    assert math.isnan(once.sd) and once.training_sd == pytest.approx(np.std([0.5, 0.7], ddof=1))

@@ -173,7 +173,7 @@ def test_eval_results_are_read_by_the_hubs_own_code(runs):
 def test_the_score_of_some_draws_is_not_filed_as_the_mean_of_five(runs, capsys):
     for name in ("lora", "vpt"):
         assert RESULTS not in ModelPush([runs / name], "clinic/x").preview(offline=True).files
-        assert "the mean of the draws 0 to 4" in capsys.readouterr().err
+        assert "the mean of the seeds 0 to 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mark", ["invented", "incomplete"])
@@ -195,7 +195,7 @@ def test_scores_on_unfit_data_are_filed_nowhere_unless_asked_for(runs, tmp_path,
     [
         ({"shots": 1}, "differ in shots: 5 and 1"),
         ({"seed": 0, "learning_rate": 0.1}, "differ in learning_rate"),
-        ({}, "several runs of the same seed"),
+        ({"predict_challenge": True}, "several runs of the same seed"),
     ],
 )
 def test_runs_that_are_no_draws_of_one_experiment_are_refused(tmp_path, changes, says):
@@ -246,7 +246,7 @@ def test_a_push_of_one_draw_leaves_the_others(client, runs):
     same = [path for path in held if not path.startswith("seed1/") and path != "README.md"]
     assert files.keys() == held.keys() and all(files[path] == held[path] for path in same)
     card = " ".join(client.content("model", "clinic/m", "README.md").decode().split())
-    assert "each draw (seeds 0, 1, 2, 3, 4)" in card and "predictions of seeds 0, 2, 3, 4 were not at hand" in card
+    assert "each seed (0, 1, 2, 3, 4)" in card and "predictions of seeds 0, 2, 3, 4 were not at hand" in card
     assert RESULTS in files
 
 
@@ -271,7 +271,7 @@ def test_draws_are_removed_by_a_flag_alone_and_files_of_others_never(client, run
     assert {path.partition("/")[0] for path in removed} == {"seed0", "seed1", "seed2", "seed3", "seed4", ".eval_results"}
     push()
     said = capsys.readouterr().err
-    assert "the draws 0, 2, 3, 4" in said and "seed0/adapter_model.safetensors" in said
+    assert "seed0, seed2, seed3, seed4" in said and "seed0/adapter_model.safetensors" in said
     assert draws_of(client).keys() == {1} and "adapter_model.safetensors" in repo.files
     assert {"seed0/notes.md", "seed9/plot.png", "figure.json"} <= repo.files.keys()
 

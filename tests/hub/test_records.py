@@ -57,7 +57,7 @@ def test_predictions_go_when_asked_for_and_a_board_is_made_of_them(client, runs,
     for path, content in contents(client).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    board = make_board(tmp_path / "runs", 50)
+    board = make_board(tmp_path / "runs")
     assert board.counts == {"finished": 1, "failed": 1} and board.cells[0].metrics["auc"].test_interval
 
 

@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import ModelCard
 from invented_runs import invent_run, invent_runs
 
+from medfmc_hf.evaluation.experiments import experiment_of
 from medfmc_hf.publish.cards import model_card
-from medfmc_hf.publish.experiment import experiment_of
 from medfmc_hf.report.published import PUBLISHED
 from medfmc_hf.runs import RunRecord
 

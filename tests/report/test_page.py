@@ -9,7 +9,7 @@ pytest.importorskip("matplotlib")
 
 from medfmc_hf.report import write_report
 from medfmc_hf.report.page import fill, inline_json, to_html
-from medfmc_hf.report.words import mean_and_spread
+from medfmc_hf.report.tables import mean_and_spread
 
 NASTY = "<img src=x onerror=alert(1)></script>{{style}}"
 
@@ -24,14 +24,14 @@ def report(tmp_path_factory):
     invent_runs(root, methods=("lora",), subsets=("chest",), shots=(5,), rows=30, protocol="official")
     invent_run(root, subset="colon", shots=5, method=NASTY, model="org/" + NASTY, rows=40, patients=12, predictions=False)
     invent_run(root, subset="colon", shots=5, method="full", status="failed", error="<b>out of memory</b>")
-    board, _ = write_report(root, out, replicates=20)
+    board, _ = write_report(root, out)
     return board, out
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):
     for place in ("a", "elsewhere/b"):
         invent_runs(tmp_path / place, methods=("lora", "linear"), subsets=("endo",), shots=(1, 5), seeds=(1, 0), rows=30, patients=9)
-        write_report(tmp_path / place, tmp_path / f"{place}-report", replicates=20)
+        write_report(tmp_path / place, tmp_path / f"{place}-report")
     first, second = tmp_path / "a-report", tmp_path / "elsewhere/b-report"
     names = sorted(path.name for path in first.iterdir())
     assert names == ["board.csv", "board.html", "board.json", "board.md", "board.tex", "cost.png", "cost.svg", "curves.png", "curves.svg"]
@@ -77,15 +77,15 @@ def choose(driver, name, value):
 def test_the_board_shows_the_numbers_of_the_runs(page):
     board, driver = page
     row = driver.find_elements("css selector", "#board-table tbody tr")[
-        [s.method for s in board.settings if s.method != "full"].index("linear")
+        [s.method for s in board.adaptations if s.method != "full"].index("linear")
     ]
-    setting = next(s for s in board.settings if s.method == "linear")
-    cells = [board.cell(setting.key, subset, shots) for subset in ("chest", "colon") for shots in ("1", "5")]
+    adaptation = next(s for s in board.adaptations if s.method == "linear")
+    cells = [board.cell(adaptation.key, subset, shots) for subset in ("chest", "colon") for shots in ("1", "5")]
     shown = [cell.text.splitlines() for cell in row.find_elements("css selector", "td")][:4]
     for cell, lines in zip(cells, shown, strict=True):
         estimate = cell.metrics["map" if cell.subset == "chest" else "accuracy"]
-        low, high = estimate.draw_interval
-        assert lines[:3] == [mean_and_spread(estimate), "3 draws", f"draws {100 * low:.1f} to {100 * high:.1f}"]
+        low, high = estimate.seed_interval
+        assert lines[:3] == [mean_and_spread(estimate), "3 seeds", f"seeds {100 * low:.2f} to {100 * high:.2f}"]
         assert lines[3].startswith("test ")
     sections = [heading.text for heading in driver.find_elements("css selector", "h2")]
     assert sections == ["Board", "Score against shots", "Score against cost", "Class by class", "Paired comparison", "Published numbers",
@@ -111,7 +111,7 @@ def test_headers_sort_by_mouse_and_keyboard(page):
 
     board, driver = page
     button = lambda: driver.find_element("css selector", "#board-table button[data-by='1']")  # noqa: E731
-    values = {s.label: c.metrics["map"].mean for s in board.settings if (c := board.cell(s.key, "chest", "5"))}
+    values = {s.label: c.metrics["map"].mean for s in board.adaptations if (c := board.cell(s.key, "chest", "5"))}
     best_first = sorted(values, key=lambda label: -values[label])
     button().click()
     assert button().find_element("xpath", "..").get_attribute("aria-sort") == "descending"
@@ -143,11 +143,11 @@ def test_filters_narrow_the_board(page):
 def test_metrics_switch_and_intervals_hide(page):
     board, driver = page
     choose(driver, "metric", "auc")
-    first = board.cell(board.settings[1].key, "chest", "1") or board.cell(board.settings[2].key, "chest", "1")
+    first = board.cell(board.adaptations[1].key, "chest", "1") or board.cell(board.adaptations[2].key, "chest", "1")
     text = driver.find_element("id", "board-table").text
     assert mean_and_spread(first.metrics["auc"]) in text and "ChestDR, AUC" in text
     driver.find_element("id", "intervals").click()
-    assert "test " not in driver.find_element("css selector", "#board-table tbody").text.replace("tested", "")
+    assert "test " not in driver.find_element("css selector", "#board-table tbody").text.replace("tested", "").replace("test set", "")
 
 
 def test_the_comparison_is_antisymmetric_and_of_the_chosen_column(page):
@@ -158,7 +158,7 @@ def test_the_comparison_is_antisymmetric_and_of_the_chosen_column(page):
     cells = [
         [cell.text.replace("▲ ", "").replace("▼ ", "").splitlines() for cell in row.find_elements("css selector", "td")] for row in rows
     ]
-    assert len(rows) == len(comparison.settings)
+    assert len(rows) == len(comparison.adaptations)
     for pair in comparison.pairs:
         a, b = pair["a"], pair["b"]
         assert float(cells[a][b][0]) == pytest.approx(100 * pair["difference"], abs=0.006)

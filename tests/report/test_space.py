@@ -16,7 +16,7 @@ from medfmc_hf.errors import MedfmcError
 from medfmc_hf.report import write_report
 from medfmc_hf.report.board import make_board
 from medfmc_hf.report.space import write_space
-from medfmc_hf.report.words import mean_and_spread
+from medfmc_hf.report.tables import mean_and_spread
 
 
 class Hub(SimpleHTTPRequestHandler):
@@ -84,18 +84,18 @@ def test_records_alone_give_the_numbers_of_the_board(hub, show):
     board = make_board(records)
     shown = rows_of(show(address))
     assert len(shown) == 2
-    for setting in board.settings:
-        cells = next(cells for label, cells in shown.items() if setting.label in label)
+    for adaptation in board.adaptations:
+        cells = next(cells for label, cells in shown.items() if adaptation.label in label)
         for (subset, shots), text in zip([(s, k) for s in ("chest", "colon") for k in ("1", "5")], cells):
-            estimate = board.cell(setting.key, subset, shots).metrics["map" if subset == "chest" else "accuracy"]
-            low, high = estimate.draw_interval
-            assert text.splitlines() == [mean_and_spread(estimate), "3 draws", f"draws {100 * low:.1f} to {100 * high:.1f}"]
+            estimate = board.cell(adaptation.key, subset, shots).metrics["map" if subset == "chest" else "accuracy"]
+            low, high = estimate.seed_interval
+            assert text.splitlines() == [mean_and_spread(estimate), "3 seeds", f"seeds {100 * low:.2f} to {100 * high:.2f}"]
 
 
 def test_the_board_is_shown_and_newer_records_beside_it(hub, show, tmp_path):
     records, address = hub
     invent_runs(records, methods=("linear", "lora"), subsets=("endo",), shots=(5,), seeds=(0, 1), rows=30, patients=9)
-    _, paths = write_report(records, tmp_path / "report", replicates=20)
+    _, paths = write_report(records, tmp_path / "report")
     shutil.copy(next(path for path in paths if path.name == "board.json"), records)
     invent_run(records, subset="endo", shots=5, method="bottleneck", rows=30, patients=9)
     invent_run(records, subset="endo", shots=1, method="lora", status="failed", error="<i>late</i> failure")

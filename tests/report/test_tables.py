@@ -18,7 +18,7 @@ def board(tmp_path_factory):
     invent_runs(root, methods=("linear", "lora"), subsets=("chest", "colon"), shots=(1, 5), seeds=(0, 1), rows=40, patients=12)
     invent_run(root, subset="colon", shots=5, method=NASTY, rows=40, patients=12)
     invent_run(root, subset="colon", shots=1, method="lora", seed=4, status="failed", error="a | b\nc <script>")
-    return make_board(root, 20)
+    return make_board(root)
 
 
 def test_csv_says_every_number_once(board):
@@ -30,7 +30,7 @@ def test_csv_says_every_number_once(board):
         estimate = cell.metrics[row["metric"]]
         assert float(row["mean"]) == pytest.approx(estimate.mean, abs=1e-6)
         assert (row["sd"] == "") == (estimate.sd is None)
-        assert (row["subset"], row["shots"], int(row["draws"])) == (cell.subset, cell.shots, estimate.draws)
+        assert (row["subset"], row["shots"], int(row["number_of_seeds"])) == (cell.subset, cell.shots, estimate.seeds)
     assert any(row["method"] == NASTY for row in runs)
     published = [row for row in rows if row["kind"] == "published"]
     assert published and all(row["test_list"] and row["caveat"] for row in published)
@@ -60,4 +60,4 @@ def test_bold_is_the_highest_mean_of_one_protocol(tmp_path):
     """The official lists test other pictures: their mean is not better than that of the clean ones, it is of something else."""
     for protocol in ("clean", "official"):
         invent_run(tmp_path, subset="colon", shots=5, rows=40, patients=12, protocol=protocol)
-    assert to_latex(make_board(tmp_path, 0)).count(r"\textbf{") == 4
+    assert to_latex(make_board(tmp_path, intervals=False)).count(r"\textbf{") == 4

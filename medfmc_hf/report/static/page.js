@@ -16,7 +16,7 @@ function h(tag, attributes = {}, ...children) {
 }
 
 const percent = (value, digits = 2) => (value === null || value === undefined ? MISSING : (100 * value).toFixed(digits));
-const range = (ends) => `${percent(ends[0], 1)} to ${percent(ends[1], 1)}`;
+const range = (ends) => `${percent(ends[0])} to ${percent(ends[1])}`;
 const shotsWords = (shots) => ({ pool: "whole pool", train_20: "train_20" })[shots] || `${shots}-shot`;
 const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
 const pValue = (p) => (p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
@@ -45,10 +45,10 @@ const tick = (label, id, value, change) =>
 
 const subsetsOf = (board) => Object.keys(board.subsets).filter((key) => board.cells.some((cell) => cell.subset === key));
 const shotsOf = (board, subset) => board.shot_order.filter((shots) => board.cells.some((cell) => cell.subset === subset && cell.shots === shots));
-const cellOf = (board, setting, subset, shots) =>
-  board.cells.find((cell) => cell.setting === setting && cell.subset === subset && cell.shots === shots);
+const cellOf = (board, adaptation, subset, shots) =>
+  board.cells.find((cell) => cell.adaptation === adaptation && cell.subset === subset && cell.shots === shots);
 const metricOf = (board, subset) => (state.metric === "main" ? board.subsets[subset].metric : state.metric);
-const settingOf = (board, key) => board.settings.find((setting) => setting.key === key);
+const adaptationOf = (board, key) => board.adaptations.find((adaptation) => adaptation.key === key);
 const options = (values) => Object.entries(values).map(([name, value]) => `${name} ${value === null ? "default" : typeof value === "object" ? JSON.stringify(value) : value}`);
 
 function columnsOf(board) {
@@ -58,12 +58,12 @@ function columnsOf(board) {
 
 /** Rows of the board, runs and references alike: their words, and by column the number that sorts and the cell that explains it. */
 function rowsOf(board, columns) {
-  const runs = board.settings.filter((setting) => !state.protocol || setting.protocol === state.protocol).map((setting) => {
-    const cells = columns.map(({ subset, shots }) => cellOf(board, setting.key, subset, shots));
+  const runs = board.adaptations.filter((adaptation) => !state.protocol || adaptation.protocol === state.protocol).map((adaptation) => {
+    const cells = columns.map(({ subset, shots }) => cellOf(board, adaptation.key, subset, shots));
     const seconds = cells.filter((cell) => cell && cell.cost.seconds !== null).map((cell) => cell.cost.seconds);
     const trained = cells.filter((cell) => cell && cell.cost.trainable_parameters !== null).map((cell) => cell.cost.trainable_parameters);
     return {
-      kind: "run", setting, label: setting.label, search: `${setting.label} ${setting.backbone}`, cells,
+      kind: "run", adaptation, label: adaptation.label, search: `${adaptation.label} ${adaptation.backbone}`, cells,
       values: cells.map((cell, i) => (cell ? cell.metrics[metricOf(board, columns[i].subset)].mean : null)),
       trained: trained.length ? Math.max(...trained) : null,
       seconds: seconds.length ? seconds.reduce((a, b) => a + b) / seconds.length : null,
@@ -95,8 +95,8 @@ function sorted(rows) {
 
 /** Whether a row has the highest mean of its column among runs of the same protocol and test rows. */
 function isBest(rows, row, column) {
-  const peers = rows.filter((other) => other.kind === "run" && other.cells[column] && other.setting.protocol === row.setting.protocol
-    && (other.setting.config.images || "") === (row.setting.config.images || "")
+  const peers = rows.filter((other) => other.kind === "run" && other.cells[column] && other.adaptation.protocol === row.adaptation.protocol
+    && (other.adaptation.config.images || "") === (row.adaptation.config.images || "")
     && other.cells[column].test_rows === row.cells[column].test_rows && other.values[column] !== null);
   return peers.length > 1 && peers.every((other) => other.values[column] <= row.values[column]);
 }
@@ -105,13 +105,13 @@ function isBest(rows, row, column) {
 
 function boardSection(board, redraw) {
   const metrics = [["main", "mAP / accuracy"], ["auc", "AUC"], ["score", "mean of both"]];
-  const protocols = [...new Set(board.settings.map((setting) => setting.protocol))];
+  const protocols = [...new Set(board.adaptations.map((adaptation) => adaptation.protocol))];
   const set = (name) => (value) => { state[name] = value; state.sort = name === "words" ? state.sort : null; redraw(); };
   const shots = board.shot_order.filter((s) => board.cells.some((cell) => cell.shots === s));
   const search = h("input", { type: "search", id: "words", value: state.words, oninput: (event) => set("words")(event.target.value) });
   return [
-    h("p", {}, "Mean over draws ± standard deviation over draws, in percent. ", h("b", {}, "draws"), " is the 95 % interval of that mean over other support sets; ",
-      h("b", {}, "test"), " is its 95 % interval over other test patients, with the draws as they are. They answer different questions and are not added up."),
+    h("p", {}, "Mean over seeds ± standard deviation over seeds, in percent. ", h("b", {}, "seeds"), " is the 95 % interval of that mean over other support sets; ",
+      h("b", {}, "test"), " is its 95 % interval over other test patients, with the trained models as they are. They answer different questions and are not added up."),
     h("div", { class: "controls", role: "group", "aria-label": "Filter the board" },
       choice("Metric", "metric", metrics, state.metric, set("metric")),
       choice("Subset", "subset", [["", "all"], ...subsetsOf(board).map((key) => [key, board.subsets[key].name])], state.subset, set("subset")),
@@ -162,8 +162,8 @@ function drawBoard(board) {
 
 function rowLabel(board, row) {
   if (row.kind === "run") {
-    const differs = options(row.setting.differs).filter((words) => !row.label.includes(words)); // the label names what it needs
-    return [row.setting.live ? h("span", { class: "badge" }, "new") : null, row.label, differs.length ? h("span", { class: "small" }, differs.join(", ")) : null];
+    const differs = options(row.adaptation.differs).filter((words) => !row.label.includes(words)); // the label names what it needs
+    return [row.adaptation.live ? h("span", { class: "badge" }, "new") : null, row.label, differs.length ? h("span", { class: "small" }, differs.join(", ")) : null];
   }
   if (row.kind === "chance") return [h("span", { class: "badge" }, "chance"), row.label];
   return [h("span", { class: "badge" }, "published"), row.label, h("span", { class: "small" }, `${row.reference.source}; tested on: ${row.reference.test_list}`)];
@@ -182,19 +182,20 @@ function boardCell(board, rows, row, i, { subset }) {
   const small = (words) => h("span", { class: "small" }, words);
   return [
     h("span", { class: isBest(rows, row, i) ? "best" : null }, percent(estimate.mean)), estimate.sd === null ? null : ` ± ${percent(estimate.sd)}`,
-    cell.seeds.length === 5 ? null : small(plural(cell.seeds.length, "draw")),
-    state.intervals && estimate.draw_interval ? small(`draws ${range(estimate.draw_interval)}`) : null,
+    cell.seeds.length === 5 ? null : small(plural(cell.seeds.length, "seed")),
+    estimate.training_sd === null ? null : small(`splits ± ${percent(estimate.split_sd)}, training ± ${percent(estimate.training_sd)}`),
+    state.intervals && estimate.seed_interval ? small(`seeds ${range(estimate.seed_interval)}`) : null,
     state.intervals && estimate.test_interval ? small(`test ${range(estimate.test_interval)}`) : null,
   ];
 }
 
 function figuresSection(board, figures, legend, intro) {
   if (!figures || !figures.length) return null;
-  const drawn = new Set(board.cells.map((cell) => cell.setting));
+  const drawn = new Set(board.cells.map((cell) => cell.adaptation));
   return [
     h("p", {}, intro),
-    h("ul", { class: "legend" }, legend.filter((entry) => drawn.has(entry.setting)).map((entry) =>
-      h("li", {}, h("span", { style: `color:${entry.colour}`, "aria-hidden": "true" }, `${entry.mark} `), settingOf(board, entry.setting).label))),
+    h("ul", { class: "legend" }, legend.filter((entry) => drawn.has(entry.adaptation)).map((entry) =>
+      h("li", {}, h("span", { style: `color:${entry.colour}`, "aria-hidden": "true" }, `${entry.mark} `), adaptationOf(board, entry.adaptation).label))),
     h("div", { class: "figures" }, figures.map((figure) =>
       h("img", { src: `data:image/svg+xml;charset=utf-8,${encodeURIComponent(figure.svg)}`, alt: `${figure.title}. The numbers are in the board.`, width: 346, height: 259 }))),
   ];
@@ -214,7 +215,7 @@ function classesSection(board) {
     const change = (name) => (value) => { view[name] = value; draw(); document.getElementById(`class-${name}`).focus(); };
     const names = board.subsets[view.subset].classes.filter((name) => cells.some((cell) => cell.per_class[name]));
     const head = h("tr", {}, h("th", { scope: "col", class: "corner" }, "Class"), h("th", { scope: "col", class: "num" }, "Positives"),
-      cells.map((cell) => h("th", { scope: "col", class: "num name" }, settingOf(board, cell.setting).label)));
+      cells.map((cell) => h("th", { scope: "col", class: "num name" }, adaptationOf(board, cell.adaptation).label)));
     const body = names.map((name) => h("tr", {}, h("th", { scope: "row" }, name.replaceAll("_", " ")),
       h("td", { class: "num" }, positives(cells, name)),
       cells.map((cell) => {
@@ -227,7 +228,7 @@ function classesSection(board) {
         choice("Subset", "class-subset", subsets.map((key) => [key, board.subsets[key].name]), view.subset, change("subset")),
         choice("Shots", "class-shots", shots.map((s) => [s, shotsWords(s)]), view.shots, change("shots")),
         choice("Measure", "class-metric", [["auc", "AUC"], [own, own === "ap" ? "average precision" : "recall"]], view.metric, change("metric"))),
-      table(`${board.subsets[view.subset].name}, ${shotsWords(view.shots)}: ${{ auc: "AUC", ap: "average precision", recall: "recall" }[view.metric]} of each class in percent, mean over draws.`, head, body));
+      table(`${board.subsets[view.subset].name}, ${shotsWords(view.shots)}: ${{ auc: "AUC", ap: "average precision", recall: "recall" }[view.metric]} of each class in percent, mean over seeds.`, head, body));
   };
   draw();
   return place;
@@ -258,14 +259,14 @@ function comparisonSection(board) {
   };
   draw();
   return [
-    h("p", {}, "Row minus column, in points, on the same test rows and the same draws; below it the 95 % interval over test patients and p, Holm-corrected over all pairs of the table. ",
-      "▲: the row is better, ▼: worse, at corrected p < 0.05. The last line counts the draws in which the row is better: where that is divided, another support set may turn the result."),
+    h("p", {}, "Row minus column, in points, on the same test rows and the same seeds; below it the 95 % interval over test patients and p, Holm-corrected over all pairs of the table. ",
+      "▲: the row is better, ▼: worse, at corrected p < 0.05. The last line counts the seeds in which the row is better: where that is divided, another support set may turn the result."),
     place,
   ];
 }
 
 function matrix(board, comparison) {
-  const labels = comparison.settings.map((key) => settingOf(board, key).label);
+  const labels = comparison.adaptations.map((key) => adaptationOf(board, key).label);
   const pair = (r, c) => {
     const straight = comparison.pairs.find((p) => p.a === r && p.b === c);
     const turned = comparison.pairs.find((p) => p.a === c && p.b === r);
@@ -317,27 +318,27 @@ function missingSection(board) {
   const columns = board.gaps.map(({ subset, shots }) => JSON.stringify([subset, shots]));
   const places = Object.keys(board.subsets).flatMap((subset) => board.shot_order.map((shots) => [subset, shots])).filter((place) => columns.includes(JSON.stringify(place)));
   const head = h("tr", {}, h("th", { scope: "col", class: "corner" }, "Row"), places.map(([subset, shots]) => h("th", { scope: "col" }, `${board.subsets[subset].name} ${shotsWords(shots)}`)));
-  const body = board.settings.filter((setting) => board.gaps.some((gap) => gap.setting === setting.key)).map((setting) => h("tr", {}, h("th", { scope: "row" }, setting.label),
+  const body = board.adaptations.filter((adaptation) => board.gaps.some((gap) => gap.adaptation === adaptation.key)).map((adaptation) => h("tr", {}, h("th", { scope: "row" }, adaptation.label),
     places.map(([subset, shots]) => {
-      const gap = board.gaps.find((g) => g.setting === setting.key && g.subset === subset && g.shots === shots);
-      return h("td", { class: gap ? "warn" : null }, gap ? (gap.seeds.length === 5 ? "no run" : `seed ${gap.seeds.join(", ")}`) : cellOf(board, setting.key, subset, shots) ? "complete" : MISSING);
+      const gap = board.gaps.find((g) => g.adaptation === adaptation.key && g.subset === subset && g.shots === shots);
+      return h("td", { class: gap ? "warn" : null }, gap ? (gap.seeds.length === 5 ? "no run" : `seed ${gap.seeds.join(", ")}`) : cellOf(board, adaptation.key, subset, shots) ? "complete" : MISSING);
     })));
-  return [...parts, table("Draws (seeds 0 to 4) without a finished run", head, body)];
+  return [...parts, table("Seeds (0 to 4) without a finished run", head, body)];
 }
 
 function failedSection(board) {
   if (!board.failed.length) return null;
   const head = h("tr", {}, ["Run", "Row", "Data", "Error"].map((words) => h("th", { scope: "col" }, words)));
-  const body = board.failed.map((run) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, run.id)), h("td", {}, settingOf(board, run.setting).label),
+  const body = board.failed.map((run) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, run.id)), h("td", {}, adaptationOf(board, run.adaptation).label),
     h("td", {}, `${board.subsets[run.subset].name} ${shotsWords(run.shots)}, seed ${run.seed}`), h("td", { class: "words" }, run.error)));
   return table("Runs that ended with an error", head, body);
 }
 
-function settingsSection(board) {
-  return board.settings.map((setting) => {
-    const cells = board.cells.filter((cell) => cell.setting === setting.key);
+function adaptationsSection(board) {
+  return board.adaptations.map((adaptation) => {
+    const cells = board.cells.filter((cell) => cell.adaptation === adaptation.key);
     const devices = [...new Set(cells.flatMap((cell) => cell.cost.devices))];
-    return h("details", {}, h("summary", {}, setting.label), h("p", {}, options(setting.config).join(", ")),
+    return h("details", {}, h("summary", {}, adaptation.label), h("p", {}, options(adaptation.config).join(", ")),
       devices.length ? h("p", {}, `Devices: ${devices.join("; ")}.`) : null,
       cells.length ? h("p", { class: "muted" }, "Runs: ", cells.flatMap((cell) => cell.runs.map((id) => [h("code", {}, id), " "]))) : null);
   });
@@ -350,18 +351,18 @@ function render(board) {
   const redraw = () => drawBoard(board);
   const sections = [
     ["board", "Board", board.cells.length ? boardSection(board, redraw) : null],
-    ["curves", "Score against shots", figuresSection(board, figures.curves, figures.legend, "Bars are the standard deviation over draws; the dotted line is chance.")],
-    ["cost", "Score against cost", figuresSection(board, figures.cost, figures.legend, "Main metric at the most shots. Seconds compare only runs of the same device; bars are the standard deviation over draws.")],
+    ["curves", "Score against shots", figuresSection(board, figures.curves, figures.legend, "Bars are the standard deviation over seeds; the dotted line is chance.")],
+    ["cost", "Score against cost", figuresSection(board, figures.cost, figures.legend, "Main metric at the most shots. Seconds compare only runs of the same device; bars are the standard deviation over seeds.")],
     ["classes", "Class by class", classesSection(board)],
     ["comparison", "Paired comparison", comparisonSection(board)],
     ["published", "Published numbers", publishedSection(board)],
     ["missing", "Missing from the grid", missingSection(board)],
     ["failed", "Failed runs", failedSection(board)],
     ["notes", "What this page cannot show", board.notes.length ? h("ul", {}, board.notes.map((note) => h("li", {}, note))) : null],
-    ["settings", "What was run", settingsSection(board)],
+    ["adaptations", "What was run", adaptationsSection(board)],
   ].filter(([, , content]) => content !== null && content !== undefined);
   document.getElementById("summary").replaceChildren(
-    `${plural(board.counts.finished, "finished run")}, ${board.counts.failed} failed, ${plural(board.settings.length, "row")}`,
+    `${plural(board.counts.finished, "finished run")}, ${board.counts.failed} failed, ${plural(board.adaptations.length, "row")}`,
     board.until ? `; the last one ended ${board.until.slice(0, 10)}. ` : ". ", h("span", { id: "shown", role: "status" }));
   document.getElementById("main").replaceChildren(...sections.map(([id, title, content]) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), content)));
   document.getElementById("contents").replaceChildren(...sections.map(([id, title]) => h("li", {}, h("a", { href: `#${id}` }, title))));

@@ -1,7 +1,6 @@
 // Reads the results of a data set on the Hub: board.json, and the run records that are not in it yet.
 
-const AXES = ["subset", "shots", "seed", "predict_challenge", "model", "revision", "recipe"];
-const STUDENT = { 1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445 }; // 97.5 % quantile of t; there are five draws at most
+const STUDENT = { 1: 12.706205, 2: 4.302653, 3: 3.182446, 4: 2.776445 }; // 97.5 % quantile of t; there are five splits at most
 const AT_ONCE = 8;
 
 async function fetchJson(url, missing = undefined) {
@@ -38,15 +37,20 @@ const average = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const defined = (values) => values.filter((value) => typeof value === "number" && Number.isFinite(value));
 const averageOf = (values) => (defined(values).length ? average(defined(values)) : null);
 
-/** The same numbers as a cell made by `medfmc report`, but for what needs predictions. */
-function estimateOf(values) {
+/** The same numbers as a cell made by `medfmc report`, but for what needs predictions. `bySeed`: for each split, a value of each run. */
+function estimateOf(bySeed) {
+  const values = bySeed.map(averageOf);
   const known = defined(values);
-  if (!known.length) return { mean: null, sd: null, draws: 0, draw_interval: null, test_interval: null };
-  const mean = average(known);
-  if (known.length === 1) return { mean, sd: null, draws: 1, draw_interval: null, test_interval: null };
-  const sd = Math.sqrt(known.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (known.length - 1));
-  const half = STUDENT[known.length - 1] === undefined ? null : (STUDENT[known.length - 1] * sd) / Math.sqrt(known.length);
-  return { mean, sd, draws: known.length, draw_interval: half === null ? null : [mean - half, mean + half], test_interval: null };
+  const runs = bySeed.reduce((sum, own) => sum + defined(own).length, 0);
+  const found = { values, mean: known.length ? average(known) : null, sd: null, seeds: known.length, runs, split_sd: null, training_sd: null,
+    seed_interval: null, test_interval: null };
+  if (known.length < 2) return found;
+  found.sd = Math.sqrt(known.reduce((sum, value) => sum + (value - found.mean) ** 2, 0) / (known.length - 1));
+  if (STUDENT[known.length - 1] !== undefined) {
+    const half = (STUDENT[known.length - 1] * found.sd) / Math.sqrt(known.length);
+    found.seed_interval = [Math.max(found.mean - half, 0), Math.min(found.mean + half, 1)];
+  }
+  return found;
 }
 
 function shotsOfRecord(config) {
@@ -54,62 +58,72 @@ function shotsOfRecord(config) {
   return config.shots === null ? "pool" : String(config.shots);
 }
 
+/** What a row of new records is called: a record names its adaptation, and says what its options have that the recipe has not. */
+function labelOf({ config, data, changed, backbone }) {
+  const words = Object.entries(changed || {}).map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`);
+  if (config.protocol !== "clean") words.push(config.protocol);
+  if (data && data.max_side) words.push(`shrunk to at most ${data.max_side} pixels a side`);
+  const name = String((backbone && backbone.name) || config.model).split("/").filter(Boolean).at(-1);
+  return [`${config.method} · ${name}`, ...words].join(", ");
+}
+
 /** Adds rows for records that the board does not hold, marked as new. */
 function addRecords(board, records) {
   const rows = new Map();
-  let unfit = 0;
+  const left = { unfit: 0, older: 0 };
   for (const record of records) {
     const config = record.config || {};
-    const subset = board.subsets[config.subset];
     const test = record.scores && record.scores.test;
-    if (![1, 2].includes(record.schema) || !subset || !(record.status === "failed" || test)) continue;
     const data = record.data || {};
-    if (data.invented || data.incomplete) { unfit += 1; continue; } // as in medfmc report
-    const images = data.max_side ? { images: `shrunk to at most ${data.max_side} pixels a side` } : {};
-    const chosen = Object.fromEntries(Object.entries(config).filter(([name]) => !AXES.includes(name)).sort());
-    const key = `new ${JSON.stringify([record.schema, chosen, images, (record.backbone || {}).fingerprint || config.model])}`;
-    if (!rows.has(key)) rows.set(key, { config: { model: config.model, revision: config.revision, ...chosen, ...images }, records: [] });
-    rows.get(key).records.push(record);
+    if (!board.subsets[config.subset] || !(record.status === "failed" || test)) continue;
+    if (record.schema !== 2) { left.older += 1; continue; } // which experiment such a record is of, `medfmc report` finds out
+    if (data.invented || data.incomplete) { left.unfit += 1; continue; } // as in medfmc report
+    const key = `new ${record.adaptation || `${config.method} ${config.model}`}`;
+    if (!rows.has(key)) rows.set(key, []);
+    rows.get(key).push(record);
   }
-  for (const [key, { config, records: members }] of rows) {
-    const label = `${config.method} · ${String(config.model).split("/").filter(Boolean).at(-1)}${config.images ? `, ${config.images}` : ""}`;
-    board.settings.push({ key, label, method: config.method, backbone: String(config.model), protocol: config.protocol, differs: {}, config, live: true });
+  const names = new Set(board.adaptations.map((adaptation) => adaptation.label));
+  for (const [key, members] of rows) {
+    const { config } = members[0];
+    let label = labelOf(members[0]);
+    if (names.has(label)) label += `, ${key.slice(4, 12)}`;
+    names.add(label);
+    board.adaptations.push({ key, label, method: config.method, backbone: String(config.model), protocol: config.protocol, differs: {},
+      config: { ...config, ...(members[0].data && members[0].data.max_side ? { images: `shrunk to ${members[0].data.max_side}` } : {}) }, live: true });
     const cells = new Map();
     for (const record of members.sort((a, b) => String(a.finished_at).localeCompare(String(b.finished_at)))) {
       const shots = shotsOfRecord(record.config);
       board.until = [board.until, record.finished_at || ""].sort().at(-1);
       if (record.status === "failed") {
         board.counts.failed += 1;
-        board.failed.push({ id: record.id, setting: key, subset: record.config.subset, shots, seed: record.config.seed, error: record.error || "no reason recorded" });
+        board.failed.push({ id: record.id, adaptation: key, subset: record.config.subset, shots, seed: record.config.seed, error: record.error || "no reason recorded" });
         continue;
       }
       board.counts.finished += 1;
       const rowsTested = ((record.data || {}).rows || {}).test ?? null;
       const place = JSON.stringify([record.config.subset, shots]);
-      if (!cells.has(place)) cells.set(place, { subset: record.config.subset, shots, rowsTested, draws: new Map() });
-      cells.get(place).draws.set(record.config.seed, record);
+      if (!cells.has(place)) cells.set(place, { subset: record.config.subset, shots, rowsTested, runs: new Map() });
+      cells.get(place).runs.set(`${record.config.seed} ${record.config.training_seed ?? ""}`, record);
     }
     for (const cell of cells.values()) board.cells.push(liveCell(board, key, cell));
   }
-  const live = board.settings.filter((setting) => setting.live);
-  const names = [...new Set(board.settings.flatMap((setting) => Object.keys(setting.config)))].filter((name) => !["method", "model"].includes(name));
-  const varying = names.filter((name) => new Set(board.settings.map((setting) => JSON.stringify(setting.config[name] ?? null))).size > 1);
-  for (const setting of live) setting.differs = Object.fromEntries(varying.map((name) => [name, setting.config[name] ?? null]));
-  if (unfit) board.notes.push(`${unfit} new records are on invented or incomplete data and are left out.`);
-  if (live.length) board.notes.push("Rows marked new are read from run records that the board does not hold yet: the spread over draws is theirs, "
-    + "but test-set intervals, comparisons, curves and gaps need their predictions and come with the next board.");
+  if (left.unfit) board.notes.push(`${left.unfit} new records are on invented or incomplete data and are left out.`);
+  if (left.older) board.notes.push(`${left.older} new records are of an older version and come with the next board.`);
+  if (rows.size) board.notes.push("Rows marked new are read from run records that the board does not hold yet: the spread over seeds is theirs, "
+    + "but test intervals, comparisons, curves and gaps need their predictions and come with the next board.");
 }
 
-function liveCell(board, setting, { subset, shots, rowsTested, draws }) {
-  const seeds = [...draws.keys()].sort((a, b) => a - b);
-  const records = seeds.map((seed) => draws.get(seed));
+function liveCell(board, adaptation, { subset, shots, rowsTested, runs }) {
+  const records = [...runs.values()].sort((a, b) => a.config.seed - b.config.seed || (a.config.training_seed ?? 0) - (b.config.training_seed ?? 0));
+  const seeds = [...new Set(records.map((record) => record.config.seed))];
   const tests = records.map((record) => record.scores.test);
-  const metrics = Object.fromEntries([board.subsets[subset].metric, "auc", "score"].map((name) => [name, estimateOf(tests.map((test) => test[name]))]));
+  const bySeed = (name) => seeds.map((seed) => records.filter((record) => record.config.seed === seed).map((record) => record.scores.test[name]));
+  const metrics = Object.fromEntries([board.subsets[subset].metric, "auc", "score"].map((name) => [name, estimateOf(bySeed(name))]));
   const perClass = Object.fromEntries(board.subsets[subset].classes.map((name) => [name, Object.fromEntries(["auc", "ap", "recall", "positives"].map((column) =>
     [column, averageOf(tests.map((test) => ((test.per_class || {})[name] || {})[column]))]))]));
   const cost = (read) => averageOf(records.map((record) => read(record.cost || {})));
   return {
-    setting, subset, shots, seeds, runs: records.map((record) => record.id), test_rows: rowsTested, test_patients: null, metrics, per_class: perClass,
+    adaptation, subset, shots, seeds, runs: records.map((record) => record.id), test_rows: rowsTested, test_patients: null, metrics, per_class: perClass,
     cost: { trainable_parameters: cost((c) => c.trainable_parameters), seconds: cost((c) => (c.seconds || {}).total),
       devices: [...new Set(records.map((record) => (record.cost || {}).device).filter(Boolean))] },
   };

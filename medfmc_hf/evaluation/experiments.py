@@ -1,0 +1,403 @@
+"""The experiment: which runs are seeds of one thing, what it is called, and its numbers. Every table, page, card and push asks here.
+
+Runs are of one experiment if they differ in nothing but the seed of the split and the training seed: the same options, content of the
+backbone, images and test rows. An *adaptation* is what experiments on several subsets and numbers of shots have in common.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import MedfmcError
+from ..runs import SCHEMA, Predictions, RunConfig, RunRecord, load_predictions
+from ..runs.folders import find_runs
+from ..runs.provenance import marks
+from ..subsets import Subset
+from .intervals import LEVEL, Estimate, Resampled, estimate, mean_over_seeds
+from .jackknife import Jackknife, jackknife
+
+SEEDS_OF_A_RUN = ("seed", "training_seed")
+NAMES_AND_EXTRAS = ("model", "revision", "recipe", "predict_challenge")  # names of what counts by its content; and more predictions
+_UNKNOWN_EARLY = ("backbone", "images_sha256", "test_rows", "test_size")  # what a record may not say; None then
+_OF_THE_DATA = ("subset", "shots", "images_sha256", "test_rows", "test_size")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with what is at hand of it.
+
+    Attributes:
+        record: its `run.json`.
+        folder: where its files lie; None while it is being made.
+        test: its test rows; None where they are not at hand.
+        problem: why they are not, where they should be.
+    """
+
+    record: RunRecord
+    folder: Path | None = None
+    test: Predictions | None = field(default=None, repr=False)
+    problem: str | None = None
+
+    @property
+    def seed(self) -> int:
+        return self.record.run_config.seed
+
+    @property
+    def training_seed(self) -> int:
+        return self.record.run_config.seed_of_training
+
+    @property
+    def is_finished(self) -> bool:
+        return self.record.status == "finished"
+
+    @cached_property
+    def traits(self) -> dict[str, Any]:
+        """What the runs of its experiment have in common, by name; None where the record does not say."""
+        record, config = self.record, self.record.run_config
+        chosen = options_of(config)
+        size = [record.data.get(kind, {}).get("test") for kind in ("rows", "patients")]
+        found = chosen | {
+            "shots": shots_of(config),
+            "backbone": record.backbone.get("fingerprint"),
+            "images_sha256": record.data.get("images_sha256"),
+            "test_rows": record.data.get("test_sha256") or (None if self.test is None else _digest_of(self.test)),
+            "test_size": None if None in size else size,
+        }
+        if apart := marks(record):
+            found["images"] = ", ".join(apart)
+        if record.schema != SCHEMA:
+            found["record"] = f"schema {record.schema}"
+        return found
+
+    @cached_property
+    def jackknife(self) -> Jackknife | None:
+        """Of its test scores over patients; None where its test rows are not at hand or there are fewer than two patients."""
+        if self.test is None or len(set(self.test.patient_ids)) < 2:
+            return None
+        return jackknife(self.test.targets, self.test.probabilities, self.test.patient_ids, classes=self.record.subset.classes)
+
+
+def _digest_of(test: Predictions) -> str:
+    """Hash of the test rows and their labels, whatever their order."""
+    targets = test.targets.reshape(len(test.image_ids), -1).tolist()
+    rows = sorted(zip(test.image_ids.tolist(), test.patient_ids.tolist(), targets))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def options_of(config: RunConfig) -> dict[str, Any]:
+    """All that a person chose about a run but its seeds and what has no say in its scores."""
+    return {name: value for name, value in config.to_dict().items() if name not in (*SEEDS_OF_A_RUN, *NAMES_AND_EXTRAS)}
+
+
+def adaptation_of(record: RunRecord) -> str:
+    """Key of the adaptation that a finished run is of, as its record keeps it and `group` finds it."""
+    return _hash({name: value for name, value in Run(record).traits.items() if name not in _OF_THE_DATA})[:10]
+
+
+def named_options(record: RunRecord) -> dict[str, Any]:
+    """What `names_of` needs of a run."""
+    config = record.run_config
+    options = {name: value for name, value in Run(record).traits.items() if name not in _OF_THE_DATA}
+    return {"model": config.model, "revision": config.revision, **options}
+
+
+def shots_of(config: RunConfig) -> str:
+    """`1`, `5` or `10`; `pool` for the whole pool; `train_20` in the transfer protocol."""
+    return "train_20" if config.protocol == "transfer" else str(config.shots or "pool")
+
+
+def read_run(folder: Path, record: RunRecord) -> Run:
+    """A run with its test rows, if they are there and can be read."""
+    if record.status != "finished" or not (folder / "predictions.parquet").is_file():
+        return Run(record, folder)
+    try:
+        return Run(record, folder, load_predictions(folder))
+    except (MedfmcError, OSError) as error:
+        return Run(record, folder, problem=str(error))
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that are seeds of one thing, ordered by seed.
+
+    Attributes:
+        runs: the finished ones, one for each seed and training seed.
+        failed: the failed ones.
+        replaced: finished runs of a seed that another one of `runs`, which finished later, stands for.
+        traits: what they have in common, as `Run.traits` names it.
+        adaptation: key of the `Adaptation` that it is of.
+    """
+
+    runs: tuple[Run, ...]
+    failed: tuple[Run, ...] = ()
+    replaced: tuple[Run, ...] = ()
+    traits: Mapping[str, Any] = field(default_factory=dict)
+    adaptation: str = ""
+
+    @property
+    def first(self) -> Run:
+        return (self.runs or self.failed)[0]
+
+    @property
+    def record(self) -> RunRecord:
+        return self.first.record
+
+    @property
+    def config(self) -> RunConfig:
+        """The config of the first run: all others differ in their seeds alone."""
+        return self.record.run_config
+
+    @property
+    def subset(self) -> Subset:
+        return self.record.subset
+
+    @property
+    def shots(self) -> str:
+        return shots_of(self.config)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the splits, each once."""
+        return sorted({run.seed for run in self.runs})
+
+    @property
+    def name(self) -> str:
+        """The dataset config; for several seeds without the seed."""
+        name = str(self.config.dataset_config)
+        return name if len(self.seeds) < 2 else seedless(name)
+
+    def estimate(
+        self, key: str, of: str | None = None, *, resampled: Sequence[Resampled | None] | None = None, level: float = LEVEL
+    ) -> Estimate:
+        """A statistic of the test set over the seeds.
+
+        Args:
+            key: `accuracy`, `map`, `auc` or `score`; with `of` also `ap` and `recall`.
+            of: a class, for its own statistic.
+            resampled: of the runs, in their order; None for their jackknives.
+            level: coverage of the intervals.
+        """
+        tests = [run.record.scores["test"] for run in self.runs]
+        values = [(test if of is None else test.get("per_class", {}).get(of, {})).get(key) for test in tests]
+        name = key if of is None else f"{key} of {of}"
+        own = [run.jackknife for run in self.runs] if resampled is None else resampled
+        return estimate(name, values, [run.seed for run in self.runs], own, level)
+
+    @cached_property
+    def mean(self) -> Jackknife | None:
+        """The jackknife of the mean over its runs; None where one of them has none."""
+        return mean_over_seeds([run.jackknife for run in self.runs], [run.seed for run in self.runs]) if self.runs else None
+
+
+def seedless(config: str) -> str:
+    """`endo-5shot-seed0-official` without its seed: what its five splits share."""
+    return "-".join(part for part in config.split("-") if not part.startswith("seed"))
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What experiments on several subsets and numbers of shots have in common: a row of the board.
+
+    Attributes:
+        key: short hash of what makes it.
+        label: method and backbone, and what else is needed to tell it from the others.
+        method: adaptation method.
+        backbone: the name under which the backbone was found.
+        protocol: which lists.
+        differs: the options in which the adaptations differ, with the values of this one.
+        config: all its options.
+    """
+
+    key: str
+    label: str
+    method: str
+    backbone: str
+    protocol: str
+    differs: dict[str, Any]
+    config: dict[str, Any]
+
+
+def group(runs: Iterable[Run]) -> tuple[list[Adaptation], list[Experiment]]:
+    """The adaptations that some runs are of, in the order of their labels, and their experiments.
+
+    A run that does not say everything, because it failed early or its predictions are missing, belongs to the largest experiment that
+    agrees in what it says. A copy of a run counts once. Of two runs of one experiment, seed and training seed the one that finished last
+    counts.
+    """
+    distinct: dict[tuple[int, str], Run] = {}
+    for run in runs:
+        known = distinct.get((run.record.schema, run.record.id))
+        if known is None or (not known.is_finished and run.is_finished):
+            distinct[run.record.schema, run.record.id] = run
+    members = _members(list(distinct.values()))
+    rows: dict[str, dict[str, Any]] = {}
+    experiments = []
+    numbers = _data_numbers(members)
+    for traits, own in members:
+        number = numbers[_hash(traits)]
+        row = {name: value for name, value in traits.items() if name not in _OF_THE_DATA}
+        key = _hash(row | ({"test set": number} if number else {}))[:10]
+        shown = _shown(own, row) | ({"test set": number + 1} if number else {})
+        rows[key] = min(
+            rows.get(key, shown), shown, key=lambda options: (options["model"], str(options["revision"]))
+        )  # always the same name
+        experiments.append(_experiment(traits, own, key))
+    labels = names_of(rows)
+    varying = _varying(list(rows.values()))
+    adaptations = [
+        Adaptation(
+            key=key,
+            label=labels[key],
+            method=own["method"],
+            backbone=str(own["model"]),
+            protocol=own["protocol"],
+            differs={name: own.get(name) for name in varying if name not in ("method", "model", "backbone")},
+            config={name: value for name, value in own.items() if name != "backbone"},
+        )
+        for key, own in rows.items()
+    ]
+    return sorted(adaptations, key=lambda row: (row.label, row.key)), experiments
+
+
+def _members(runs: list[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
+    """Runs by what they have in common; those that say less after those that say more."""
+    found: list[tuple[dict[str, Any], list[Run]]] = []
+    by_key: dict[str, tuple[dict[str, Any], list[Run]]] = {}
+    for run in sorted(runs, key=lambda run: sum(run.traits.get(name) is None for name in _UNKNOWN_EARLY)):
+        key = _hash(run.traits)
+        if key not in by_key:
+            alike = [place for place in found if _agree(run.traits, place[0])]
+            by_key[key] = max(alike, key=lambda place: len(place[1])) if alike else (dict(run.traits), [])
+            if not alike:
+                found.append(by_key[key])
+        by_key[key][1].append(run)
+    return found
+
+
+def _agree(less: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
+    """Whether traits are the same wherever the first are known."""
+    names = {*less, *more}
+    return all(less.get(name) == more.get(name) or (name in _UNKNOWN_EARLY and less.get(name) is None) for name in names)
+
+
+def _data_numbers(members: list[tuple[dict[str, Any], list[Run]]]) -> dict[str, int]:
+    """A number for each experiment whose place (adaptation, subset, shots) another one has too, with other images or test rows.
+
+    The images and rows of a subset on which most runs were tested are 0.
+    """
+    counts: dict[tuple, Counter] = defaultdict(Counter)
+    for traits, own in members:
+        counts[traits["subset"], traits["protocol"]][_data_of(traits)] += len(own)
+    ranked = {place: {data: n for n, (data, _) in enumerate(sorted(each.items(), key=lambda item: (-item[1], item[0])))}
+              for place, each in counts.items()}  # fmt: skip
+    return {_hash(traits): ranked[traits["subset"], traits["protocol"]][_data_of(traits)] for traits, _ in members}
+
+
+def _data_of(traits: Mapping[str, Any]) -> str:
+    return json.dumps([traits.get(name) for name in ("images_sha256", "test_rows", "test_size")])
+
+
+def _experiment(traits: dict[str, Any], runs: list[Run], adaptation: str) -> Experiment:
+    latest: dict[tuple[int, int], Run] = {}
+    replaced = []
+    for run in sorted((run for run in runs if run.is_finished), key=lambda run: (run.record.finished_at, run.record.id)):
+        if (known := latest.get((run.seed, run.training_seed))) is not None:
+            replaced.append(known)
+        latest[run.seed, run.training_seed] = run
+    failed = sorted((run for run in runs if not run.is_finished), key=lambda run: (run.seed, run.training_seed, run.record.id))
+    return Experiment(tuple(latest[key] for key in sorted(latest)), tuple(failed), tuple(replaced), traits, adaptation)
+
+
+def _shown(runs: list[Run], row: dict[str, Any]) -> dict[str, Any]:
+    """The options of a row with the first of the names that its backbone goes by."""
+    configs = [run.record.run_config for run in runs]
+    names = min(((config.model, config.revision) for config in configs), key=lambda pair: (pair[0], str(pair[1])))
+    return {"model": names[0], "revision": names[1], **row}
+
+
+def names_of(things: Mapping[Hashable, Mapping[str, Any]]) -> dict[Hashable, str]:
+    """A name for each of some adaptations: method and backbone, and as little else as tells it from the others.
+
+    Args:
+        things: their options by key: `method`, `model`, and `backbone` (the content of the backbone) where it is known.
+    """
+    keys = {thing: _hash(own) for thing, own in things.items()}
+    distinct = {keys[thing]: own for thing, own in things.items()}
+    names = {}
+    for key, own in distinct.items():
+        short = _short(own["model"])
+        alike = [other for other in distinct.values() if other["method"] == own["method"] and _short(other["model"]) == short]
+        told_apart = [name for name in _varying(alike) if name not in ("method", "model", "revision", "backbone", "images", "record")]
+        if {"revision"} & set(_varying(alike)):
+            told_apart.append("revision")
+        words = [_words(name, own.get(name)) for name in told_apart]
+        words += [str(own[name]) for name in ("images", "record") if own.get(name)]  # said wherever it is so
+        if len({other["model"] for other in alike}) > 1:
+            short = str(own["model"])
+        if len({other.get("backbone") for other in alike if other["model"] == own["model"]} - {None}) > 1 and own.get("backbone"):
+            words.append(f"weights {own['backbone'][:8]}")  # one name, different weights
+        names[key] = ", ".join([f"{own['method']} · {short}", *words])
+    return {thing: names[key] for thing, key in keys.items()}
+
+
+def _short(model: Any) -> str:
+    return Path(str(model)).name or str(model)
+
+
+def _varying(options: list[Mapping[str, Any]]) -> list[str]:
+    names = list(dict.fromkeys(name for own in options for name in own))
+    return [name for name in names if len({json.dumps(own.get(name), sort_keys=True, default=str) for own in options}) > 1]
+
+
+def _words(name: str, value: Any) -> str:
+    """`epochs 20`, or the options of a method without their common name."""
+    if name == "method_options":
+        return " ".join(f"{key}={item}" for key, item in sorted((value or {}).items())) or "default options"
+    return f"{name.replace('_', ' ')} {'default' if value is None else value}"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def one_experiment(runs: Sequence[Run]) -> Experiment:
+    """Finished runs as the one experiment that they are.
+
+    Raises:
+        MedfmcError: they are of several, or of one seed there are two.
+    """
+    _, experiments = group(runs)
+    if len(experiments) > 1:
+        first, other = experiments[:2]
+        names = [name for name in {**first.traits, **other.traits} if first.traits.get(name) != other.traits.get(name)]
+        values = "; ".join(f"{name}: {first.traits.get(name)} and {other.traits.get(name)}" for name in names)
+        raise MedfmcError(f"these runs are not seeds of one experiment, for they differ in {values}. Give those of one.")
+    (experiment,) = experiments
+    if experiment.replaced:
+        seeds = ", ".join(str(run.seed) for run in experiment.replaced)
+        raise MedfmcError(f"there are several runs of the same seed ({seeds}); give one run a seed.")
+    return experiment
+
+
+def experiment_of(roots: Sequence[str | os.PathLike]) -> Experiment:
+    """The finished runs below some folders, as one experiment.
+
+    Raises:
+        MedfmcError: there are none, or they are of several experiments.
+    """
+    runs, failed = [], []
+    for folder, record in find_runs(list(roots)):
+        if record.status == "finished":
+            runs.append(Run(record, folder, load_predictions(folder) if (folder / "predictions.parquet").is_file() else None))
+        else:
+            failed.append(str(folder))
+    if not runs:
+        why = f"the runs there failed ({', '.join(failed)})" if failed else "no run.json is there"
+        raise MedfmcError(f"there is no finished run in {', '.join(map(str, roots))}: {why}.")
+    return one_experiment(runs)

@@ -1,0 +1,43 @@
+"""How every surface writes numbers and names: metrics, percent, intervals, counts, plurals."""
+
+import math
+from collections.abc import Sequence
+
+METRICS = {"accuracy": "Accuracy", "map": "mAP", "auc": "AUC", "score": "Score", "ap": "AP", "recall": "Recall"}
+MISSING = "\N{EN DASH}"
+
+
+def is_defined(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def percent(fraction: float | None, missing: str = MISSING) -> str:
+    """`0.6321` as `63.21`."""
+    return f"{100 * fraction:.2f}" if is_defined(fraction) else missing
+
+
+def interval(ends: Sequence[float] | None, sign: str = "", missing: str = MISSING) -> str:
+    """`(0.601, 0.66)` as `60.10 to 66.00`; with the sign `+` as `+60.10 to +66.00`."""
+    return f"{100 * ends[0]:{sign}.2f} to {100 * ends[1]:{sign}.2f}" if ends is not None and is_defined(sum(ends)) else missing
+
+
+def count(number: float | None) -> str:
+    """`85801732` as `85.8 M`."""
+    if number is None:
+        return MISSING
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.3g}"
+
+
+def plural(word: str, number: int = 2) -> str:
+    """`study` as `studies`, unless there is but one."""
+    if number == 1:
+        return word
+    return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+
+
+def shots_words(shots: str) -> str:
+    """`5` as `5-shot`; `pool` and `train_20` as what they are."""
+    return {"pool": "whole pool", "train_20": "train_20"}.get(shots, f"{shots}-shot")
