@@ -1,7 +1,7 @@
 """Whole runs, side by side with transformers.Trainer: python benchmarks/adaptation.py
 
 A ViT-S/16 at 224 (random weights: speed does not depend on them) is adapted by visual prompt tuning to invented pictures of ColonPath's
-size, validated every epoch, tested and saved. Ours is `medfmc_hf.training.train`; the peer is transformers.Trainer with the same PEFT
+size, validated every epoch, tested and saved. Ours is `medfmc_hf.train`; the peer is transformers.Trainer with the same PEFT
 method, `datasets`, and transformers' PIL image processor, written plainly below as a user would. Same pictures, batches, epochs,
 validations and crops; a fresh process for each, taking turns. Ours also does five draws in one process.
 
@@ -66,7 +66,7 @@ def splits_of(folder: Path, args: argparse.Namespace, seed: int):
 
 def ours(folder: Path, args: argparse.Namespace, draws: int) -> None:
     from medfmc_hf.runs import RunConfig
-    from medfmc_hf.training import Shared, train
+    from medfmc_hf.training.one_run import Shared, train
 
     class Invented(Shared):
         def splits(self, name):
@@ -88,7 +88,7 @@ def trainer(folder: Path, args: argparse.Namespace, draws: int) -> None:
     from PIL import Image
     from transformers import Trainer, TrainingArguments, ViTForImageClassification, ViTImageProcessorPil
 
-    from medfmc_hf.data.augmentation import draw_crop
+    from medfmc_hf.images.augmentation import draw_crop
     from medfmc_hf.tuners import VptConfig
 
     processor = ViTImageProcessorPil.from_pretrained(folder / "backbone")

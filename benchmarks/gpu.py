@@ -64,7 +64,7 @@ class Bench:
     minutes: float  # after which the grid is cut off
 
     def shared(self):
-        from medfmc_hf.training import Shared
+        from medfmc_hf.training.one_run import Shared
 
         return Shared(self.data, cache=self.scratch / "cache")
 
@@ -79,11 +79,11 @@ class Bench:
         return Grid.from_dict(self.grid(*args, **kwargs)).configs()
 
     def loop(self, config, shared):
-        from medfmc_hf import training
         from medfmc_hf.subsets import subset_of
+        from medfmc_hf.training import one_run
 
-        accelerator = training.make_accelerator(config)
-        return training.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, training.Stopwatch())
+        accelerator = one_run.make_accelerator(config)
+        return one_run.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, one_run.Stopwatch())
 
     def row(self, what: str, floor: str = "", ours: str = "", ratio: str = "", goal: str = "") -> None:
         print(f"| {'OPEN, a toy: ' * self.toy}{what} | {floor} | {ours} | {ratio} | {goal} |", flush=True)
@@ -116,10 +116,10 @@ def operations(model, bench: Bench) -> int:
 
 
 def evaluation(bench: Bench) -> None:
-    from medfmc_hf import training
+    from medfmc_hf.adaptation.merging import merged
     from medfmc_hf.models.backbones import load_backbone
-    from medfmc_hf.models.merging import merged
     from medfmc_hf.subsets import SUBSETS
+    from medfmc_hf.training import one_run
 
     side, count, repeats = (256, 8, 1) if bench.toy else (8192, 256, 10)
     matrix = torch.randn(side, side, dtype=torch.bfloat16, device=bench.device)
@@ -146,7 +146,7 @@ def evaluation(bench: Bench) -> None:
     config = bench.configs(["lora"], subsets=["endo"], shots=[1], seeds=[0], overrides={"dtype": "bfloat16"})[0]
     stored = shared.evaluation_pixels(config.dataset_config, "test", config)
     with shared.lend(config) as loan:
-        loop, model = bench.loop(config, shared), training.adapted(loan, config, 1).to(bench.device)
+        loop, model = bench.loop(config, shared), one_run.adapted(loan, config, 1).to(bench.device)
         with merged(model.eval()):
             flops = operations(model, bench)
         seconds = bench.in_turn({"ours": lambda: loop.predict(model, stored)})
@@ -174,14 +174,14 @@ def wait(bench: Bench) -> None:
 
 def _step_seconds(bench: Bench, config) -> tuple[float, float]:
     """Of a training step whose batch lies ready, and of one that cuts its views."""
-    from medfmc_hf import training
     from medfmc_hf.data import loading
-    from medfmc_hf.data.pixels import TrainingPixels
+    from medfmc_hf.images.pixels import TrainingPixels
+    from medfmc_hf.training import one_run
 
     shared = bench.shared()
     rows = shared.splits(config.dataset_config)["train"]
     with shared.lend(config) as loan:
-        loop, model = bench.loop(config, shared), training.adapted(loan, config, len(rows)).to(bench.device)
+        loop, model = bench.loop(config, shared), one_run.adapted(loan, config, len(rows)).to(bench.device)
         targets = loading.targets_of(rows, loop.subset)
         views = TrainingPixels(rows, loop.process, device=bench.device)
         views.warm()
@@ -194,20 +194,20 @@ def _step_seconds(bench: Bench, config) -> tuple[float, float]:
 
 def train_alone(bench: Bench, config, shared) -> None:
     """A run by the plain loop, without test and files."""
-    from medfmc_hf import training
     from medfmc_hf.data import loading
-    from medfmc_hf.data.pixels import TrainingPixels
+    from medfmc_hf.images.pixels import TrainingPixels
+    from medfmc_hf.training import one_run
 
     with shared.lend(config) as loan:
         rows = shared.splits(config.dataset_config)["train"]
-        loop, model = bench.loop(config, shared), training.adapted(loan, config, len(rows)).to(bench.device)
+        loop, model = bench.loop(config, shared), one_run.adapted(loan, config, len(rows)).to(bench.device)
         views = TrainingPixels(rows, loop.process, store=shared.pictures, device=bench.device)
         loop.fit(model, views, loading.targets_of(rows, loop.subset))
 
 
 def grouped(bench: Bench) -> None:
-    from medfmc_hf import training
     from medfmc_hf.benchmark.grouped import train_group
+    from medfmc_hf.training import one_run
 
     shared = bench.shared()
     for method in METHODS:
@@ -219,7 +219,7 @@ def grouped(bench: Bench) -> None:
                 train_alone(bench, config, shared)
 
         def together(configs=configs) -> None:
-            if train_group(configs, shared, training.make_accelerator(configs[0])) is None:
+            if train_group(configs, shared, one_run.make_accelerator(configs[0])) is None:
                 raise RuntimeError("not grouped: something in it draws random numbers")
 
         seconds = bench.in_turn({"alone": alone, "together": together})
@@ -252,7 +252,7 @@ def python(script: str, *args: str, limit: float, **environment: str) -> tuple[f
 
 def grid(bench: Bench) -> None:
     from medfmc_hf.benchmark.grid import Grid
-    from medfmc_hf.benchmark.plan import plan
+    from medfmc_hf.benchmark.grid_plan import plan
 
     values, out, cache = grid_values(bench), bench.scratch / "runs", bench.scratch / "grid-cache"
     file = bench.scratch / "grid.yaml"

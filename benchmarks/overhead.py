@@ -40,7 +40,7 @@ def start_up(rounds: int) -> None:
 
 def selection(data: Path, rounds: int) -> None:
     from medfmc_hf.data import loading
-    from medfmc_hf.data.pixels import decodes
+    from medfmc_hf.images.pixels import decodes
     from medfmc_hf.subsets import SUBSETS
 
     def seconds(work) -> float:
@@ -64,10 +64,10 @@ def selection(data: Path, rounds: int) -> None:
 
 def grid(data: Path, scratch: Path) -> None:
     from medfmc_hf.benchmark.grid import Grid
-    from medfmc_hf.benchmark.plan import plan
-    from medfmc_hf.benchmark.shared import Shared
+    from medfmc_hf.benchmark.grid_plan import plan
     from medfmc_hf.benchmark.sweep import sweep
     from medfmc_hf.quickstart import make_backbone
+    from medfmc_hf.training.shared import Shared
 
     shared = Shared(data, cache=scratch / "cache")
     values = {"backbones": [str(make_backbone(scratch / "backbone"))], "subsets": ["retino"], "methods": ["prototype"]}

@@ -27,10 +27,10 @@ import transformers
 from PIL import Image
 from PIL import __version__ as pillow_version
 
-from medfmc_hf.data.augmentation import draw_crop
-from medfmc_hf.data.pixels import TrainingPixels, decode, decodes, evaluation_pixels
-from medfmc_hf.data.processing import Processing, normalise, process
-from medfmc_hf.data.resize import channels_first, resize
+from medfmc_hf.images.augmentation import draw_crop
+from medfmc_hf.images.pixels import TrainingPixels, decode, decodes, evaluation_pixels
+from medfmc_hf.images.processing import Processing, normalise, process
+from medfmc_hf.images.resize import channels_first, resize
 from medfmc_hf.progress import set_quiet
 from medfmc_hf.subsets import SUBSETS
 

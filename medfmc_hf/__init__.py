@@ -3,26 +3,23 @@
 Importing this package loads none of torch, transformers, datasets and evaluate; the names below are looked up when first used.
 """
 
-from importlib import import_module
+from .version import __version__
 
-__version__ = "0.3.0"
-
-_PUBLIC = {
-    "SUBSETS": "medfmc_hf.subsets",
-    "Subset": "medfmc_hf.subsets",
-    "ConfigName": "medfmc_hf.subsets",
-    "score": "medfmc_hf.scoring",
-    "RunConfig": "medfmc_hf.runs",
-    "RunRecord": "medfmc_hf.runs",
-    "train": "medfmc_hf.training",
-}
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["SUBSETS", "ConfigName", "RunConfig", "RunRecord", "Subset", "__version__", "score", "train"]
 
 
 def __getattr__(name: str):
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'medfmc_hf' has no attribute {name!r}; it has {', '.join(_PUBLIC)}")
+    if name in ("SUBSETS", "Subset", "ConfigName"):
+        from . import subsets as home
+    elif name == "score":
+        from . import scoring as home
+    elif name in ("RunConfig", "RunRecord"):
+        from . import runs as home
+    elif name == "train":
+        from .training import one_run as home
+    else:
+        raise AttributeError(f"module 'medfmc_hf' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(home, name)
 
 
 def __dir__():

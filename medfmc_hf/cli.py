@@ -9,13 +9,12 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from importlib import import_module
 
-from . import __version__
 from .errors import MedfmcError
 from .progress import set_quiet
+from .version import __version__
 
-# name: what `medfmc --help` says of it. The module is commands/<name>.py with "-" as "_".
+# name: what `medfmc --help` says of it.
 COMMANDS = {
     "quickstart": "the whole line in a minute, on an invented MedFMC: no download, no GPU, no network",
     "build": "make ./medfmc, a dataset folder for load_dataset, from a MedFMC download",
@@ -47,7 +46,7 @@ def _main(argv: list[str], chosen: str | None) -> int | None:
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == chosen:
-            module = import_module(f"medfmc_hf.commands.{name.replace('-', '_')}")
+            module = _module_of(name)
             command.description = module.__doc__
             command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)
@@ -55,6 +54,37 @@ def _main(argv: list[str], chosen: str | None) -> int | None:
     args = parser.parse_args(argv)
     set_quiet(args.quiet)
     return module.run(args)
+
+
+def _module_of(command: str):
+    """The module of a command, imported now."""
+    if command == "quickstart":
+        from .commands import quickstart_command as module
+    elif command == "build":
+        from .commands import build_command as module
+    elif command == "check":
+        from .commands import check_command as module
+    elif command == "benchmark":
+        from .commands import benchmark_command as module
+    elif command == "score":
+        from .commands import score_command as module
+    elif command == "compare":
+        from .commands import compare_command as module
+    elif command == "report":
+        from .commands import report_command as module
+    elif command == "submission":
+        from .commands import submission_command as module
+    elif command == "cache":
+        from .commands import cache_command as module
+    elif command == "predict":
+        from .commands import predict_command as module
+    elif command == "demo":
+        from .commands import demo_command as module
+    elif command == "push":
+        from .commands import push_command as module
+    elif command == "install-metric":
+        from .commands import install_metric_command as module
+    return module
 
 
 def guarded(name: str, function: Callable[[], int | None]) -> int:

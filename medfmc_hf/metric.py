@@ -14,15 +14,16 @@ NAME = "medfm_score"
 MODULES = ("errors.py", "scoring.py", "subsets.py")  # of this package, which the metric imports from beside itself
 
 
-def sources() -> dict[str, Path]:
+def sources() -> dict[str, bytes]:
     """The files of the metric's Space by name: those of `metrics/medfm_score`, and the modules of this package that it needs.
 
-    The formulas exist once, in this package. A Space runs without it, so it gets copies; in a clone `metrics/medfm_score` has
-    links to them, so that `evaluate.load("metrics/medfm_score")` works there, too.
+    The formulas exist once, in this package, and the script of the repository imports them from there. A Space runs without the package, so
+    it gets copies, and its script imports these.
     """
     package = Path(__file__).parent
-    own = {path.name: path for path in sorted(shipped(f"metrics/{NAME}").iterdir()) if path.is_file()}
-    return own | {name: package / name for name in MODULES}
+    files = {path.name: path.read_bytes() for path in sorted(shipped(f"metrics/{NAME}").iterdir()) if path.is_file()}
+    files[f"{NAME}.py"] = files[f"{NAME}.py"].replace(b"from medfmc_hf.", b"from .")
+    return files | {name: (package / name).read_bytes() for name in MODULES}
 
 
 def write_space(folder: str | os.PathLike) -> Path:
@@ -35,8 +36,8 @@ def write_space(folder: str | os.PathLike) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise MedfmcError(f"{folder} is not empty; give a new folder for the metric's Space.")
-    for name, source in sources().items():
-        shutil.copyfile(source, folder / name)
+    for name, content in sources().items():
+        (folder / name).write_bytes(content)
     return folder
 
 
@@ -59,7 +60,7 @@ def install() -> Path:
 
     `evaluate.load(str(install()))` loads the same metric without looking for it on the Hub first.
     """
-    files = {name: path.read_bytes() for name, path in sources().items() if name.endswith(".py") and name != "app.py"}
+    files = {name: content for name, content in sources().items() if name.endswith(".py") and name != "app.py"}
     digest = hashlib.sha256(b"".join(name.encode() + b"\0" + content + b"\0" for name, content in sorted(files.items()))).hexdigest()
     modules = modules_cache()
     versions = modules / "evaluate_modules" / "metrics" / f"evaluate-metric--{NAME}"

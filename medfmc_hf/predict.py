@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from .data.hf_processor import PROCESSOR, image_processor
-from .data.pictures import decode
-from .data.processing import Processing, normalise, process, processing_of
+from .adaptation import adapt
 from .errors import MedfmcError
 from .files import write_text
-from .models import adapt
+from .images.decoding import decode
+from .images.processing import Processing, normalise, process
 from .models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
+from .models.image_processor import PROCESSOR, image_processor, processing_of
 from .progress import bar, say
 from .runs import RunRecord, probabilities_of
 from .runs.folders import fault_of

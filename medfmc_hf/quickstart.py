@@ -57,7 +57,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     splits = _libraries().load_dataset(str(data), CONFIG)
     backbone = make_backbone(sample / "tiny-vit")
     say(f"4/5  adapting a small vision transformer by {method} to {len(splits['train'])} pictures")
-    from .training import train
+    from .training.one_run import train
 
     config = RunConfig.from_dict(recipe_of(method) | {"subset": "endo", "shots": 5, "seed": 0, "model": str(backbone)})
     run, record = train(replace(config, **SMALL), data=data, out=folder / "runs")

@@ -1,9 +1,9 @@
 """Run a grid of adaptations on one machine or many.
 
-    accelerate launch --num_processes 8 recipes/benchmark.py recipes/grids/peft.yaml
+    accelerate launch --num_processes 8 recipes/benchmark_command.py recipes/grids/peft.yaml
 
 Each process takes the costliest run that nobody has; --together puts all of them on one run at a time (DDP). It is `medfmc benchmark`
-as a script: the grid is medfmc_hf.benchmark.grid, the plan medfmc_hf.benchmark.plan, and the sweep medfmc_hf.benchmark.sweep.
+as a script: the grid is medfmc_hf.benchmark.grid, the plan medfmc_hf.benchmark.grid_plan, and the sweep medfmc_hf.benchmark.sweep.
 """
 
 import argparse
@@ -13,15 +13,15 @@ from medfmc_hf.progress import set_quiet
 
 
 def main(argv: list[str] | None = None) -> int:
-    from medfmc_hf.commands import benchmark
+    from medfmc_hf.commands import benchmark_command
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    benchmark.add_arguments(parser)
+    benchmark_command.add_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no messages")
     args = parser.parse_args(argv)
     set_quiet(args.quiet)
-    return benchmark.run(args)
+    return benchmark_command.run(args)
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded("benchmark.py", main))
+    raise SystemExit(guarded("benchmark_command.py", main))

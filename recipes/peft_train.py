@@ -6,7 +6,7 @@
 recipe file; every flag overrides it. The run leaves a folder below --out: run.json (what it was, its scores, its cost),
 predictions.parquet (every test picture) and adapter/ (weights and a model card). A finished run is never repeated.
 
-The path of a run is medfmc_hf.training.train, and its loop is medfmc_hf.loop.Loop: copy them where you need more.
+The path of a run is medfmc_hf.training.one_run.train, and its loop is medfmc_hf.training.loop.Loop: copy them where you need more.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from accelerate import PartialState  # after the arguments are known to be right: torch takes seconds to load
 
-    from medfmc_hf.training import train
+    from medfmc_hf.training.one_run import train
 
     folder, record = train(config, data=args.data, out=args.out)
     if not PartialState().is_main_process:

@@ -5,18 +5,18 @@ from pathlib import Path
 import torch
 from invented_runs import invent_run
 
-from medfmc_hf.data.hf_processor import save_processor
-from medfmc_hf.data.processing import processing_of
-from medfmc_hf.models import adapt, backbones
+from medfmc_hf import model_card
+from medfmc_hf.adaptation import adapt
+from medfmc_hf.models import backbones
 from medfmc_hf.models.checkpoint import find_checkpoint
-from medfmc_hf.publish import cards
+from medfmc_hf.models.image_processor import processing_of, save_processor
 from medfmc_hf.runs import RunConfig, RunRecord, hashes_of, load_predictions, provenance
 from medfmc_hf.runs.recipes import recipe_of
 from medfmc_hf.subsets import subset_of
 
 
 def adapted_run(root: Path, backbone: Path, *, method: str = "lora", subset: str = "endo", seed: int = 0, rows: int = 60) -> Path:
-    """Write the folder of one run below `root`, as `medfmc_hf.training.train` does, and return it."""
+    """Write the folder of one run below `root`, as `medfmc_hf.training.one_run.train` does, and return it."""
     config = RunConfig.from_dict(recipe_of(method) | {"subset": subset, "shots": 5, "seed": seed, "model": str(backbone), "epochs": 2})
     folder = invent_run(root, config, rows=rows)
     record = RunRecord.load(folder)
@@ -32,5 +32,5 @@ def adapted_run(root: Path, backbone: Path, *, method: str = "lora", subset: str
     save_processor(processing_of(str(backbone)), folder / "adapter")
     record.files = hashes_of(folder)
     record.save(folder)
-    cards.write_card(record, folder / "adapter", load_predictions(folder))
+    model_card.write_card(record, folder / "adapter", load_predictions(folder))
     return folder

@@ -80,10 +80,8 @@ def test_install_makes_this_version_the_newest_again(tmp_path, monkeypatch):
 def test_a_changed_formula_is_another_version(tmp_path, monkeypatch):
     monkeypatch.setattr(metric, "modules_cache", lambda: tmp_path / "cache")
     first = metric.install()
-    changed = tmp_path / "scoring.py"
-    changed.write_text((Path(metric.__file__).parent / "scoring.py").read_text() + "\n# changed\n")
     sources = metric.sources()
-    monkeypatch.setattr(metric, "sources", lambda: sources | {"scoring.py": changed})
+    monkeypatch.setattr(metric, "sources", lambda: sources | {"scoring.py": sources["scoring.py"] + b"\n# changed\n"})
     assert metric.install() != first
 
 
@@ -112,6 +110,33 @@ def test_the_space_stands_alone(tmp_path):
     assert (space / "scoring.py").read_bytes() == (Path(metric.__file__).parent / "scoring.py").read_bytes()
     with pytest.raises(MedfmcError, match="not empty"):
         metric.write_space(space)
+
+
+def test_the_repository_holds_no_symbolic_link():
+    """A clone on Windows would turn them into text."""
+    listed = subprocess.run(["git", "ls-files", "-s"], cwd=REPOSITORY, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a clone")
+    assert [line for line in listed.stdout.splitlines() if line.startswith("120000")] == []
+
+
+def test_the_space_runs_where_the_package_is_not_installed(tmp_path):
+    """In a process that cannot import it, from the Space by path and from the installed script."""
+    space, script = metric.write_space(tmp_path / "medfm_score"), metric.install()
+    code = (
+        "import sys\n"
+        "class Refuse:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'medfmc_hf': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "import evaluate\n"
+        "for path in sys.argv[1:]:\n"
+        "    metric = evaluate.load(path, 'colon')\n"
+        "    print(metric.compute(predictions=[[0.9, 0.1], [0.2, 0.8]], references=[0, 1])['score'])\n"
+        "assert 'medfmc_hf' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(space), str(script)], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.split() == ["1.0", "1.0"], done.stderr
 
 
 def test_a_clone_a_space_and_the_installed_script_load_by_path(tmp_path, monkeypatch):

@@ -9,9 +9,9 @@ import torch
 from adapted_runs import adapted_run
 from PIL import Image
 
-from medfmc_hf.data.hf_processor import image_processor, save_processor
-from medfmc_hf.data.processing import Processing, normalise, process, processing_of
 from medfmc_hf.errors import MedfmcError
+from medfmc_hf.images.processing import Processing, normalise, process
+from medfmc_hf.models.image_processor import image_processor, processing_of, save_processor
 from medfmc_hf.predict import RESEARCH_ONLY, load_adapted, load_classifier, write_csv
 from medfmc_hf.quickstart import make_backbone
 from medfmc_hf.runs import load_predictions
@@ -52,7 +52,7 @@ def test_it_predicts_what_training_predicted(tmp_path):
     from medfmc_hf.data.build import build
     from medfmc_hf.data.sample import make_sample
     from medfmc_hf.runs import RunConfig
-    from medfmc_hf.training import train
+    from medfmc_hf.training.one_run import train
 
     make_sample(tmp_path / "download")
     build([tmp_path / "download"], tmp_path / "medfmc", subsets=["retino"])

@@ -64,10 +64,10 @@ def test_every_command_of_the_readme_works(desk):
 
 
 def test_the_tables_of_the_readme_are_what_their_commands_make():
-    from medfmc_hf.models.support import BEGIN, END
+    from medfmc_hf.adaptation.support import BEGIN, END
 
     text = README.read_text()
     assert re.search(re.escape(BEGIN) + r"\n\|.*" + re.escape(END), text, flags=re.S), (
-        "run: python -m medfmc_hf.models.support --readme README.md"
+        "run: python -m medfmc_hf.adaptation.support --readme README.md"
     )
     assert re.search(r"<!-- quickstart -->\n```\n\S.*?\n```\n<!-- end -->", text, flags=re.S), "paste what medfmc quickstart prints"

@@ -3,7 +3,7 @@
 import torch
 import transformers as T
 
-from medfmc_hf.models import towers  # noqa: F401  gives DINOv3, CLIP and SigLIP towers a classifier
+from medfmc_hf.models import vision_encoders  # noqa: F401  gives DINOv3, CLIP and SigLIP towers a classifier
 
 _VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
 _SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 2}

@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from .. import training
+from ..adaptation import adapt
 from ..data import loading
-from ..data.pixels import TrainingPixels
 from ..errors import MedfmcError
-from ..loop import Loop, Stopwatch, epoch_order, lr_factor, make_optimizer, steps_per_epoch
-from ..models import adapt, losses
+from ..images.pixels import TrainingPixels
 from ..runs import RunConfig
 from ..subsets import subset_of
-from .shared import Shared
+from ..training import losses, one_run
+from ..training.loop import Loop, Stopwatch, epoch_order, lr_factor, make_optimizer, steps_per_epoch
+from ..training.shared import Shared
 
 
 def can_group(config: RunConfig) -> bool:
@@ -44,7 +44,7 @@ def group_key(config: RunConfig) -> tuple:
     return tuple(sorted((name, repr(value)) for name, value in values.items() if name not in ("shots", "seed", "training_seed", "recipe")))
 
 
-def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> list[training.Trained] | None:
+def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> list[one_run.Trained] | None:
     """Train runs with the same `group_key` together.
 
     Every run sees the same batches as alone, in the same order, with the same learning rates. Sums are made in another order, so that
@@ -69,7 +69,7 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
                 adapt.strip(model)
                 loan.adapted = None
             adapt.reset_head(loan.backbone, config.seed_of_training)
-            model = training.adapted(loan, config, len(rows)).to(accelerator.device)
+            model = one_run.adapted(loan, config, len(rows)).to(accelerator.device)
             runs.append(_Run(config, shared, accelerator, model, targets))
         if _is_random(model):
             return None
@@ -77,7 +77,7 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
             run.views.warm()
         _fit(model, runs)
     cost, seconds = {"grouped": len(runs)}, (time.perf_counter() - begin) / len(runs)
-    return [training.Trained({name: value.detach() for name, value in run.values.items()}, run.history, seconds, cost) for run in runs]
+    return [one_run.Trained({name: value.detach() for name, value in run.values.items()}, run.history, seconds, cost) for run in runs]
 
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)

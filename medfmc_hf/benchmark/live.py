@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from .. import progress
 from ..evaluation.experiments import names_of, options_of
 from ..runs import RunRecord
-from .plan import Cell
+from .grid_plan import Cell
 
 
 class Table:

@@ -19,17 +19,17 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from .. import training
+from ..adaptation import adapt
 from ..errors import MedfmcError
-from ..loop import Loop, Stopwatch, make_accelerator
-from ..models import adapt
 from ..progress import say
 from ..runs import RunRecord, provenance
 from ..runs.folders import clear_remains, new_run
+from ..training import one_run
+from ..training.loop import Loop, Stopwatch, make_accelerator
+from ..training.shared import Shared
 from . import grouped
+from .grid_plan import Cell
 from .live import Table
-from .plan import Cell
-from .shared import Shared
 
 _PATIENCE = 0.5  # seconds between looks at what other processes hold
 
@@ -132,7 +132,7 @@ def _run_unit(cells: list[Cell], shared: Shared, table: Table, accelerator: Acce
         table.show(cell)
 
 
-def _train_together(cells: list[Cell], shared: Shared, accelerator: Accelerator) -> dict[str, training.Trained]:
+def _train_together(cells: list[Cell], shared: Shared, accelerator: Accelerator) -> dict[str, one_run.Trained]:
     """Train the runs of a group in one pass. Whatever stands against it, they are trained one by one instead."""
     if len(cells) < 2 or accelerator.num_processes > 1:
         return {}
@@ -150,14 +150,14 @@ def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerato
     config = cells[0].config
     splits = {}
     for cell in cells:
-        own = {(cell.config.dataset_config, "train"): None} | dict.fromkeys(training.scored_splits(cell.config, shared).values())
+        own = {(cell.config.dataset_config, "train"): None} | dict.fromkeys(one_run.scored_splits(cell.config, shared).values())
         splits |= own
     loop = Loop(config, None, shared.processing(config), accelerator, Stopwatch())
     with shared.lend(config) as loan:
-        training.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
+        one_run.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
 
 
-def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: training.Trained | None = None) -> None:
+def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: one_run.Trained | None = None) -> None:
     """Run a cell. What goes wrong becomes its record; only Ctrl-C and the like go through.
 
     With several processes on one run, an error that is not the user's goes through too: the processes may have parted.
@@ -166,7 +166,7 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: trai
         if cell.problem:
             raise MedfmcError(cell.problem)
         extra = {} if trained is None else {"trained": trained}
-        training.train(cell.config, out=cell.folder.parents[1], shared=shared, accelerator=accelerator, **extra)
+        one_run.train(cell.config, out=cell.folder.parents[1], shared=shared, accelerator=accelerator, **extra)
         return
     except MedfmcError as error:
         text = str(error)

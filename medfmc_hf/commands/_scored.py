@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..data.tables import Label
+from ..data.label_tables import Label
 from ..errors import MedfmcError
 from ..evaluation import scored
 from ..evaluation.scored import Scored

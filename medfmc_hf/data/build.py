@@ -7,22 +7,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import __version__
 from ..errors import MedfmcError
 from ..files import write_json, write_text
 from ..progress import bar, say
 from ..subsets import SUBSETS, ConfigName, Subset, subset_of
+from ..version import __version__
 from . import lists
-from .card import dataset_card
-from .check import Report, Rows, audit_configs
-from .folder import replace_folder
+from .audit import Report, Rows, audit_configs
+from .build_plan import Plan, make_plans, rows_of
+from .dataset_card import dataset_card
+from .label_tables import some
 from .loading import MANIFEST, SAMPLE_MARK, SCHEMA, images_digest, read_manifest
+from .output_folder import replace_folder
 from .parquet import Pictures, write_rows
-from .plan import Plan, make_plans, rows_of
 from .release import Release, match_pictures, read_release
 from .sources import Found, find
 from .splits import SAMPLER
-from .tables import some
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
-from .. import __version__
 from ..errors import MedfmcError
 from ..files import atomic_path
 from ..progress import bar
 from ..subsets import SEEDS, SHOTS, Subset
+from ..version import __version__
 
 RAW = "https://raw.githubusercontent.com"
 OFFICIAL = "openmedlab/MedFM/e846f5f5328a914e4136351bcb015b940a43f511/data_backup/MedFMC"

@@ -253,11 +253,3 @@ def _split_parts(split: "datasets.Dataset", subset: Subset) -> list[str]:
     if "image_sha256" in split.features:
         parts.append(images_digest(image_ids, _column(split, "image_sha256").to_pylist()))
     return parts
-
-
-def picture_sources(dataset: "datasets.Dataset") -> list[dict]:
-    """Where each picture is, in row order, undecoded: `{"bytes": None, "path": "/..."}` or, embedded, `{"bytes": b"...", "path": "name"}`.
-
-    The bytes of embedded pictures come into memory: of a large dataset ask a slice at a time.
-    """
-    return _column(dataset, "image").to_pylist()

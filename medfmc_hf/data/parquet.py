@@ -17,8 +17,8 @@ from ..errors import MedfmcError
 from ..files import sha256_of
 from ..progress import bar
 from ..subsets import Subset
+from .label_tables import SITES
 from .release import Release
-from .tables import SITES
 
 SHARD_BYTES = 500 << 20  # of pictures in one embedded file, the size that the Hub advises
 _GROUP_BYTES = 64 << 20  # of pictures in memory at once

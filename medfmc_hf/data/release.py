@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MedfmcError
+from ..images.integrity import inspect, inspect_all
 from ..subsets import Subset
 from . import lists
-from .integrity import inspect, inspect_all
+from .label_tables import Label, LabelFile, read_list, read_table, some
 from .sources import Found
-from .tables import Label, LabelFile, read_list, read_table, some
 
 THRESHOLD = 12.9  # mg/dL of bilirubin: the published NeoJaundice labels are `above`, the authors' few-shot lists `at or above`
 

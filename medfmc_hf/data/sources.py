@@ -9,8 +9,8 @@ from pathlib import Path
 from ..errors import MedfmcError
 from ..subsets import SUBSETS
 from . import lists
+from .label_tables import PICTURE_EXTENSIONS
 from .loading import MANIFEST
-from .tables import PICTURE_EXTENSIONS
 
 _ALIASES = {alias: key for key, subset in SUBSETS.items() for alias in (key, subset.name.lower())} | {"neojaudice": "neojaundice"}
 _ARCHIVES = {".zip": "unzip -q {file} -d {folder}", ".tar": "tar -xf {file} -C {folder}", ".gz": "tar -xf {file} -C {folder}",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.tables import Label, image_id_of, read_list, read_table
+from ..data.label_tables import Label, image_id_of, read_list, read_table
 from ..errors import MedfmcError
 from ..progress import say
 from ..runs import RunRecord, load_predictions

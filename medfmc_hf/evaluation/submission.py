@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ..data.tables import Label, image_id_of, some
+from ..data.label_tables import Label, image_id_of, some
 from ..errors import MedfmcError
 from ..files import atomic_path
 from ..runs import RunRecord, load_predictions

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..data.tables import some
+from ..data.label_tables import some
 from ..subsets import CHALLENGE_PICTURES, SEEDS, SUBSETS
 from .challenge import Place, places
 from .scored import has_header

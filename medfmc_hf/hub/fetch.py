@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from ..errors import MedfmcError
+from ..hub_answers import explained, is_unanswered
 from ..models.checkpoint import ANSWER_SECONDS
 from ..subsets import SEEDS
-from .errors import explained, is_unanswered
 
 
 def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..errors import MedfmcError
+from ..hub_answers import LOGIN, explained, is_transient, status_of
 from ..private_names import is_uploaded
 from ..progress import say
-from .errors import LOGIN, explained, is_transient, status_of
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

@@ -12,9 +12,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTraine
 
 from ..errors import MedfmcError
 from ..subsets import Subset
-from . import towers
-from .anatomy import head_names
+from . import vision_encoders
 from .checkpoint import CONFIG, Checkpoint, find_checkpoint, read_json
+from .structure import head_names
 
 _PROBLEM = {"single-label": "single_label_classification", "multi-label": "multi_label_classification"}
 
@@ -46,7 +46,7 @@ def load_backbone(
     """Load pretrained weights under a fresh head with one output a class. Code of a repository is never run.
 
     The result maps `pixel_values`, float32 (B, 3, H, W), to an output whose `.logits` are (B, classes). Its head is drawn from
-    torch's global random numbers: seed them, or call `medfmc_hf.models.adapt.reset_head`, for a head that can be repeated.
+    torch's global random numbers: seed them, or call `medfmc_hf.adaptation.adapt.reset_head`, for a head that can be repeated.
 
     Args:
         model: Hub id, local folder, or what `find_checkpoint` made of it.
@@ -63,7 +63,7 @@ def load_backbone(
     checkpoint.check()
     name = checkpoint.name
     whole = read_config(checkpoint)
-    config = whole if pool == "stock" else towers.vision_part(whole)
+    config = whole if pool == "stock" else vision_encoders.vision_part(whole)
     try:
         size = image_size or image_size_of(config)
     except (TypeError, ValueError, IndexError) as error:
@@ -75,7 +75,7 @@ def load_backbone(
     config.architectures = config.architectures or []  # the choice between DeiT's two classes stumbles over None
     try:
         with _quiet_loading():
-            network, report = towers.from_pretrained(
+            network, report = vision_encoders.from_pretrained(
                 config,
                 str(checkpoint.folder),
                 beside_text=config is not whole,
@@ -89,12 +89,12 @@ def load_backbone(
         raise
     except Exception as error:  # a repository may hold anything, and transformers raises nearly every kind
         raise MedfmcError(_not_loaded(name, error)) from error
-    if needed := towers.needed_inputs(network):
+    if needed := vision_encoders.needed_inputs(network):
         raise MedfmcError(f"{name} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the picture.")
     _check_weights(name, network, report)
     draw_head(network)
     network.name_or_path = name  # PEFT writes it into adapter_config.json, and the folder of a cache means nothing elsewhere
-    network.origin = Origin(name, checkpoint.commit, size, subset.key, towers.pool_of(network))
+    network.origin = Origin(name, checkpoint.commit, size, subset.key, vision_encoders.pool_of(network))
     if size != image_size_of(config):
         _interpolate_positions(network)
         _check_size(network, size)
@@ -215,7 +215,7 @@ def _interpolate_positions(network: nn.Module) -> None:
     def ask(module, args, kwargs):
         return args, {"interpolate_pos_encoding": True} | kwargs
 
-    if towers.asks_for_interpolation(network):
+    if vision_encoders.asks_for_interpolation(network):
         network.register_forward_pre_hook(ask, with_kwargs=True)
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import MedfmcError
-from ..hub.errors import explained, is_transient, is_unanswered
+from ..hub_answers import explained, is_transient, is_unanswered
 from ..progress import say
 
 ANSWER_SECONDS = 15  # that a Hub has for its first answer

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from .anatomy import anatomy_of, has_class_token, inside_attention, inside_mlp
+from .structure import anatomy_of, has_class_token, inside_attention, inside_mlp
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ class RunConfig:
     )
     model: str = option("google/vit-base-patch16-224-in21k", "Hub id or local folder of the backbone", group=_MODEL)
     revision: str | None = option(None, "branch, tag or commit of the backbone on the Hub", group=_MODEL)
-    method: str = option("lora", "adaptation method by name, see medfmc_hf.models.methods.METHODS", group=_MODEL)
+    method: str = option("lora", "adaptation method by name, see medfmc_hf.adaptation.methods.METHODS", group=_MODEL)
     method_options: Mapping[str, Any] = option(MethodOptions(), "options of the method, such as r=16", group=_MODEL)
     image_size: int | None = option(
         None, "side of the square that the backbone sees, in pixels; none for the backbone's own", group=_MODEL, low=1, high=8192

@@ -106,7 +106,7 @@ def _explicit(config: RunConfig, recipe: RunConfig) -> dict:
     unset = [name for name in recipe.method_options if name not in config.method_options]
     if not unset:
         return dict(config.method_options)
-    from ..models.methods import all_options  # takes a second: PEFT
+    from ..adaptation.methods import all_options  # takes a second: PEFT
 
     return dict(config.method_options) | {name: all_options(config.method, {})[name] for name in unset}
 

@@ -4,7 +4,7 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from .. import __version__
+from ..version import __version__
 from .config import RunConfig
 from .record import RunRecord
 

@@ -10,7 +10,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
 from ..errors import MedfmcError
-from ..models.anatomy import anatomy_of
+from ..models.structure import anatomy_of
 from ..progress import say
 
 

@@ -11,7 +11,7 @@ from peft.utils.peft_types import PeftType
 from torch import nn
 
 from ..errors import MedfmcError
-from ..models.anatomy import attention_output, mlp_module, mlp_output
+from ..models.structure import attention_output, mlp_module, mlp_output
 from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer, as_dtype
 from .register import register
 

@@ -11,7 +11,7 @@ from peft.utils.peft_types import PeftType
 from torch import nn
 
 from ..errors import MedfmcError
-from ..models.anatomy import attention_of, block_width, has_class_token, patch_pixels
+from ..models.structure import attention_of, block_width, has_class_token, patch_pixels
 from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer, as_dtype
 from .register import register
 

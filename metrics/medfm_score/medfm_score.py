@@ -5,9 +5,9 @@ import datasets
 import evaluate
 import numpy as np
 
-from .errors import MedfmcError
-from .scoring import as_array, as_targets, score
-from .subsets import CITATION, SUBSETS
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.scoring import as_array, as_targets, score
+from medfmc_hf.subsets import CITATION, SUBSETS
 
 _DESCRIPTION = """\
 The score of MedFMC and of the MedFM challenge (NeurIPS 2023): accuracy and AUC for single-label tasks, mAP and AUC for multi-label

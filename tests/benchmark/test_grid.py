@@ -89,7 +89,7 @@ def test_a_grid_file_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("path", grid_files(), ids=lambda path: path.stem)
 def test_every_grid_that_ships_is_one(path):
-    from medfmc_hf.models.adapt import all_options
+    from medfmc_hf.adaptation.adapt import all_options
 
     configs = read_grid(path).configs()
     assert configs and all(isinstance(config, RunConfig) for config in configs)

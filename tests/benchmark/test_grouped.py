@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from medfmc_hf import training
+from medfmc_hf.adaptation import adapt
 from medfmc_hf.benchmark import grouped
 from medfmc_hf.benchmark.grid import Grid
-from medfmc_hf.benchmark.plan import plan
-from medfmc_hf.benchmark.shared import Shared
+from medfmc_hf.benchmark.grid_plan import plan
 from medfmc_hf.benchmark.sweep import sweep
-from medfmc_hf.models import adapt
 from medfmc_hf.runs import load_predictions
 from medfmc_hf.runs.folders import find_runs
+from medfmc_hf.training import one_run
+from medfmc_hf.training.shared import Shared
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,12 @@ def configs_of(backbone, method, options, **changes):
 
 def alone(config, shared):
     """The values and history of a run trained by `Loop.fit`."""
-    accelerator = training.make_accelerator(config)
+    accelerator = one_run.make_accelerator(config)
     with shared.lend(config) as loan:
         rows = shared.splits(config.dataset_config)["train"]
-        loop = training.Loop(config, grouped.subset_of("retino"), shared.processing(config), accelerator, training.Stopwatch())
+        loop = one_run.Loop(config, grouped.subset_of("retino"), shared.processing(config), accelerator, one_run.Stopwatch())
         targets = grouped.loading.targets_of(rows, loop.subset)
-        model = training.adapted(loan, config, len(rows))
+        model = one_run.adapted(loan, config, len(rows))
         views = grouped.TrainingPixels(rows, loop.process, augmentation=config.augmentation, store=shared.pictures)
         history = loop.fit(model, views, targets)
         return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}, history
@@ -53,7 +53,7 @@ def test_a_group_trains_each_run_as_it_is_alone(method, options, shared, tiny_ba
     known = adapt.method_of(method).options
     configs = configs_of(tiny_backbone, method, {name: value for name, value in options.items() if name in known})
     assert len({grouped.group_key(config) for config in configs}) == 1 and all(map(grouped.can_group, configs))
-    together = grouped.train_group(configs, shared, training.make_accelerator(configs[0]))
+    together = grouped.train_group(configs, shared, one_run.make_accelerator(configs[0]))
     assert together is not None
     for config, run in zip(configs, together):
         values, history = run.values, run.history
@@ -67,7 +67,7 @@ def test_a_group_trains_each_run_as_it_is_alone(method, options, shared, tiny_ba
 
 def test_runs_of_different_length_share_a_group(shared, tiny_backbone):
     configs = configs_of(tiny_backbone, "lora", {"lora_dropout": 0.0}, shots=[1, 5], seeds=[0])
-    together = grouped.train_group(configs, shared, training.make_accelerator(configs[0]))
+    together = grouped.train_group(configs, shared, one_run.make_accelerator(configs[0]))
     for config, run in zip(configs, together):
         values, history = run.values, run.history
         own, own_history = alone(config, shared)
@@ -79,7 +79,7 @@ def test_runs_of_different_length_share_a_group(shared, tiny_backbone):
 
 def test_dropout_is_not_grouped(shared, tiny_backbone):
     configs = configs_of(tiny_backbone, "lora", {"lora_dropout": 0.1})
-    assert grouped.train_group(configs, shared, training.make_accelerator(configs[0])) is None
+    assert grouped.train_group(configs, shared, one_run.make_accelerator(configs[0])) is None
 
 
 @pytest.mark.parametrize("change", [{"select": "best"}, {"method": "linear", "recipe": "none", "method_options": {}}])

@@ -13,16 +13,16 @@ import torch
 import yaml
 from torch.nn.modules.module import register_module_forward_hook
 
-from medfmc_hf import training
 from medfmc_hf.benchmark import sweep as sweep_module
 from medfmc_hf.benchmark.grid import Grid, read_grid
-from medfmc_hf.benchmark.plan import estimate, plan
-from medfmc_hf.benchmark.shared import Shared
+from medfmc_hf.benchmark.grid_plan import estimate, plan
 from medfmc_hf.benchmark.sweep import sweep
-from medfmc_hf.data.pixels import decodes
+from medfmc_hf.images.pixels import decodes
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.runs.folders import find_runs
-from medfmc_hf.training import train
+from medfmc_hf.training import one_run
+from medfmc_hf.training.one_run import train
+from medfmc_hf.training.shared import Shared
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "benchmark.py"
 GRID = {"subsets": ["retino"], "shots": [1], "seeds": [0, 1], "overrides": {"epochs": 1, "batch_size": 8}}
@@ -158,21 +158,21 @@ def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(samp
     configs = grid_of(tiny_backbone, ["lora", diverging, {"method": "vpt", "method_options": {"num_prompts": -1}}], seeds=[0]).configs()
     configs += grid_of(tmp_path / "nothing", ["linear"], seeds=[0]).configs()
     configs.append(RunConfig("retino", shots=1, method="linear", model=configs[0].model))
-    real = training.train
+    real = one_run.train
 
     def out_of_memory(config, **options):
         if config.method == "lora":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return real(config, **options)
 
-    monkeypatch.setattr(training, "train", out_of_memory)
+    monkeypatch.setattr(one_run, "train", out_of_memory)
     table = sweep(plan(configs, shared, tmp_path), shared, tmp_path)
     assert (table.count("finished"), table.count("failed")) == (1, 4)
     errors = {(record.config["method"], record.error) for _, record in find_runs(tmp_path) if record.status == "failed"}
     said = " ".join(text for _, text in errors)
     assert "lower the learning rate" in said and "OutOfMemoryError" in said and "num_prompts" in said and "nothing" in said
 
-    monkeypatch.setattr(training, "train", real)
+    monkeypatch.setattr(one_run, "train", real)
     before = contents(tmp_path)
     sweep(plan(configs, shared, tmp_path), shared, tmp_path)
     assert contents(tmp_path) == before, "a failure is kept until a retry is asked for"
@@ -181,7 +181,7 @@ def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(samp
 
 
 def test_ctrl_c_stops_the_sweep_and_keeps_what_is_finished(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
-    shared, real, begun = Shared(sample_build, cache=cache), training.train, []
+    shared, real, begun = Shared(sample_build, cache=cache), one_run.train, []
 
     def interrupted(config, **options):
         begun.append(config)
@@ -189,7 +189,7 @@ def test_ctrl_c_stops_the_sweep_and_keeps_what_is_finished(sample_build, tiny_ba
             raise KeyboardInterrupt
         return real(config, **options)
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(one_run, "train", interrupted)
     cells = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         sweep(cells, shared, tmp_path)
@@ -322,7 +322,7 @@ def test_a_bad_record_in_a_grid_is_kept_and_its_run_is_done_again(sample_build, 
 @pytest.mark.parametrize(("method", "options"), [("linear", {}), ("partial", {"augmentation": "fixed-views"}), ("lora", {})])
 def test_flipped_bytes_in_what_is_kept_change_no_result(sample_build, tiny_backbone, tmp_path, method, options):
     """Pixels, features and trunk outputs: every store is damaged, in many places."""
-    from medfmc_hf.data.pixel_store import Reader
+    from medfmc_hf.images.store import Reader
 
     config = RunConfig(subset="retino", shots=1, model=str(tiny_backbone), method=method, epochs=1, **options)
     right = load_predictions(train(config, shared=Shared(sample_build, cache=tmp_path / "cache"), out=tmp_path / "right")[0]).logits
@@ -338,8 +338,9 @@ def test_flipped_bytes_in_what_is_kept_change_no_result(sample_build, tiny_backb
 
 
 def test_merging_changes_rounding_alone_and_leaves_no_trace(tiny_backbone):
-    from medfmc_hf.models import adapt, backbones
-    from medfmc_hf.models.merging import merged
+    from medfmc_hf.adaptation import adapt
+    from medfmc_hf.adaptation.merging import merged
+    from medfmc_hf.models import backbones
     from medfmc_hf.subsets import SUBSETS
 
     for method, options in (("lora", {}), ("dora", {})):
@@ -369,10 +370,10 @@ def test_a_picture_is_kept_the_same_whatever_is_computed_with_it(sample_build, t
         shared = Shared(sample_build, cache=tmp_path / str(number))
         for seed in seeds:
             config = RunConfig(subset="retino", shots=1, seed=seed, method="linear", model=str(tiny_backbone))
-            loop = training.Loop(config, None, shared.processing(config), training.make_accelerator(config), training.Stopwatch())
+            loop = one_run.Loop(config, None, shared.processing(config), one_run.make_accelerator(config), one_run.Stopwatch())
             with shared.lend(config) as loan:
                 part = shared.evaluation_pixels(config.dataset_config, "train", config)
-                (features,) = training.frozen_features(loop, loan.backbone, shared, [part])
+                (features,) = one_run.frozen_features(loop, loan.backbone, shared, [part])
         kept.append(features[:].numpy())
     assert np.array_equal(*kept)
 

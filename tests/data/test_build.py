@@ -15,8 +15,8 @@ from trees import AT_THRESHOLD, PICTURES, POOL, WITH_LABEL, figshare, grand_chal
 
 from medfmc_hf.data import build as build_module
 from medfmc_hf.data import lists, parquet
+from medfmc_hf.data.audit import check_build
 from medfmc_hf.data.build import build
-from medfmc_hf.data.check import check_build
 from medfmc_hf.data.loading import MANIFEST, build_facts, fingerprint, load_splits
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.subsets import SUBSETS, config_names

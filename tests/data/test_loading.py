@@ -8,11 +8,12 @@ import pytest
 from PIL import Image
 from trees import PICTURES, figshare, stem
 
-from medfmc_hf.benchmark.shared import Shared
 from medfmc_hf.data.build import build
-from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits, picture_sources, targets_of
+from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits, targets_of
 from medfmc_hf.errors import MedfmcError
+from medfmc_hf.images.rows import picture_sources
 from medfmc_hf.subsets import SUBSETS, ConfigName
+from medfmc_hf.training.shared import Shared
 
 ENDO, COLON = SUBSETS["endo"], SUBSETS["colon"]
 

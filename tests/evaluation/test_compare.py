@@ -8,7 +8,7 @@ from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation.compare import compare
 from medfmc_hf.evaluation.experiments import Run
 from medfmc_hf.evaluation.scored import Scored, of_run
-from medfmc_hf.report.board import make_board
+from medfmc_hf.reporting.board import make_board
 from medfmc_hf.runs import RunConfig, RunRecord
 from medfmc_hf.runs.folders import find_runs
 from medfmc_hf.scoring import score

@@ -11,8 +11,8 @@ import torch
 from hub_server import Fault, environment, python
 from PIL import Image
 
+from medfmc_hf import hub_answers as answers
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.hub import errors
 from medfmc_hf.models.backbones import load_backbone
 from medfmc_hf.models.checkpoint import find_checkpoint
 from medfmc_hf.runs.folders import find_runs
@@ -267,7 +267,7 @@ def test_every_kind_of_answer_has_words_for_reading():
             self.response = type("Response", (), {"status_code": status})()
 
     for status in (400, 401, 403, 404, 407, 409, 429, 500, 502, 503, 504):
-        said = errors.explain(Answer(status), "org/vit", reading=True)
+        said = answers.explain(Answer(status), "org/vit", reading=True)
         assert str(status) in said and "upload" not in said and "write" not in said
 
 

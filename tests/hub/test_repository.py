@@ -6,7 +6,7 @@ import pytest
 from hub_server import Fault, Pointer
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.hub.metric import MetricPush
+from medfmc_hf.hub.push_metric import MetricPush
 from medfmc_hf.hub.repository import Upload, commit, open_repository, tree_of
 
 COMMIT = "POST /api/models/clinic/thing/commit"

@@ -8,10 +8,11 @@ from tiny_models import CONFIGS, CONVOLUTIONAL, TOKENS, WINDOWS, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageClassification
 
+from medfmc_hf.adaptation import adapt
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.models import adapt, backbones
-from medfmc_hf.models.anatomy import anatomy_of, attention_output, mlp_module, mlp_output, query_value
+from medfmc_hf.models import backbones
 from medfmc_hf.models.checkpoint import find_checkpoint
+from medfmc_hf.models.structure import anatomy_of, attention_output, mlp_module, mlp_output, query_value
 from medfmc_hf.subsets import SUBSETS
 
 ENDO, CHEST, COLON = SUBSETS["endo"], SUBSETS["chest"], SUBSETS["colon"]

@@ -2,7 +2,8 @@ import pytest
 import torch
 from tiny_models import CONFIGS, pictures, stir, tiny
 
-from medfmc_hf.models import adapt, backbones
+from medfmc_hf.adaptation import adapt
+from medfmc_hf.models import backbones
 from medfmc_hf.models.class_token import spare_last_block
 from medfmc_hf.subsets import SUBSETS
 

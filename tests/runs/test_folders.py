@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from medfmc_hf.cli import main
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.report.board import make_board
+from medfmc_hf.reporting.board import make_board
 from medfmc_hf.runs import RunConfig, RunRecord, hashes_of, load_predictions
 from medfmc_hf.runs.folders import fault_of, find_runs, is_finished, new_run, record_in, run_folder
 

@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from medfmc_hf.models import methods
+from medfmc_hf.adaptation import methods
 from medfmc_hf.runs import RunConfig
 from medfmc_hf.runs.recipes import read_recipe
 from medfmc_hf.shipped import shipped

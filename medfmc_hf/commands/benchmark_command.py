@@ -1,0 +1,106 @@
+"""Run a grid of adaptations: every method on every subset, shots, draw and backbone that a grid file names.
+
+    medfmc benchmark GRID.yaml --dry-run      what it would run, how long it takes here, and how much disk
+    medfmc benchmark GRID.yaml                run what is not finished yet; stop and start again at will
+    medfmc benchmark GRID.yaml --retry failed run what failed, too
+
+Pictures are decoded once, the backbone is loaded once, and features of a frozen backbone are computed once for all runs. Several
+processes share the work by themselves, started by `accelerate launch`, by Slurm, or by hand in two terminals: each takes the costliest
+run that nobody has. A failed run leaves a record with its error and the rest goes on; the exit status is then 1.
+"""
+
+import argparse
+import os
+
+_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
+_LAUNCHED += ("MASTER_ADDR", "MASTER_PORT")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("grid", metavar="GRID.yaml", help="grid file; recipes/grids has examples")
+    parser.add_argument("--data", default="medfmc", help="folder that `medfmc build` made, or a dataset repository (default: medfmc)")
+    parser.add_argument("--out", default="runs", help="folder of the runs (default: runs)")
+    parser.add_argument("--cache", metavar="FOLDER", help="folder of the pixel and feature cache (default: the user's, see `medfmc cache`)")
+    parser.add_argument("--dry-run", action="store_true", help="print runs, estimated time and disk, and run nothing")
+    parser.add_argument("--retry", choices=["failed"], help="run failed runs again")
+    parser.add_argument("--together", action="store_true", help="all processes work on one run at a time (DDP), not each on its own")
+    parser.add_argument("--group", metavar="K", type=_group, default="auto",
+                        help="train up to K alike runs in one pass; auto is 5 on a GPU and 1 on a CPU, where it does not pay")  # fmt: skip
+
+
+def _group(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"K is a whole number of at least 1, or auto; got {text!r}")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..benchmark.grid import read_grid
+
+    configs = read_grid(args.grid).configs()
+    rank = int(os.environ.get("RANK", 0))
+    if not args.together:
+        _work_alone()
+
+    from ..benchmark.grid_plan import estimate, plan
+    from ..benchmark.live import duration
+    from ..benchmark.sweep import sweep
+    from ..training.shared import Shared
+
+    shared = Shared(args.data, cache=args.cache)
+    cells = plan(configs, shared, args.out, group=1 if args.together else _group_size(args.group))
+    records = {cell.id: cell.record for cell in cells}
+    status = [record.status if record else None for record in records.values()]
+    problems = [cell for cell in cells if cell.problem]
+    if args.dry_run:
+        left = [cell for cell in cells if records[cell.id] is None or (args.retry and records[cell.id].status == "failed")]
+        cost = estimate([cell for cell in left if not cell.problem], shared)
+        print(f"{len(cells)} runs: {status.count('finished')} finished, {status.count('failed')} failed, {len(left)} to run")
+        for line in _by_adaptation(cells, left):
+            print(line)
+        print(f"time: about {duration(cost.decode_seconds + cost.compute_seconds)} in one process on this machine,")
+        print(f"      {duration(cost.decode_seconds)} of it to decode pictures (forward passes and decoding probed now)")
+        print(f"disk: about {cost.disk_bytes / 1e9:.2f} GB for pixels, kept features and adapters")
+        for cell in problems:
+            print(f"cannot start {cell.config.dataset_config} {cell.config.method}: {cell.problem}")
+        return 1 if problems else 0
+
+    table = sweep(cells, shared, args.out, retry_failed=args.retry == "failed", together=args.together, shown=rank == 0)
+    if rank == 0:
+        print("\n".join([table.headline(), *table.rows()]))
+        for record in table.records.values():
+            if record.status == "failed":
+                print(f"failed: {record.data['config']} {record.config['method']}: {record.error.strip().splitlines()[-1]}")
+    return 1 if table.count("failed") else 0
+
+
+def _work_alone() -> None:
+    """Leave the process group of `accelerate launch`: every process works for itself, so that none waits for another, or dies with it."""
+    local = os.environ.get("LOCAL_RANK")
+    for name in _LAUNCHED:
+        os.environ.pop(name, None)
+    if local is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(local) % torch.cuda.device_count())
+
+
+def _group_size(group: int | str) -> int:
+    if group != "auto":
+        return group
+    import torch
+
+    return 5 if torch.cuda.is_available() else 1
+
+
+def _by_adaptation(cells, left) -> list[str]:
+    from ..benchmark.live import labels_of
+
+    labels, counts = labels_of(cells), {}
+    for cell in left:
+        key = f"{cell.config.subset:12} {labels[cell.id]}"
+        counts[key] = counts.get(key, 0) + 1
+    return [f"  {count:4}  {key}" for key, count in counts.items()]

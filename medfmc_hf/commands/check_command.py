@@ -1,0 +1,56 @@
+"""Audit a build: counts, repeats, and overlap of train, validation and test.
+
+Reads the folder as load_dataset does, without opening a picture. Per config: rows, patients, positives of each class, repeated rows,
+and what the splits share by picture, by patient and, for colon, by scan. What the official lists entail is said as such; a mistake
+ends with exit status 1: an overlap that must not be, rows that are not those that were built, a linked picture that is gone.
+
+  medfmc check                       the build in ./medfmc
+  medfmc check medfmc --json         the same for a program
+"""
+
+import argparse
+import json
+
+_COLUMNS = "{:<30} {:<11} {:>6} {:>8} {:>8} {:>7}  {}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `medfmc check`."""
+    parser.add_argument("folder", nargs="?", default="medfmc", help="a folder made by medfmc build (default: medfmc)")
+    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report. Returns 1 if there is a mistake, else 0."""
+    from ..data.audit import check_build
+
+    report = check_build(args.folder)
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2))
+        return 1 if report.all_mistakes else 0
+    print(_COLUMNS.format("config", "split", "rows", "repeats", "patients", "no find.", "positives of each class"))
+    remarks: dict[str, list[str]] = {}
+    for audit in report.configs:
+        for name, split in audit.splits.items():
+            finding = "" if split.without_finding is None else split.without_finding
+            positives = " ".join(map(str, split.positives)) if split.unlabelled < split.rows else "unlabelled"
+            print(_COLUMNS.format(audit.config, name, split.rows, split.repeats, split.patients, finding, positives))
+        for overlap in audit.overlaps:
+            if overlap.images or overlap.patients or overlap.scans:
+                scans = "" if overlap.scans is None else f", {overlap.scans} scans"
+                print(
+                    f"{audit.config:<30} {' and '.join(overlap.splits)} share {overlap.images} pictures, {overlap.patients} patients{scans}"
+                )
+        for remark in audit.by_design:
+            remarks.setdefault(remark, []).append(audit.config)
+    if remarks:
+        print("\nBy design:")
+    for remark, configs in remarks.items():
+        print(f"  {configs[0]}{f' and {len(configs) - 1} more' if len(configs) > 1 else ''}: {remark}")
+    mistakes = report.all_mistakes
+    if mistakes:
+        print(f"\n{len(mistakes)} mistakes:")
+        print("\n".join(f"  {mistake}" for mistake in mistakes))
+        return 1
+    print(f"\nNo mistakes in {len(report.configs)} configs.")
+    return 0

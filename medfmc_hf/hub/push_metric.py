@@ -1,0 +1,42 @@
+"""Publishes `medfm_score` as a Space, from which `evaluate.load("ORG/medfm_score")` loads it on a machine without this package."""
+
+from dataclasses import dataclass
+
+from ..errors import MedfmcError
+from ..metric import NAME, sources
+from .repository import Upload, check_repo_id, commit, look, open_repository
+
+
+@dataclass(frozen=True)
+class MetricPush:
+    """One push of the metric's Space. Nothing in the Space is removed.
+
+    Attributes:
+        repo_id: `ORG/medfm_score`.
+        public: whether a new Space is public.
+        overwrite: write into a Space that holds something else.
+    """
+
+    repo_id: str
+    public: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_repo_id(self.repo_id)
+        if self.repo_id.rpartition("/")[2] != NAME:
+            raise MedfmcError(f"evaluate looks for a script of the Space's own name, so give --repo-id ORG/{NAME}; got {self.repo_id!r}.")
+
+    def preview(self, *, offline: bool = False) -> Upload:
+        """What would be sent; nothing is. With `offline` the Hub is not even asked whether it holds something else."""
+        upload = Upload(self.repo_id, "space", dict(sources()), f"Add {NAME}", (f"{NAME}.py",), [], self.public, self.overwrite)
+        if not offline:
+            look(upload)
+        return upload
+
+    def __call__(self) -> str:
+        """Publish. Returns the commit's page.
+
+        Raises:
+            MedfmcError: the Hub did not take it.
+        """
+        return commit(open_repository(self.preview(offline=True)))

@@ -1,0 +1,112 @@
+"""Publishes run records as a data set: what a board or a colleague needs of a sweep, and nothing of its patients unless asked."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MedfmcError
+from ..evaluation.experiments import Run
+from ..files import names_for_paths
+from ..runs import RunRecord
+from ..runs.folders import find_runs
+from .push_model import files_of, hash_of, json_bytes, without_paths
+from .repository import Upload, check_repo_id, commit, look, open_repository
+
+_CARD = """\
+---
+license: other
+tags:
+- medfmc
+- results
+---
+
+# Run records of medfmc_hf
+
+Each `run.json` below `runs/` is one adaptation: what was run, its scores and its cost. `medfmc report FOLDER` makes a board of a local copy
+of this repository.
+"""
+
+
+@dataclass(frozen=True)
+class RecordsPush:
+    """One push of run records. Nothing in the repository is removed; a record that was pushed before is replaced.
+
+    Attributes:
+        roots: run folders, or folders of runs.
+        repo_id: `ORG/NAME`.
+        predictions: send `predictions.parquet` too: image ids, patient ids and labels of the test set.
+        adapters: send what is in `adapter/`, too.
+        public: whether a new repository is public.
+        overwrite: write into a repository that holds something else.
+    """
+
+    roots: Sequence[str | os.PathLike]
+    repo_id: str
+    predictions: bool = False
+    adapters: bool = False
+    public: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        check_repo_id(self.repo_id)
+
+    def preview(self, *, offline: bool = False) -> Upload:
+        """What would be sent; nothing is. With `offline` the Hub is not even asked whether it holds something else."""
+        upload = self._upload()
+        if not offline:
+            look(upload)
+        return upload
+
+    def __call__(self) -> str:
+        """Publish. Returns the commit's page.
+
+        Raises:
+            MedfmcError: there is no run, or the Hub did not take them.
+        """
+        upload = self._upload()
+        repository = open_repository(upload)
+        if "README.md" in repository.paths:
+            del upload.files["README.md"]  # somebody may have written more
+        return commit(repository)
+
+    def _upload(self) -> Upload:
+        files: dict[str, str | os.PathLike | bytes] = {"README.md": _CARD.encode()}
+        count = 0
+        for folder, record in find_runs(list(self.roots)):
+            count += 1
+            place = f"runs/{record.data.get('config') or folder.parent.name}/{folder.name}"
+            sent = self._sent(folder, record)
+            record = dataclasses.replace(_without_paths(record), files={name: hash_of(file) for name, file in sent.items()})
+            sent["run.json"] = json_bytes(dataclasses.asdict(record))
+            files |= {f"{place}/{name}": file for name, file in sent.items()}
+        if not count:
+            raise MedfmcError(f"there is no run below {', '.join(map(str, self.roots))}; expected folders with a run.json.")
+        marks = ("runs/*/run.json",)
+        return Upload(self.repo_id, "dataset", files, f"Add {count} runs", marks, [], self.public, self.overwrite)
+
+    def _sent(self, folder: Path, record: RunRecord) -> dict[str, Path | bytes]:
+        """What goes of a run besides its record, by path below its folder."""
+        sent: dict[str, Path | bytes] = {}
+        if self.predictions and (folder / "predictions.parquet").is_file():
+            record.check_file(folder, "predictions.parquet")
+            sent["predictions.parquet"] = folder / "predictions.parquet"
+        if self.adapters and (folder / "adapter").is_dir():
+            adapter = files_of(Run(_without_paths(record), folder))
+            sent |= {f"adapter/{name}": file for name, file in adapter.items() if name != "run.json"}
+        return sent
+
+
+def _without_paths(record: RunRecord) -> RunRecord:
+    """The record without the folders of this machine: a local backbone keeps its name, an error its last line."""
+    backbone, config = dict(record.backbone), dict(record.config)
+    if not backbone.get("revision"):
+        config["model"] = Path(config["model"]).name
+        if backbone.get("name"):
+            backbone["name"] = Path(backbone["name"]).name
+    else:
+        config["model"] = backbone["name"]
+    backbone.setdefault("name", config["model"])
+    error = record.error and names_for_paths(record.error.strip().splitlines()[-1])
+    return dataclasses.replace(record, config=config, backbone=backbone, error=error, data=without_paths(record.data))

@@ -1,0 +1,173 @@
+"""Says in one message why the Hub did not do what it was asked: token, rights, name, network, proxy, limits."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from .errors import MedfmcError
+
+LOGIN = "Log in once with `hf auth login`, or set HF_TOKEN to a token with write access (from the Hub's page Settings, Access Tokens)."
+TRANSIENT = (408, 429, 500, 502, 503, 504)
+_NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")  # huggingface_hub's HTTP library differs between versions
+
+
+@contextmanager
+def explained(repo_id: str, *, reading: bool = False) -> Iterator[None]:
+    """Turn what huggingface_hub raises inside into one MedfmcError; let everything else through.
+
+    Args:
+        repo_id: what was asked for.
+        reading: whether it was to be read, and not written to.
+    """
+    try:
+        yield
+    except MedfmcError:
+        raise
+    except Exception as error:
+        message = explain(error, repo_id, reading=reading)
+        if message is None and reading:  # what comes from a repository, or from something in its place, may be anything
+            first = (str(error).strip().splitlines() or [""])[0]
+            message = f"{repo_id} could not be fetched ({type(error).__name__}: {first}). A proxy may have changed what came."
+        if message is None:
+            raise
+        raise MedfmcError(message) from error
+
+
+def explain(error: BaseException, repo_id: str, *, reading: bool = False) -> str | None:
+    """One message for an error of the Hub or of the network; None for an error of another kind."""
+    if isinstance(error, UnicodeEncodeError):
+        return "the token has characters that no token has, perhaps an invisible one that was copied along; set HF_TOKEN, or log in, again."
+    if isinstance(error, ValueError) and "metadata in README.md" in str(error):
+        return f"the Hub does not accept the card's metadata; please report this: {error}"
+    for cause in _chain(error):
+        if type(cause).__name__ == "RevisionNotFoundError":
+            return f"{repo_id} on the Hub has no such revision; give a branch, a tag or a commit that its page lists."
+        if type(cause).__name__ == "GatedRepoError":
+            return (
+                f"{repo_id} is gated: ask for access on its page, {_endpoint()}/{repo_id}, and then log in (`hf auth login`, or HF_TOKEN)."
+            )
+        status = status_of(cause)
+        if status is not None:
+            return (_of_status_read if reading else _of_status)(status, repo_id, _words(cause))
+    for cause in _chain(error):
+        name = type(cause).__name__
+        if name == "OfflineModeIsEnabled" and reading:
+            return f"{repo_id} is not in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch it where there is a network."
+        if name == "OfflineModeIsEnabled":
+            return "HF_HUB_OFFLINE is set, so nothing is sent to the Hub; unset it to go online."
+        if is_foreign(cause):
+            return (
+                f"{_endpoint()} answered, but not as a Hub does ({name}). A proxy or a captive portal may have answered in its place: open "
+                "the address in a browser, or check HTTPS_PROXY and HF_ENDPOINT."
+            )
+        if name == "LocalTokenNotFoundError":
+            return f"there is no token, and the Hub must know who pushes. {LOGIN}"
+        if name == "HFValidationError":
+            return f"{repo_id!r} is not a repository id ({cause}); expected ORG/NAME."
+        if name == "ProxyError":
+            return f"the proxy {_proxy()} did not let {_endpoint()} through ({cause}). Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
+        if is_network(cause):
+            through = f" through the proxy {_proxy()}" if _proxy() else ""
+            kept = f"{repo_id} is not in the cache either." if reading else "What was uploaded is kept: run the same command again."
+            return f"{_endpoint()} cannot be reached{through} ({name}: {cause}). Check the network and, behind a proxy, HTTPS_PROXY. {kept}"
+    if isinstance(error, ValueError) and "LFS batch" in str(error):
+        return f"the Hub does not accept a file: {error}"
+    return None
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status an error stands for, or None."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help: the network failed, or the Hub asked to wait or broke."""
+    statuses = [status for status in map(status_of, _chain(error)) if status is not None]
+    return statuses[0] in TRANSIENT if statuses else any(is_network(cause) for cause in _chain(error))
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Whether the Hub, asked for something, gave no answer of its own; then what was fetched earlier may serve."""
+    return is_transient(error) or any(type(e).__name__ == "OfflineModeIsEnabled" or is_foreign(e) for e in _chain(error))
+
+
+def is_foreign(error: BaseException) -> bool:
+    """Whether something answered that is no Hub, such as a captive portal with its page."""
+    cut = isinstance(error, OSError) and "Consistency check failed" in str(error)  # a page in place of a file has another size
+    return cut or type(error).__name__ == "FileMetadataError" or isinstance(error, json.JSONDecodeError)
+
+
+def is_network(error: BaseException) -> bool:
+    """Whether no answer came at all."""
+    if type(error).__name__ == "OfflineModeIsEnabled" or status_of(error) is not None:
+        return False
+    return isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.split(".")[0] in _NETWORK
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _of_status(status: int, repo_id: str, words: str) -> str:
+    said = f" It says: {words}" if words else ""
+    organisation = repo_id.split("/")[0]
+    if status == 401:
+        return f"the Hub does not accept the token (401).{said} {LOGIN}"
+    if status == 403:
+        return f"the token may not write to {repo_id} (403).{said} It needs write access, and its owner to be {organisation} or a member."
+    if status == 404:
+        return f"there is no {repo_id} on the Hub, or the token may not see it (404).{said}"
+    if status == 407:
+        return f"the proxy {_proxy() or 'between here and the Hub'} wants a name and a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT."
+    if status in (409, 412):
+        return f"somebody changed {repo_id} at the same time ({status}).{said} Look at it, and run the same command again."
+    if status == 429:
+        return f"the Hub asks to slow down (429).{said} What was uploaded is kept: run the same command again in some minutes."
+    if status >= 500:
+        return f"the Hub fails on its own side ({status}), repeatedly.{said} What was uploaded is kept: run the same command again later."
+    return f"the Hub refused ({status}).{said}"
+
+
+def _of_status_read(status: int, repo_id: str, words: str) -> str:
+    """What a status says of something that was to be read."""
+    said = f" It says: {words}" if words else ""
+    if status == 401 and "credential" in words.lower():
+        return f"the Hub does not accept the token (401).{said} Log in again with `hf auth login`, or mend or unset HF_TOKEN."
+    if status == 511:
+        return f"the network wants you to log in first (511), as a captive portal does; open {_endpoint()} in a browser.{said}"
+    if status in (401, 404):
+        return (
+            f"there is no {repo_id} on the Hub that may be read ({status}): the name is another, or it is private; then log in with "
+            f"`hf auth login` (or HF_TOKEN) as somebody who may see it.{said}"
+        )
+    if status == 403:
+        return f"the token may not read {repo_id} (403).{said} Ask its owner for access."
+    if status == 429:
+        return f"the Hub asks to slow down (429), and {repo_id} is not in the cache.{said} Try again in some minutes."
+    if status >= 500:
+        return f"the Hub fails on its own side ({status}), and {repo_id} is not in the cache.{said} Try again later."
+    return _of_status(status, repo_id, words)
+
+
+def _words(error: BaseException) -> str:
+    words = getattr(error, "server_message", None)
+    return (" ".join(words.split()).rstrip(".") + ".") if words else ""
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return constants.ENDPOINT
+
+
+def _proxy() -> str:
+    """The proxy of the environment, without name and password."""
+    scheme = urlsplit(_endpoint()).scheme
+    for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"):
+        if value := os.environ.get(name):
+            return urlsplit(value if "//" in value else f"//{value}").netloc.rpartition("@")[2]
+    return ""

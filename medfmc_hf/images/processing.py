@@ -1,0 +1,105 @@
+"""What lies between a decoded image and the tensor a backbone expects: numbers, and their application.
+
+`medfmc_hf.models.image_processor` reads the numbers of a backbone. Pixels stay uint8, and grey ones stay grey, until they are normalised;
+values are those of transformers' PIL processors to one grey level.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..errors import MedfmcError
+from .resize import RESAMPLES, centre_crop, channels_first, resize_as_pillow, shortest_edge_size
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Processing:
+    """All the numbers between a decoded picture and the backbone.
+
+    A picture is resized, cropped at its centre (zeros outside it) to `height` x `width`, and normalised as `(x * rescale - mean) / std`.
+
+    Attributes:
+        height: rows of the result, in pixels.
+        width: columns of the result, in pixels.
+        resize: `(height, width)`, which squashes the picture to that size, or `(edge,)`, which scales the shorter edge to `edge` and keeps
+            the shape.
+        resample: one of `medfmc_hf.images.resize.RESAMPLES`.
+        rescale: factor that is applied to 0..255 before normalising.
+        mean: per channel (red, green, blue), subtracted after rescaling.
+        std: per channel, divided by.
+    """
+
+    height: int
+    width: int
+    resize: tuple[int, int] | tuple[int]
+    resample: str = "bicubic"
+    rescale: float = 1 / 255
+    mean: tuple[float, float, float] = IMAGENET[0]
+    std: tuple[float, float, float] = IMAGENET[1]
+
+    def __post_init__(self) -> None:
+        if self.resample not in RESAMPLES:
+            raise MedfmcError(f"resample is one of {', '.join(RESAMPLES)}; got {self.resample!r}.")
+        if len(self.resize) not in (1, 2) or min(self.height, self.width, *self.resize) < 1:
+            raise MedfmcError(f"sizes are at least one pixel; got {self.height} x {self.width}, resize {self.resize}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
+            raise MedfmcError(f"expected three means and three standard deviations other than 0; got {self.mean} and {self.std}.")
+
+    @property
+    def rule(self) -> str:
+        """`direct` or `shortest-edge`."""
+        return "direct" if len(self.resize) == 2 else "shortest-edge"
+
+    @property
+    def geometry(self) -> str:
+        """What determines the uint8 pixels, as short text fit for a file name: backbones that differ in mean and std alone share it."""
+        name = f"{self.height}x{self.width}-{self.resample}"
+        if self.rule == "shortest-edge":
+            return f"{name}-edge{self.resize[0]}"
+        return name if self.resize == (self.height, self.width) else f"{name}-from{self.resize[0]}x{self.resize[1]}"
+
+    def key(self) -> str:
+        """All the numbers as stable text: equal text, equal tensors."""
+        return f"{self.geometry}:" + ",".join(f"{value:.9g}" for value in (self.rescale, *self.mean, *self.std))
+
+
+def process(picture: np.ndarray | torch.Tensor, processing: Processing) -> torch.Tensor:
+    """Resize and crop one picture.
+
+    Args:
+        picture: uint8, (H, W) grey or (H, W, 3) RGB.
+        processing: as `processing_of` gives it.
+
+    Returns:
+        uint8, (C, height, width); C is 1 for grey and 3 for RGB. Within one grey level of transformers' PIL processor.
+    """
+    picture = channels_first(picture)
+    size = processing.resize if processing.rule == "direct" else shortest_edge_size(*picture.shape[1:], processing.resize[0])
+    return centre_crop(resize_as_pillow(picture, size, processing.resample), processing.height, processing.width)
+
+
+def normalise(
+    batch: torch.Tensor, processing: Processing, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+) -> torch.Tensor:
+    """Rescale and normalise uint8 pixels, and give grey pictures three channels.
+
+    Args:
+        batch: uint8, (B, C, h, w), C = 1 or 3.
+        processing: as `processing_of` gives it.
+        dtype: of the result; the arithmetic is float32.
+        device: where to; the pixels travel as bytes.
+
+    Returns:
+        (B, 3, h, w), `(x * rescale - mean) / std`.
+    """
+    if device is not None:
+        batch = batch.to(device, non_blocking=True)
+    scale = [processing.rescale / std for std in processing.std]
+    shift = [-mean / std for mean, std in zip(processing.mean, processing.std)]
+    scale, shift = (torch.tensor(values, dtype=torch.float32, device=batch.device).view(1, 3, 1, 1) for values in (scale, shift))
+    values = batch.float()
+    values = values.mul_(scale) if values.shape[1] == 3 else values * scale
+    return values.add_(shift).to(dtype)

@@ -1,0 +1,80 @@
+"""The pictures of a dataset's rows, undecoded: which are the same, and where each one is."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from .decoding import identity
+
+if TYPE_CHECKING:
+    import datasets
+
+_SLICE = 64  # embedded pictures that are in memory at once, and pictures that a thread asks for in one go
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def picture_sources(dataset: "datasets.Dataset") -> list[dict]:
+    """Where each picture is, in row order, undecoded: `{"bytes": None, "path": "/..."}` or, embedded, `{"bytes": b"...", "path": "name"}`.
+
+    The bytes of embedded pictures come into memory: of a large dataset ask a slice at a time.
+    """
+    return dataset.select_columns(["image"]).with_format("arrow")[:]["image"].to_pylist()
+
+
+class PictureRows:
+    """Rows of a MedFMC config, seen as pictures.
+
+    Attributes:
+        identities: of each row, as `medfmc_hf.images.decoding.identity` gives it; rows that repeat a picture have the same.
+    """
+
+    def __init__(self, rows: "datasets.Dataset") -> None:
+        self.identities: list[bytes] = []
+        self._rows = rows
+        self._sources: list[dict | None] = []  # None: embedded, to be fetched again
+        with ThreadPoolExecutor(threads()) as pool:  # network file systems answer slowly, and hashing frees the interpreter
+            length = _SLICE
+            while len(self.identities) < len(rows):
+                start = len(self.identities)
+                sources = picture_sources(rows.select(range(start, min(start + length, len(rows)))))
+                parts = [sources[part : part + _SLICE] for part in range(0, len(sources), _SLICE)]
+                for part in pool.map(lambda part: [identity(source) for source in part], parts):
+                    self.identities += part
+                self._sources += [source if source["bytes"] is None else None for source in sources]
+                length = _SLICE if None in self._sources else 100 * _SLICE
+
+    def __len__(self) -> int:
+        return len(self.identities)
+
+    def source(self, row: int) -> dict:
+        """`{"bytes": ..., "path": ...}` of a row."""
+        return self._sources[row] or picture_sources(self._rows.select([row]))[0]
+
+    def distinct(self) -> dict[bytes, int]:
+        """Each different picture and a row that has it, in row order."""
+        first: dict[bytes, int] = {}
+        for row, name in enumerate(self.identities):
+            first.setdefault(name, row)
+        return first
+
+
+def threads() -> int:
+    """Threads to decode on: Pillow frees the interpreter, so threads are as good as processes. At least 2, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return max(2, min(cores, 16))
+
+
+def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """`map(work, items)` on several threads, with few results in memory; what was not begun is dropped when the reader stops."""
+    pool, waiting = ThreadPoolExecutor(threads()), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= 2 * threads():
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,1 +1,0 @@
-"""What others get to see of a run: its card, the draws that belong together, and how to repeat it."""

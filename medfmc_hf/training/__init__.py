@@ -1,0 +1,1 @@
+"""One run: what it resolves to, what runs share, the loop, losses, cached features and frozen blocks."""

@@ -1,1 +1,0 @@
-../../medfmc_hf/subsets.py

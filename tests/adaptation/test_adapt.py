@@ -1,0 +1,169 @@
+import json
+
+import pytest
+import torch
+from tiny_models import pictures, tiny
+
+from medfmc_hf.adaptation import adapt
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.models import backbones
+from medfmc_hf.subsets import SUBSETS
+
+ENDO = SUBSETS["endo"]
+OURS = (
+    "linear-sgd",
+    "full",
+    "partial",
+    "bitfit",
+    "layernorm",
+    "lora",
+    "dora",
+    "vpt",
+    "vpt-shallow",
+    "adaptformer",
+    "houlsby",
+    "ia3",
+    "adalora",
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("backbones")
+    for name in ("vit", "swin", "resnet", "dinov2"):
+        tiny(name, classes=7).save_pretrained(root / name)
+    return root
+
+
+def load(folders, name="vit"):
+    torch.manual_seed(0)
+    return backbones.load_backbone(str(folders / name), ENDO)
+
+
+def train(model, x):
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    model.train()(pixel_values=x).logits.square().sum().backward()
+    assert all(p.grad is not None for p in parameters)
+    optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("method", OURS)
+@pytest.mark.parametrize("name", ["vit", "swin", "resnet"])
+def test_train_save_load_and_strip(folders, tmp_path, name, method):
+    backbone, x = load(folders, name), pictures(name)
+    before = {n: v.clone() for n, v in backbone.state_dict().items()}
+    try:
+        model = adapt.adapt(backbone, method, total_steps=10)
+    except MedfmcError:
+        assert name == "resnet" and method in ("vpt", "vpt-shallow", "adaptformer", "houlsby")
+        assert all(torch.equal(v, before[n]) for n, v in backbone.state_dict().items())
+        return
+    train(model, x)
+    adapt.after_step(model, 1)
+    with torch.no_grad():
+        expected = model(pixel_values=x).logits
+        files = adapt.save(model, tmp_path)
+        assert torch.allclose(adapt.load(tmp_path)(pixel_values=x).logits, expected, atol=1e-6)
+    assert all(file.is_file() for file in files)
+    after = adapt.strip(model).state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(v, before[n]) for n, v in after.items())
+
+
+def test_a_backbone_can_be_shared_by_runs(folders):
+    x, alone = pictures("vit"), []
+    for seed in (1, 2):
+        backbone = load(folders)
+        adapt.reset_head(backbone, seed)
+        torch.manual_seed(seed)
+        alone.append(train(adapt.adapt(backbone, "lora"), x)(pixel_values=x).logits)
+    backbone = load(folders)
+    for seed, expected in zip((1, 2), alone):
+        adapt.reset_head(backbone, seed)
+        torch.manual_seed(seed)
+        model = train(adapt.adapt(backbone, "lora"), x)
+        assert torch.equal(model(pixel_values=x).logits, expected)
+        backbone = adapt.strip(model)
+
+
+def test_what_trains(folders):
+    def trained(method, name="vit", **options):
+        model = adapt.adapt(load(folders, name), method, options)
+        return {n for n, p in model.named_parameters() if p.requires_grad}
+
+    head = {"classifier.weight", "classifier.bias"}
+    assert trained("linear-sgd") == head
+    assert all(n.startswith(("vit.layers.1.", "vit.layernorm.")) for n in trained("partial", blocks=1) - head)
+    assert all(n.endswith("bias") for n in trained("bitfit") - head)
+    assert all("layernorm" in n for n in trained("layernorm") - head)
+    assert len(trained("layernorm")) == 2 * 5 + 2
+    assert not any("mask_token" in n for n in trained("full", "dinov2"))  # it reaches no logit
+    targets = {"query-value": 2, "attention": 4, "mlp": 2, "all": 6}
+    for choice, layers in targets.items():
+        assert len([n for n in trained("lora", targets=choice) if "lora_A" in n]) == 2 * layers
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "loha", "vpt", "vpt-shallow", "adaptformer", "houlsby"])
+def test_the_last_blocks_alone_can_be_adapted(folders, method):
+    model = adapt.adapt(load(folders), method, {"blocks": 1})
+    names = [n for n, p in model.named_parameters() if p.requires_grad and "classifier" not in n]
+    assert names and all(".layers.1." in n for n in names)
+    with pytest.raises(MedfmcError, match="from 1 to 2"):
+        adapt.adapt(load(folders), method, {"blocks": 3})
+    with pytest.raises(MedfmcError, match="give one of them"):
+        adapt.adapt(load(folders), method, {"blocks": 1, "target_modules": ["q_proj"]})
+
+
+def test_adapters_leave_batch_norm_alone(folders):
+    for method, moves in (("lora", False), ("linear-sgd", False), ("full", True)):
+        model = adapt.adapt(load(folders, "resnet"), method)
+        before = {n: b.clone() for n, b in model.named_buffers() if "running" in n}
+        model.train()(pixel_values=pictures("resnet"))
+        assert any(not torch.equal(b, before[n]) for n, b in model.named_buffers() if "running" in n) == moves
+
+
+def test_any_peft_method_from_a_file(folders, tmp_path):
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({"peft_type": "LOHA", "r": 3, "base_model_name_or_path": "elsewhere"}))
+    options = adapt.resolve("peft", {"config": str(path)})
+    assert options == {"config": {"peft_type": "LOHA", "r": 3}}
+    model = adapt.adapt(load(folders), "peft", {"config": str(tmp_path)})
+    assert model.peft_config["default"].peft_type == "LOHA"
+    with pytest.raises(MedfmcError, match="expected an adapter_config"):
+        adapt.resolve("peft", {"config": str(tmp_path / "none.json")})
+    with pytest.raises(MedfmcError, match="peft_type"):
+        adapt.adapt(load(folders), "peft", {"config": {"r": 3}})
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("lorra", {}, "known: prototype, linear"),
+        ("lora", {"rank": 8}, "no option rank; it knows"),
+        ("lora", {"targets": "everything"}, "query-value, attention, mlp, all"),
+        ("lora", {"r": -1}, "PEFT"),
+        ("partial", {"blocks": 3}, "from 1 to 2"),
+        ("linear", {}, "trains no network"),
+        ("adalora", {}, "total_steps"),
+    ],
+)
+def test_mistakes_are_explained_and_leave_the_backbone_whole(folders, method, options, said):
+    backbone = load(folders)
+    names = list(backbone.state_dict())
+    with pytest.raises(MedfmcError, match=said):
+        adapt.adapt(backbone, method, options)
+    assert list(backbone.state_dict()) == names
+    adapt.adapt(backbone, "lora")
+
+
+def test_loading_what_is_not_there(folders, tmp_path):
+    with pytest.raises(MedfmcError, match="no saved adaptation"):
+        adapt.load(tmp_path)
+    adapt.save(load(folders), tmp_path)
+    with pytest.raises(MedfmcError, match="train-free"):
+        adapt.load(tmp_path)
+    adapt.save(adapt.adapt(load(folders), "full"), tmp_path)
+    with pytest.raises(MedfmcError, match="does not fit"):
+        adapt.load(tmp_path, model=str(folders / "swin"))

@@ -1,0 +1,29 @@
+"""The metric's way to the Hub and back, on a machine without this package."""
+
+from hub_server import environment, python
+
+from medfmc_hf.metric import sources
+from medfmc_hf.scoring import score
+
+PUSH = "import sys; from medfmc_hf.cli import main; sys.exit(main(sys.argv[1:]))"
+LOAD = """
+import json, evaluate
+result = evaluate.load("clinic/medfm_score", "colon").compute(predictions=[[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], references=[0, 1, 1])
+print(json.dumps({key: result[key] for key in ("accuracy", "auc", "score")}))
+"""
+
+
+def test_the_metric_is_pushed_and_loads_without_this_package(hub, tmp_path):
+    pushed = python(PUSH, environment(hub, tmp_path / "here"), "push", "metric", "--repo-id", "clinic/medfm_score", "--quiet")
+    assert (pushed.returncode, pushed.stderr) == (0, "")
+    space = hub.repos["space", "clinic/medfm_score"]
+    assert pushed.stdout.strip().endswith(f"/spaces/clinic/medfm_score/tree/{space.sha}") and space.private
+
+    # The formulas are those of the package: what the Space holds are its very files.
+    for name, content in sources().items():
+        assert hub.content("space", "clinic/medfm_score", name) == content
+
+    loaded = python(LOAD, environment(hub, tmp_path / "elsewhere"), cwd=tmp_path, isolated=True)
+    assert loaded.returncode == 0, loaded.stderr
+    expected = score([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    assert loaded.stdout.strip() == str({key: expected[key] for key in ("accuracy", "auc", "score")}).replace("'", '"')

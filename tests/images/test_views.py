@@ -1,0 +1,206 @@
+"""Training views: torchvision's random resized crop without torchvision, from pictures that are decoded once."""
+
+import math
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medfmc_hf.errors import MedfmcError
+from medfmc_hf.images import augmentation
+from medfmc_hf.images import views as module
+from medfmc_hf.images.augmentation import crop_flip, draw_crop
+from medfmc_hf.images.decoding import decode, decodes
+from medfmc_hf.images.processing import Processing, process
+from medfmc_hf.images.resize import _float_resize, resize
+from medfmc_hf.images.views import PictureStore, TrainingPixels
+
+PROCESSING = Processing(16, 16, (16, 16))
+
+
+@pytest.fixture(autouse=True)
+def _count():
+    decodes.reset()
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """Two grey and four colour pictures, the last row repeated."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(6):
+        shape = (40 + number, 52) if number < 2 else (40 + number, 52, 3)
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(paths[-1])
+    return datasets.Dataset.from_dict({"image": [*paths, paths[-1]]}).cast_column("image", datasets.Image())
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def described_crop(height, width):
+    """torchvision's documented draws, from torch's global generator: the slow, obvious version."""
+
+    def uniform(low, high):
+        return torch.empty(1).uniform_(low, high).item()
+
+    for _attempt in range(10):
+        pixels = uniform(0.08, 1) * height * width
+        shape = math.exp(uniform(-math.log(4 / 3), math.log(4 / 3)))
+        crop = (int(np.rint(math.sqrt(pixels / shape))), int(np.rint(math.sqrt(pixels * shape))))
+        if 1 <= crop[0] <= height and 1 <= crop[1] <= width:
+            top, left = (int(torch.randint(0, room + 1, (1,))) for room in (height - crop[0], width - crop[1]))
+            return top, left, *crop
+    tallest, widest = min(height, int(np.rint(width * 4 / 3))), min(width, int(np.rint(height * 4 / 3)))
+    return (height - tallest) // 2, (width - widest) // 2, tallest, widest
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024), (1024, 1280), (2965, 2953), (30, 900), (900, 30), (5, 5), (1, 1), (1, 400)])
+def test_crops_are_those_of_torchvision_draw_by_draw(shape):
+    generator = seeded(3)
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    try:
+        for _ in range(300):
+            assert draw_crop(*shape, generator) == described_crop(*shape)
+    finally:
+        torch.set_rng_state(state)
+
+
+def test_crops_lie_inside_and_cover_the_stated_areas_and_shapes():
+    generator = seeded()
+    crops = np.array([draw_crop(1000, 1000, generator) for _ in range(2000)])
+    top, left, height, width = crops.T
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 1000).all() and (left + width <= 1000).all()
+    areas, shapes = height * width / 1e6, width / height
+    assert 0.079 < areas.min() < 0.1 and 0.9 < areas.max() <= 1.0
+    assert 0.74 < shapes.min() < 0.76 and 1.32 < shapes.max() < 1.34
+    assert abs(np.log(shapes).mean()) < 0.02
+
+
+def test_a_view_is_the_crop_resized_and_mirrored_half_of_the_time():
+    picture = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
+    mirrored = 0
+    for seed in range(200):
+        top, left, height, width = draw_crop(50, 60, draws := seeded(seed))
+        plain = resize(picture[:, top : top + height, left : left + width], (16, 16), "bicubic")
+        flip = bool(torch.rand(1, generator=draws) < 0.5)
+        assert torch.equal(crop_flip(picture, PROCESSING, seeded(seed)), plain.flip(-1) if flip else plain)
+        mirrored += flip
+    assert 70 < mirrored < 130
+
+
+def test_batches_follow_their_seeds_and_mix_grey_with_colour(rows):
+    pixels = TrainingPixels(rows, PROCESSING)
+    assert len(pixels) == 7
+    first = pixels.batch([0, 3, 1, 6], [5, 6, 7, 8])
+    assert first.shape == (4, 3, 16, 16) and first.dtype == torch.uint8
+    assert torch.equal(first[0, 0], first[0, 2])
+    assert torch.equal(first, pixels.batch(torch.tensor([0, 3, 1, 6]), torch.tensor([5, 6, 7, 8])))
+    assert not torch.equal(first, pixels.batch([0, 3, 1, 6], [1, 2, 3, 4]))
+    assert pixels.batch([0, 1], [0, 0]).shape == (2, 1, 16, 16)
+    assert pixels.batch([], []).shape == (0, 1, 16, 16)
+    order = zip((6, 1, 3, 0), (8, 7, 6, 5))  # a view is the same in whatever batch, and order, it is made
+    one_by_one = torch.cat([pixels.batch([row], [seed]).expand(-1, 3, -1, -1) for row, seed in order])
+    assert torch.equal(first, one_by_one.flip(0))
+
+
+def test_runs_share_decoded_pictures(rows):
+    store = PictureStore()
+    for epoch in range(3):
+        for chosen in (rows, rows.select([2, 3]), rows.select([6, 0])):
+            pixels = TrainingPixels(chosen, PROCESSING, store=store)
+            pixels.batch(range(len(chosen)), [epoch] * len(chosen))
+    assert decodes.count == 6
+    assert store.bytes == sum((40 + n) * 52 * (1 if n < 2 else 3) for n in range(6))
+
+
+def test_warming_decodes_each_picture_once(rows):
+    pixels = TrainingPixels(rows, PROCESSING)
+    pixels.warm()
+    assert decodes.count == 6
+    pixels.batch(range(7), range(7))
+    assert decodes.count == 6
+
+
+def test_warming_stops_where_the_budget_ends(rows):
+    pixels = TrainingPixels(rows, PROCESSING, budget_bytes=20000)
+    pixels.warm()
+    kept = dict(pixels.store._kept)
+    assert 2 <= len(kept) < 6
+    pixels.warm()
+    assert list(pixels.store._kept) == list(kept)
+
+
+def test_beyond_the_budget_pictures_are_decoded_again_and_that_is_said_once(rows, capsys):
+    within, small = TrainingPixels(rows, PROCESSING), TrainingPixels(rows, PROCESSING, budget_bytes=20000)
+    expected = within.batch(range(7), range(7))
+    decodes.reset()
+    for _ in range(3):
+        assert torch.equal(small.batch(range(7), range(7)), expected)
+        assert small.store.bytes <= 20000
+    assert 6 < decodes.count <= 21
+    assert capsys.readouterr().err.count("decoded again") == 1
+    nothing = TrainingPixels(rows, PROCESSING, budget_bytes=0)
+    assert torch.equal(nothing.batch(range(7), range(7)), expected)
+
+
+def test_no_augmentation_is_what_evaluation_sees(rows):
+    pixels = TrainingPixels(rows, PROCESSING, augmentation="none")
+    sources = rows.cast_column("image", datasets.Image(decode=False))["image"]
+    for row, picture in enumerate(pixels.batch(range(7), range(7))):
+        assert torch.equal(picture, process(decode(sources[row]), PROCESSING).expand(3, -1, -1))
+    assert torch.equal(pixels.view(3, 0), pixels.batch([3], [9])[0])
+
+
+def test_fixed_views_belong_to_the_picture_not_to_the_run(rows):
+    pixels = TrainingPixels(rows, PROCESSING, augmentation="fixed-views", views=3)
+    pixels.warm()
+    assert decodes.count == 6
+    known = [{pixels.view(row, number).numpy().tobytes() for number in range(3)} for row in range(7)]
+    assert all(len(views) == 3 for views in known)
+    seen = [set() for _ in range(7)]
+    for seed in range(20):
+        for row in range(7):
+            seen[row].add(pixels.batch([row], [seed]).numpy().tobytes())
+    assert seen == known
+    other = TrainingPixels(rows.select([4, 2]), PROCESSING, augmentation="fixed-views", views=3)
+    assert torch.equal(other.view(0, 1), pixels.view(4, 1))
+    fewer = TrainingPixels(rows, PROCESSING, augmentation="fixed-views", views=2)
+    assert torch.equal(fewer.view(5, 1), pixels.view(5, 1))
+
+
+def test_options_are_checked(rows):
+    with pytest.raises(MedfmcError, match="crop-flip, fixed-views, none"):
+        TrainingPixels(rows, PROCESSING, augmentation="mixup")
+    with pytest.raises(MedfmcError, match="views"):
+        TrainingPixels(rows, PROCESSING, augmentation="fixed-views", views=0)
+    with pytest.raises(MedfmcError, match="fixed-views"):
+        TrainingPixels(rows, PROCESSING).view(0, 0)
+
+
+def test_another_device_gives_the_same_views(rows, monkeypatch):
+    """The path of a GPU, walked on the CPU: whole grey levels, at most a few of them one or two away from the CPU's."""
+    here = TrainingPixels(rows, PROCESSING).batch(range(7), range(7))
+    monkeypatch.setattr(augmentation, "resize", _float_resize)
+    there = TrainingPixels(rows, PROCESSING).batch(range(7), range(7))
+    difference = (here.int() - there.int()).abs()
+    assert difference.max() <= 2 and difference.float().mean() < 0.05
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_a_gpu_cuts_the_views_itself(rows):
+    here = TrainingPixels(rows, PROCESSING).batch(range(7), range(7))
+    pixels = TrainingPixels(rows, PROCESSING, device="cuda")
+    there = pixels.batch(range(7), range(7))
+    assert there.device.type == "cuda"
+    assert pixels._picture(0).device.type == "cuda"
+    difference = (here.int() - there.cpu().int()).abs()
+    assert difference.max() <= 2 and difference.float().mean() < 0.05
+
+
+def test_the_default_budget_is_stated():
+    assert PictureStore().budget_bytes == module.PICTURE_BUDGET == 4 * 2**30
