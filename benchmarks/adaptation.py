@@ -1,13 +1,13 @@
 """Whole runs, side by side with transformers.Trainer: python benchmarks/adaptation.py
 
-A ViT-S/16 at 224 (random weights: speed does not depend on them) is adapted by visual prompt tuning to invented pictures of ColonPath's
+A ViT-S/16 at 224 (random weights: speed does not depend on them) is adapted by visual prompt tuning to invented images of ColonPath's
 size, validated every epoch, tested and saved. Ours is `medfmc_hf.train`; the peer is transformers.Trainer with the same PEFT
-method, `datasets`, and transformers' PIL image processor, written plainly below as a user would. Same pictures, batches, epochs,
+method, `datasets`, and transformers' PIL image processor, written plainly below as a user would. Same images, batches, epochs,
 validations and crops; a fresh process for each, taking turns. Ours also does five draws in one process.
 
 - wall: seconds of the whole process, start-up included, divided by its draws; median over rounds. cpu: the same in processor time.
 - work: wall without importing libraries.
-- floor: (training rows x epochs x 2.2 + evaluated rows) x F, where F is one forward pass of one picture, timed in the same process.
+- floor: (training rows x epochs x 2.2 + evaluated rows) x F, where F is one forward pass of one image, timed in the same process.
 - memory: peak resident, MiB.
 """
 
@@ -25,8 +25,8 @@ BEGIN = time.perf_counter()
 CLASSES = ("negative", "positive")
 
 
-def prepare(folder: Path, pictures: int) -> None:
-    """Write the backbone and the pictures."""
+def prepare(folder: Path, images: int) -> None:
+    """Write the backbone and the images."""
     import torch
     from pixels import invent
     from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
@@ -35,12 +35,12 @@ def prepare(folder: Path, pictures: int) -> None:
     config = ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
     ViTModel(config, add_pooling_layer=False).save_pretrained(folder / "backbone")
     ViTImageProcessorPil().save_pretrained(folder / "backbone")
-    for number in range(pictures):
+    for number in range(images):
         invent(1024, 1024, 3, number).save(folder / f"{number:04}.png")
 
 
 def splits_of(folder: Path, args: argparse.Namespace, seed: int):
-    """A draw: its own training pictures; validation and test are the same for all draws."""
+    """A draw: its own training images; validation and test are the same for all draws."""
     import datasets
 
     train = range(seed * args.train, (seed + 1) * args.train)
@@ -70,7 +70,7 @@ def ours(folder: Path, args: argparse.Namespace, draws: int) -> None:
 
     class Invented(Shared):
         def splits(self, name):
-            return self.once(("splits", name), lambda: splits_of(folder, args, name.seed))
+            return self.cached(("splits", name), lambda: splits_of(folder, args, name.seed))
 
     with tempfile.TemporaryDirectory() as scratch:
         shared = Invented(cache=Path(scratch) / "cache")
@@ -95,14 +95,14 @@ def trainer(folder: Path, args: argparse.Namespace, draws: int) -> None:
     generator = torch.Generator().manual_seed(0)
 
     def evaluation_view(rows):
-        pictures = [picture.convert("RGB") for picture in rows["image"]]
-        return {"pixel_values": processor(pictures, return_tensors="pt")["pixel_values"], "labels": rows["label"]}
+        images = [image.convert("RGB") for image in rows["image"]]
+        return {"pixel_values": processor(images, return_tensors="pt")["pixel_values"], "labels": rows["label"]}
 
     def training_view(rows):
         views = []
-        for picture in rows["image"]:
-            top, left, height, width = draw_crop(picture.height, picture.width, generator)
-            view = picture.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
+        for image in rows["image"]:
+            top, left, height, width = draw_crop(image.height, image.width, generator)
+            view = image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height))
             views.append(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(1, generator=generator) < 0.5 else view)
         return {"pixel_values": processor(views, do_resize=False, return_tensors="pt")["pixel_values"], "labels": rows["label"]}
 
@@ -127,7 +127,7 @@ def trainer(folder: Path, args: argparse.Namespace, draws: int) -> None:
 
 
 def forward_seconds(folder: Path) -> tuple[float, float]:
-    """F: a forward pass of one picture in a batch of 8, the median of five, in wall and in processor seconds."""
+    """F: a forward pass of one image in a batch of 8, the median of five, in wall and in processor seconds."""
     import torch
     from transformers import ViTForImageClassification
 
@@ -202,7 +202,7 @@ def main() -> None:
 def show(results: dict[str, list[dict]], threads: int, forwards: float, args: argparse.Namespace) -> None:
     keys = list(results["ours"][0])
     middle = {name: {key: statistics.median(run[key] for run in runs) for key in keys} for name, runs in results.items()}
-    print(f"\n{args.train} training pictures x {args.epochs} epochs at batch 4, {args.validation} validation pictures each epoch, ", end="")
+    print(f"\n{args.train} training images x {args.epochs} epochs at batch 4, {args.validation} validation images each epoch, ", end="")
     print(f"{args.test} test; {threads} thread{'s' * (threads > 1)}, {args.rounds} rounds; seconds per draw\n")
     print(f"| what | floor | ours | peer (Trainer) | ours / peer | goal | ours / floor |\n|{'---|' * 7}")
     for name, goal in (("ours", 0.80), ("ours x5", 0.66)):

@@ -1,20 +1,20 @@
 """What the hardware allows on a GPU, and how near a sweep comes: python benchmarks/gpu.py
 
-Random weights, for speed does not depend on them, and pictures of the real numbers, sizes and formats, made here (`invented.py`). Without
+Random weights, for speed does not depend on them, and images of the real numbers, sizes and formats, made here (`invented.py`). Without
 a GPU it says so and runs at a toy size, to show that it runs: its numbers then mean nothing, and every row says OPEN.
 
 - evaluation: rate of a forward pass, alone and as the package tests a run (`Loop.predict` from stored pixels, LoRA merged), against that
   of a bfloat16 matrix product measured beside them; operations are counted by torch in what was run.
-- wait: a training step at batch 4 (`Loop.fit`) with views cut from whole pictures on the GPU, against one whose batch lies ready.
-- grouped: K = 5 runs at batch 4 in one pass against one by one, set-up included, pictures decoded before.
+- wait: a training step at batch 4 (`Loop.fit`) with views cut from whole images on the GPU, against one whose batch lies ready.
+- grouped: K = 5 runs at batch 4 in one pass against one by one, set-up included, images decoded before.
 - grid: 5 subsets x 15 draws x {LoRA, VPT, bottleneck}, 20 epochs, by recipes/benchmark.py with empty caches, start-up included. Past
   --minutes it is cut off, and the whole is extrapolated by the forward passes that the plan counts. Dropout is 0, for a group cannot repeat
-  it. The files of the pictures come from the system's cache.
+  it. The files of the images come from the system's cache.
 - processes: runs of the grid as fresh processes, each with a pixel cache of its own (recipes/peft_train.py), one after another. All runs
   are extrapolated from these: what was not training as in the run of the same subset, training by its rows and the method's mean.
 
 Medians of three rounds in alternation, after one that does not count. About 25 minutes and 8 GB of disk; at 384, 15 GB. With --folder the
-pictures are kept, and the grid's time, so that the parts can be run one by one by --only.
+images are kept, and the grid's time, so that the parts can be run one by one by --only.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Bench:
     scratch: Path  # an empty folder for all else
     data: Path  # the invented build
     backbone: Path
-    size: int  # side of the pictures it sees
+    size: int  # side of the images it sees
     device: torch.device
     toy: bool
     minutes: float  # after which the grid is cut off
@@ -107,7 +107,7 @@ class Bench:
 
 
 def operations(model, bench: Bench) -> int:
-    """Floating-point operations of a forward pass of one picture."""
+    """Floating-point operations of a forward pass of one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -124,7 +124,7 @@ def evaluation(bench: Bench) -> None:
     side, count, repeats = (256, 8, 1) if bench.toy else (8192, 256, 10)
     matrix = torch.randn(side, side, dtype=torch.bfloat16, device=bench.device)
     model = load_backbone(str(bench.backbone), SUBSETS["endo"]).to(bench.device)
-    pictures = torch.randn(count, 3, bench.size, bench.size, device=bench.device)
+    images = torch.randn(count, 3, bench.size, bench.size, device=bench.device)
 
     def product() -> None:
         for _ in range(repeats):
@@ -133,7 +133,7 @@ def evaluation(bench: Bench) -> None:
     def forward() -> None:
         with torch.inference_mode(), torch.autocast(bench.device.type, torch.bfloat16):
             for _ in range(repeats):
-                model(pixel_values=pictures)
+                model(pixel_values=images)
 
     seconds = bench.in_turn({"product": product, "forward": forward})
     peak = repeats * 2 * side**3 / seconds["product"] / 1e12
@@ -145,12 +145,12 @@ def evaluation(bench: Bench) -> None:
     shared = bench.shared()
     config = bench.configs(["lora"], subsets=["endo"], shots=[1], seeds=[0], overrides={"dtype": "bfloat16"})[0]
     stored = shared.evaluation_pixels(config.dataset_config, "test", config)
-    with shared.lend(config) as loan:
-        loop, model = bench.loop(config, shared), one_run.adapted(loan, config, 1).to(bench.device)
+    with shared.acquire(config) as acquired:
+        loop, model = bench.loop(config, shared), one_run.adapted(acquired, config, 1).to(bench.device)
         with merged(model.eval()):
             flops = operations(model, bench)
         seconds = bench.in_turn({"ours": lambda: loop.predict(model, stored)})
-    show(f"Loop.predict of {len(stored)} stored pictures", len(stored) * flops / seconds["ours"] / 1e12)
+    show(f"Loop.predict of {len(stored)} stored images", len(stored) * flops / seconds["ours"] / 1e12)
 
 
 class Ready:
@@ -180,11 +180,11 @@ def _step_seconds(bench: Bench, config) -> tuple[float, float]:
 
     shared = bench.shared()
     rows = shared.splits(config.dataset_config)["train"]
-    with shared.lend(config) as loan:
-        loop, model = bench.loop(config, shared), one_run.adapted(loan, config, len(rows)).to(bench.device)
+    with shared.acquire(config) as acquired:
+        loop, model = bench.loop(config, shared), one_run.adapted(acquired, config, len(rows)).to(bench.device)
         targets = loading.targets_of(rows, loop.subset)
         views = TrainingPixels(rows, loop.process, device=bench.device)
-        views.warm()
+        views.precompute()
         ready = Ready(torch.randn(config.batch_size, 3, bench.size, bench.size, device=bench.device))
         works = {"ready": lambda: loop.fit(model, ready, targets), "views": lambda: loop.fit(model, views, targets)}
         seconds = bench.in_turn(works)
@@ -198,10 +198,10 @@ def train_alone(bench: Bench, config, shared) -> None:
     from medfmc_hf.images.pixels import TrainingPixels
     from medfmc_hf.training import one_run
 
-    with shared.lend(config) as loan:
+    with shared.acquire(config) as acquired:
         rows = shared.splits(config.dataset_config)["train"]
-        loop, model = bench.loop(config, shared), one_run.adapted(loan, config, len(rows)).to(bench.device)
-        views = TrainingPixels(rows, loop.process, store=shared.pictures, device=bench.device)
+        loop, model = bench.loop(config, shared), one_run.adapted(acquired, config, len(rows)).to(bench.device)
+        views = TrainingPixels(rows, loop.process, store=shared.images, device=bench.device)
         loop.fit(model, views, loading.targets_of(rows, loop.subset))
 
 
@@ -259,22 +259,22 @@ def grid(bench: Bench) -> None:
     file.write_text(yaml.safe_dump(values))
     arguments = [str(file), f"--data={bench.data}", f"--out={out}", f"--cache={cache}"]
     seconds, problem = python("benchmark.py", *arguments, limit=60 * bench.minutes)
-    cells = plan(Grid.from_dict(values).configs(), bench.shared(), out)
-    records = {cell.id: cell.record for cell in cells}
-    done = [cell for cell in cells if records[cell.id] and records[cell.id].status == "finished"]
+    jobs = plan(Grid.from_dict(values).configs(), bench.shared(), out)
+    records = {job.id: job.record for job in jobs}
+    done = [job for job in jobs if records[job.id] and records[job.id].status == "finished"]
     if not done:
         raise RuntimeError(f"no run was finished in {seconds:.0f} s: {problem}")
-    what = f"the grid, {len(done)} of {len(cells)} runs{f', {CUT_OFF}' * (problem == CUT_OFF)}, min"
+    what = f"the grid, {len(done)} of {len(jobs)} runs{f', {CUT_OFF}' * (problem == CUT_OFF)}, min"
     bench.row(what, "", f"{seconds / 60:.1f}", f"{seconds / len(done):.2f} s a run", "under 15")
-    whole = seconds * sum(cell.work for cell in cells) / sum(cell.work for cell in done)
-    if len(done) < len(cells):
+    whole = seconds * sum(job.work for job in jobs) / sum(job.work for job in done)
+    if len(done) < len(jobs):
         bench.row("the whole grid, extrapolated by forward passes, min", "", f"{whole / 60:.1f}", "", "under 15")
     stages = {"data": "decoding and reading pixels", "train": "training (of groups with decoding for it)", "test": "test"}
-    spent = {what: sum(records[cell.id].cost["seconds"].get(stage, 0.0) for cell in done) for stage, what in stages.items()}
+    spent = {what: sum(records[job.id].cost["seconds"].get(stage, 0.0) for job in done) for stage, what in stages.items()}
     rest = "start-up, saving, and runs cut off"
     for what, part in {**spent, rest: seconds - sum(spent.values())}.items():
         bench.row(f"of it {what}, min", "", f"{part / 60:.2f}", f"{part / seconds:.0%}")
-    result = {"runs": len(cells), "seconds": whole, "extrapolated": len(done) < len(cells)}
+    result = {"runs": len(jobs), "seconds": whole, "extrapolated": len(done) < len(jobs)}
     (bench.folder / f"grid-{bench.size}.json").write_text(json.dumps(result))
     shutil.rmtree(cache)
     if problem and problem != CUT_OFF:
@@ -327,7 +327,7 @@ PARTS = {part.__name__: part for part in (evaluation, wait, grouped, grid, proce
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts")
-    parser.add_argument("--size", type=int, default=224, help="side of the pictures the backbone sees (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=224, help="side of the images the backbone sees (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=15, help="after which the grid is cut off (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where the data are made and kept (default: a temporary folder)")
     args = parser.parse_args()

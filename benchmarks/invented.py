@@ -1,6 +1,6 @@
-"""An invented MedFMC at the scale of the real one: its numbers of pictures, patients and labels, its sizes and formats. And a backbone.
+"""An invented MedFMC at the scale of the real one: its numbers of images, patients and labels, its sizes and formats. And a backbone.
 
-To draw 22,349 large pictures would take hours, so a few dozen of each subset are drawn, and each of them stands under many names. A picture
+To draw 22,349 large images would take hours, so a few dozen of each subset are drawn, and each of them stands under many names. An image
 is known by its path, so that all are decoded and stored as if no two were alike. Nothing in it comes from MedFMC.
 """
 
@@ -12,20 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pixels import PICTURES, encode, invent
+from pixels import IMAGES, encode, invent
 
 from medfmc_hf.data.build import build
 from medfmc_hf.data.lists import TRAINVAL, few_shot_list
 from medfmc_hf.data.loading import MANIFEST
-from medfmc_hf.data.sample import Picture, seeded, table
+from medfmc_hf.data.sample import InventedImage, seeded, table
 from medfmc_hf.data.splits import draw_pool, sample_support
 from medfmc_hf.subsets import SEEDS, SHOTS, SUBSETS, Subset
 
-DISTINCT = 32  # pictures drawn of each subset
-TOY = 60  # by how much a toy has fewer pictures; its sides are an eighth
-PER_STUDY = 12  # pictures of an endoscopy study that show a class, about as many as in Endo
+DISTINCT = 32  # images drawn of each subset
+TOY = 60  # by how much a toy has fewer images; its sides are an eighth
+PER_STUDY = 12  # images of an endoscopy study that show a class, about as many as in Endo
 
-_NAME = {  # by number of the patient, and of the picture within the patient
+_NAME = {  # by number of the patient, and of the image within the patient
     "chest": lambda patient, place: f"{patient:013X}",
     "colon": lambda patient, place: f"2019-{patient:05d}-lv1-{patient:05d}p{place:04d}",
     "endo": lambda patient, place: f"13333_2021.01_{patient:04d}_{place:08d}",
@@ -39,7 +39,7 @@ def invented_build(folder: Path, *, toy: bool = False) -> Path:
 
     Args:
         folder: on a disk with 2 GB to spare.
-        toy: few and small pictures, to see that it works.
+        toy: few and small images, to see that it works.
 
     Returns:
         A folder as `medfmc build` makes it, linked.
@@ -51,21 +51,21 @@ def invented_build(folder: Path, *, toy: bool = False) -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and Pillow work outside Python's lock
         drawn = list(pool.map(lambda job: _draw(folder / "drawn", *job, toy), jobs))
     for key, subset in SUBSETS.items():
-        pictures = pictures_of(subset, TOY if toy else 1)
+        images = images_of(subset, TOY if toy else 1)
         files = [path for (of, _), path in zip(jobs, drawn) if of == key]
-        images = source / subset.name / "images"
-        images.mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(pictures):
-            _stand_for(files[number % len(files)], images / picture.name)
+        place = source / subset.name / "images"
+        place.mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(images):
+            _stand_for(files[number % len(files)], place / image.name)
         with (source / subset.name / subset.table).open("w", newline="") as handle:
-            csv.writer(handle).writerows(table(subset, pictures))
+            csv.writer(handle).writerows(table(subset, images))
         if subset.challenge:  # the others' lists are drawn by the build
-            _write_lists(subset, pictures, source / "data_backup" / "MedFMC" / key)
+            _write_lists(subset, images, source / "data_backup" / "MedFMC" / key)
     return build([source], out).folder
 
 
 def make_backbone(folder: Path, size: int, *, toy: bool = False) -> Path:
-    """Write a ViT-B/16 with random weights, or one of two small blocks, for pictures of `size` pixels a side."""
+    """Write a ViT-B/16 with random weights, or one of two small blocks, for images of `size` pixels a side."""
     from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
     shape = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128) if toy else {}
@@ -75,12 +75,12 @@ def make_backbone(folder: Path, size: int, *, toy: bool = False) -> Path:
     return folder
 
 
-def pictures_of(subset: Subset, shrink: int = 1) -> list[Picture]:
-    """Names, patients and labels. Pictures are spread evenly over patients, in the real ones unevenly.
+def images_of(subset: Subset, shrink: int = 1) -> list[InventedImage]:
+    """Names, patients and labels. Images are spread evenly over patients, in the real ones unevenly.
 
     Args:
         subset: whose.
-        shrink: divides the numbers of pictures, patients and labels.
+        shrink: divides the numbers of images, patients and labels.
     """
     counts = [max(1, count // shrink) for count in subset.counts]
     if subset.multilabel:
@@ -90,21 +90,21 @@ def pictures_of(subset: Subset, shrink: int = 1) -> list[Picture]:
     else:
         classes = np.repeat(np.arange(len(counts)), counts)
         labels, owners, first = np.eye(len(counts), dtype=int)[classes], [], 0
-        for count in counts:  # all pictures of a patient show one class
+        for count in counts:  # all images of a patient show one class
             patients = max(1, round(count * subset.patients / subset.images))
             owners += (first + np.arange(count) * patients // count).tolist()
             first += patients
-    extension = {"PNG": ".png", "JPEG": ".jpg"}[PICTURES[subset.key][3]]
-    pictures, seen = [], Counter()
+    extension = {"PNG": ".png", "JPEG": ".jpg"}[IMAGES[subset.key][3]]
+    images, seen = [], Counter()
     for owner, row in zip(owners, labels):
         name = _NAME[subset.key](int(owner), seen[owner])
         seen[owner] += 1
-        pictures.append(Picture(name + extension, subset.patient_id(name), tuple(map(int, row))))
-    return pictures
+        images.append(InventedImage(name + extension, subset.patient_id(name), tuple(map(int, row))))
+    return images
 
 
 def _multi_hot(owners: np.ndarray, counts: list[int], per_patient: int, rng: np.random.Generator) -> np.ndarray:
-    """Give each class its number of pictures, up to `per_patient` in a row of patients drawn at random."""
+    """Give each class its number of images, up to `per_patient` in a row of patients drawn at random."""
     labels, starts = np.zeros((len(owners), len(counts)), int), np.flatnonzero(np.diff(owners, prepend=-1))
     ends = [*starts[1:], len(owners)]
     for index, left in enumerate(counts):
@@ -119,7 +119,7 @@ def _multi_hot(owners: np.ndarray, counts: list[int], per_patient: int, rng: np.
 
 
 def _draw(folder: Path, key: str, number: int, toy: bool) -> Path:
-    height, width, channels, kind = PICTURES[key]
+    height, width, channels, kind = IMAGES[key]
     shrink = 8 if toy else 1
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}-{number}.{kind.lower()}"
@@ -135,10 +135,10 @@ def _stand_for(drawn: Path, path: Path) -> None:
         path.symlink_to(drawn.resolve())
 
 
-def _write_lists(subset: Subset, pictures: list[Picture], folder: Path) -> None:
+def _write_lists(subset: Subset, images: list[InventedImage], folder: Path) -> None:
     """The challenge's pool, a fifth of the patients, and its fifteen support sets."""
-    by_id = {picture.image_id: picture for picture in pictures}
-    pool = draw_pool(subset, list(by_id), [max(np.flatnonzero(p.labels), default=0) for p in pictures])
+    by_id = {image.image_id: image for image in images}
+    pool = draw_pool(subset, list(by_id), [max(np.flatnonzero(p.labels), default=0) for p in images])
     labels = np.array([by_id[image_id].labels for image_id in pool])
     lists = {TRAINVAL: pool}
     for shots in SHOTS:
@@ -149,6 +149,6 @@ def _write_lists(subset: Subset, pictures: list[Picture], folder: Path) -> None:
         (folder / f"{name}.txt").write_text("".join(f"{by_id[i].name} {_label(subset, by_id[i])}\n" for i in image_ids))
 
 
-def _label(subset: Subset, picture: Picture) -> str:
+def _label(subset: Subset, image: InventedImage) -> str:
     """As the subset's lists write it."""
-    return str(picture.labels[1]) if subset.key == "colon" else {"chest": ","}.get(subset.key, " ").join(map(str, picture.labels))
+    return str(image.labels[1]) if subset.key == "colon" else {"chest": ","}.get(subset.key, " ").join(map(str, image.labels))

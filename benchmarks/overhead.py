@@ -3,7 +3,7 @@
 On the invented MedFMC and a tiny backbone, one process unless said otherwise; medians.
 
 - start-up: fresh processes that import or print, ours and what a script with Trainer imports.
-- few-shot selection: the rows of a config, by the config and by the obvious `filter`, which decodes every picture.
+- few-shot selection: the rows of a config, by the config and by the obvious `filter`, which decodes every image.
 - grid: one more train-free run in a sweep, when its features are there; and planning a grid whose runs are all finished.
 """
 
@@ -58,7 +58,7 @@ def selection(data: Path, rounds: int) -> None:
     touched = decodes.count
     peer = 1e3 * seconds(lambda: whole.filter(lambda row: row["label"] == 1, load_from_cache_file=False))
     floor = 1e3 * seconds(lambda: whole.data.column("label").to_numpy())
-    print(f"| labels of {len(whole)} rows after loading ({touched} pictures decoded), ms | {floor:.2f} | {own:.2f} | {peer:.1f} (filter) "
+    print(f"| labels of {len(whole)} rows after loading ({touched} images decoded), ms | {floor:.2f} | {own:.2f} | {peer:.1f} (filter) "
           f"| {own / peer:.3f} | 10 |")  # fmt: skip
 
 
@@ -72,17 +72,17 @@ def grid(data: Path, scratch: Path) -> None:
     shared = Shared(data, cache=scratch / "cache")
     values = {"backbones": [str(make_backbone(scratch / "backbone"))], "subsets": ["retino"], "methods": ["prototype"]}
     sweep(plan(Grid.from_dict(values).configs(), shared, scratch / "runs"), shared, scratch / "runs")
-    cells = plan(
+    jobs = plan(
         Grid.from_dict(values | {"methods": [{"method": "prototype", "method_options": {"temperature": 5.0}}]}).configs(), shared, scratch
     )
     begin = time.perf_counter()
-    sweep(cells, shared, scratch / "runs")
-    each = (time.perf_counter() - begin) / len(cells)
+    sweep(jobs, shared, scratch / "runs")
+    each = (time.perf_counter() - begin) / len(jobs)
     print(f"| one more run in a sweep, s | 0 | {each:.3f} | {fresh(['-c', 'import medfmc_hf.training'], 1):.1f} (a process) | | 0.3 |")
     again = Shared(data, cache=scratch / "cache")
     begin = time.perf_counter()
     plan(Grid.from_dict(values).configs(), again, scratch / "runs")
-    print(f"| planning a finished grid, s a run | 0 | {(time.perf_counter() - begin) / len(cells):.3f} | | | |")
+    print(f"| planning a finished grid, s a run | 0 | {(time.perf_counter() - begin) / len(jobs):.3f} | | | |")
 
 
 def main() -> None:

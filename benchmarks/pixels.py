@@ -1,15 +1,15 @@
 """Pixels, side by side with transformers' PIL image processor: python benchmarks/pixels.py
 
-Invented pictures of the sizes the paper states (smooth fields and noise; PNG, NeoJaundice JPEG), decoded and processed for a ViT at 384.
-Every alternative takes its turn in each round, in one process, on one thread; a number is the median over pictures and rounds, in
+Invented images of the sizes the paper states (smooth fields and noise; PNG, NeoJaundice JPEG), decoded and processed for a ViT at 384.
+Every alternative takes its turn in each round, in one process, on one thread; a number is the median over images and rounds, in
 milliseconds of CPU time, which the neighbours on a shared machine disturb less than wall time.
 
 - floor: the bare decode (Pillow's `Image.load`).
 - ours: `decode` + `process` + `normalise`; peer: the bare decode + transformers' PIL processor; from the same bytes to the same tensor.
-- processor alone: from the decoded picture, which is an array for ours and a Pillow picture for theirs, to the tensor.
-- cached: read of a stored evaluation picture + `normalise`, in percent of a ViT-S/16 forward at 224; both in batches of 8. The first read
-  of a process compares the picture's checksum, the others do not.
-- views: a random resized crop from a decoded picture, against Pillow's `resize(box=...)`.
+- processor alone: from the decoded image, which is an array for ours and a Pillow image for theirs, to the tensor.
+- cached: read of a stored evaluation image + `normalise`, in percent of a ViT-S/16 forward at 224; both in batches of 8. The first read
+  of a process compares the image's checksum, the others do not.
+- views: a random resized crop from a decoded image, against Pillow's `resize(box=...)`.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from medfmc_hf.progress import set_quiet
 from medfmc_hf.subsets import SUBSETS
 
 # (height, width, channels) and file type of the releases, as the paper states them.
-PICTURES = {
+IMAGES = {
     "chest": (2965, 2953, 1, "PNG"),
     "colon": (1024, 1024, 3, "PNG"),
     "endo": (1024, 1280, 3, "PNG"),
@@ -54,16 +54,16 @@ def invent(height: int, width: int, channels: int, seed: int) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
 
 
-def encode(picture: Image.Image, kind: str) -> bytes:
+def encode(image: Image.Image, kind: str) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **({"quality": 92} if kind == "JPEG" else {}))
+    image.save(file, kind, **({"quality": 92} if kind == "JPEG" else {}))
     return file.getvalue()
 
 
 def load(data: bytes) -> Image.Image:
-    picture = Image.open(io.BytesIO(data))
-    picture.load()
-    return picture
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
 
 
 def in_turn(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -79,7 +79,7 @@ def in_turn(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def medians(data: list[bytes], alternatives: Callable[[bytes], dict[str, Callable]], rounds: int) -> dict[str, float]:
-    """The median of each alternative over pictures and rounds."""
+    """The median of each alternative over images and rounds."""
     together: dict[str, list[float]] = {}
     for one in data:
         for name, times in in_turn(alternatives(one), rounds).items():
@@ -110,23 +110,23 @@ def decode_and_process(subset: str, data: list[bytes], processing: Processing, r
     def ours_of(pixels: np.ndarray) -> torch.Tensor:
         return normalise(process(pixels, processing)[None], processing)
 
-    def theirs_of(picture: Image.Image) -> torch.Tensor:
-        return processor(picture if picture.mode == "RGB" else picture.convert("RGB"), return_tensors="pt")["pixel_values"]
+    def theirs_of(image: Image.Image) -> torch.Tensor:
+        return processor(image if image.mode == "RGB" else image.convert("RGB"), return_tensors="pt")["pixel_values"]
 
     def alternatives(one: bytes) -> dict[str, Callable]:
-        picture, pixels = load(one), decode({"bytes": one, "path": None})
+        image, pixels = load(one), decode({"bytes": one, "path": None})
         return {
             "floor": lambda: load(one),
             "ours": lambda: ours_of(decode({"bytes": one, "path": None})),
             "peer": lambda: theirs_of(load(one)),
             "our processor": lambda: ours_of(pixels),
-            "their processor": lambda: theirs_of(picture),
+            "their processor": lambda: theirs_of(image),
         }
 
     ms = medians(data, alternatives, rounds)
     level = torch.tensor(processing.std).view(1, 3, 1, 1) * 255
     apart = [((ours_of(np.array(load(one))) - theirs_of(load(one))).abs() * level).max().item() for one in data]
-    height, width, channels, kind = PICTURES[subset]
+    height, width, channels, kind = IMAGES[subset]
     return [
         subset,
         f"{width}x{height} {'grey' if channels == 1 else 'RGB'} {kind}, {len(data[0]) / 1e6:.1f} MB",
@@ -141,7 +141,7 @@ def decode_and_process(subset: str, data: list[bytes], processing: Processing, r
 
 def views(subset: str, data: list[bytes], side: int, rounds: int) -> list[str]:
     def alternatives(one: bytes) -> dict[str, Callable]:
-        picture = load(one)
+        image = load(one)
         pixels = channels_first(decode({"bytes": one, "path": None}))
         crops = [draw_crop(*pixels.shape[1:], torch.Generator().manual_seed(seed)) for seed in range(8)]
 
@@ -151,7 +151,7 @@ def views(subset: str, data: list[bytes], side: int, rounds: int) -> list[str]:
 
         def pillow() -> None:
             for top, left, height, width in crops:
-                np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)))
+                np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=(left, top, left + width, top + height)))
 
         return {"ours": ours, "Pillow": pillow}
 
@@ -165,7 +165,7 @@ def cached(folder: Path, data: dict[str, list[bytes]], rounds: int) -> tuple[lis
     config = transformers.ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
     model = transformers.ViTModel(config, add_pooling_layer=False).eval()
     decodes.reset()
-    pictures, stores = 0, {}
+    images, stores = 0, {}
     for sweep in range(2):
         first = decodes.count
         for subset, encoded in data.items():
@@ -174,7 +174,7 @@ def cached(folder: Path, data: dict[str, list[bytes]], rounds: int) -> tuple[lis
             )
             stores[subset] = evaluation_pixels(rows, processing, subset=SUBSETS[subset], cache=folder)
             TrainingPixels(rows, processing)
-            pictures += len(encoded) if sweep == 0 else 0
+            images += len(encoded) if sweep == 0 else 0
         counts = [first, decodes.count - first] if sweep else []
     rows = []
     for subset, store in stores.items():
@@ -196,15 +196,15 @@ def cached(folder: Path, data: dict[str, list[bytes]], rounds: int) -> tuple[lis
         ms = {name: statistics.median(times) / 8 for name, times in in_turn(alternatives, 10 * rounds).items()}
         shares = [f"{100 * ms[name] / ms['forward']:.2f} %" for name in ("first", "read")]
         rows.append([subset, f"{ms['first']:.3f}", f"{ms['read']:.3f}", f"{ms['forward']:.1f}", *shares])
-    return rows, [str(pictures), *map(str, counts)]
+    return rows, [str(images), *map(str, counts)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subsets", nargs="+", choices=PICTURES, default=list(PICTURES))
-    parser.add_argument("--pictures", type=int, default=3, help="pictures a subset (default: %(default)s)")
+    parser.add_argument("--subsets", nargs="+", choices=IMAGES, default=list(IMAGES))
+    parser.add_argument("--images", type=int, default=3, help="images a subset (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds in which all alternatives take their turn (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=384, help="side of the processed picture (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=384, help="side of the processed image (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of torch; Pillow uses one (default: %(default)s)")
     args = parser.parse_args()
     set_quiet(True)
@@ -212,14 +212,14 @@ def main() -> None:
 
     data = {}
     for subset in args.subsets:
-        height, width, channels, kind = PICTURES[subset]
-        data[subset] = [encode(invent(height, width, channels, seed), kind) for seed in range(args.pictures)]
+        height, width, channels, kind = IMAGES[subset]
+        data[subset] = [encode(invent(height, width, channels, seed), kind) for seed in range(args.images)]
     processing = Processing(args.size, args.size, (args.size, args.size))
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Pillow {pillow_version}"
     print(f"{args.threads} thread(s), to {args.size}; {versions}\n")
     header = [
         "subset",
-        "picture",
+        "image",
         "floor",
         "ours",
         "peer",
@@ -234,8 +234,8 @@ def main() -> None:
     table(["a training view", "ours", "Pillow", "ratio"], [views(subset, data[subset], args.size, args.rounds) for subset in args.subsets])
     with tempfile.TemporaryDirectory() as folder:
         rows, counts = cached(Path(folder), data, args.rounds)
-    table(["a cached picture at 224", "first read + normalise", "later", "ViT-S/16 forward", "share of the first", "share of later"], rows)
-    table(["distinct pictures", "decodes, first sweep", "decodes, second sweep"], [counts])
+    table(["a cached image at 224", "first read + normalise", "later", "ViT-S/16 forward", "share of the first", "share of later"], rows)
+    table(["distinct images", "decodes, first sweep", "decodes, second sweep"], [counts])
 
 
 if __name__ == "__main__":

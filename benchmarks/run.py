@@ -21,7 +21,7 @@ SCRIPTS = {
 }
 SHORT = {
     "adaptation.py": ["--epochs=2", "--validation=8", "--test=24"],
-    "pixels.py": ["--pictures=2", "--rounds=3"],
+    "pixels.py": ["--images=2", "--rounds=3"],
     "score.py": ["--quick"],
 }
 

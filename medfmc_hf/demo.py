@@ -1,4 +1,4 @@
-"""A page in the browser to try an adapted model on a picture, by Gradio, an optional extra. Research use only."""
+"""A page in the browser to try an adapted model on an image, by Gradio, an optional extra. Research use only."""
 
 import os
 import tempfile
@@ -29,11 +29,11 @@ def import_gradio():
 
 
 def make_demo(adapted: "Adapted", examples: list[Path] | None = None) -> "gradio.Interface":
-    """The page: a picture in, class probabilities out.
+    """The page: an image in, class probabilities out.
 
     Args:
         adapted: as `medfmc_hf.predict.load_adapted` gives it.
-        examples: pictures to offer; None for an invented one of the sample.
+        examples: images to offer; None for an invented one of the sample.
 
     Raises:
         MedfmcError: Gradio is not installed.
@@ -43,11 +43,11 @@ def make_demo(adapted: "Adapted", examples: list[Path] | None = None) -> "gradio
 
     subset = adapted.subset
 
-    def classify(picture: str | None) -> dict[str, float]:
-        if picture is None:
-            raise gradio.Error("Choose a picture first.")
+    def classify(image: str | None) -> dict[str, float]:
+        if image is None:
+            raise gradio.Error("Choose an image first.")
         try:
-            (row,) = adapted.probabilities([picture])
+            (row,) = adapted.probabilities([image])
         except MedfmcError as error:
             raise gradio.Error(str(error)) from None
         return dict(zip(subset.classes, map(float, row)))
@@ -55,9 +55,9 @@ def make_demo(adapted: "Adapted", examples: list[Path] | None = None) -> "gradio
     kind = "Each class is judged for itself." if subset.multilabel else "The probabilities add up to 1."
     return gradio.Interface(
         classify,
-        gradio.Image(type="filepath", label="Picture"),
+        gradio.Image(type="filepath", label="Image"),
         gradio.Label(label=f"Probabilities. {RESEARCH_ONLY}"),
-        examples=[[str(path)] for path in (examples if examples is not None else [example_picture(subset)])],
+        examples=[[str(path)] for path in (examples if examples is not None else [example_image(subset)])],
         cache_examples=False,
         flagging_mode="never",
         title=f"MedFMC {subset.name}: {subset.title}",
@@ -65,11 +65,11 @@ def make_demo(adapted: "Adapted", examples: list[Path] | None = None) -> "gradio
     )
 
 
-def example_picture(subset: Subset) -> Path:
-    """Draw a picture of the invented sample that shows the subset's first class. Returns its file, in a temporary folder."""
+def example_image(subset: Subset) -> Path:
+    """Draw an image of the invented sample that shows the subset's first class. Returns its file, in a temporary folder."""
     from .data.sample import draw, invent
 
-    chosen = next(picture for picture in invent(subset.key) if picture.labels[0])
+    chosen = next(image for image in invent(subset.key) if image.labels[0])
     path = Path(tempfile.mkdtemp(prefix="medfmc-demo-")) / f"invented-{subset.key}.png"
     draw(subset, chosen).save(path)
     return path

@@ -19,11 +19,11 @@ from .words import METRICS, interval, percent, plural
 UNDEFINED = "undefined"
 
 _LEAKS = {
-    "clean": "No test picture and no test {group} is in train or validation, and no support row is repeated. Validation is the rest of the "
-    "pool; it may hold other pictures of a support {group}.",
-    "official": "The challenge's lists as they are: support rows may repeat, most support pictures of chest and endo are in validation "
-    "too, and test is `test_WithLabel`, another list than that of the clean protocol. No test picture is in train.",
-    "transfer": "The challenge's `train_20` and `val_20`. No test picture and no test {group} is in either; for endo the two share most "
+    "clean": "No test image and no test {group} is in train or validation, and no support row is repeated. Validation is the rest of the "
+    "pool; it may hold other images of a support {group}.",
+    "official": "The challenge's lists as they are: support rows may repeat, most support images of chest and endo are in validation "
+    "too, and test is `test_WithLabel`, another list than that of the clean protocol. No test image is in train.",
+    "transfer": "The challenge's `train_20` and `val_20`. No test image and no test {group} is in either; for endo the two share most "
     "of their studies with each other.",
 }
 _COLON = " Regions of the same scanned slide are on both sides, so the numbers are not independent of the slide."
@@ -33,7 +33,7 @@ _USE = """\
 
 Research on few-shot adaptation of foundation models, and comparison on the MedFMC benchmark.
 
-**Not for diagnosis.** It was adapted to few pictures of few hospitals, was not validated on patients, and its probabilities are not
+**Not for diagnosis.** It was adapted to few images of few hospitals, was not validated on patients, and its probabilities are not
 calibrated. It is no medical device. Do not let its output touch the care of anybody.
 """
 
@@ -194,10 +194,10 @@ def _use(experiment: Experiment, repo_id: str | None) -> str:
 ```python
 from medfmc_hf.predict import load_classifier
 classifier = load_classifier({where}{seed}{local})  # the `image-classification` pipeline of transformers
-classifier("picture.png")
+classifier("image.png")
 ```
 
-Or without Python: `medfmc predict {(repo_id or "path/to/this/folder")} picture.png`. The weights are {held}.
+Or without Python: `medfmc predict {(repo_id or "path/to/this/folder")} image.png`. The weights are {held}.
 """
 
 
@@ -250,9 +250,9 @@ def _published(experiment: Experiment) -> str:
     for reference in PUBLISHED:
         values = [reference.values.get((subset.key, shots, key)) for key in (subset.metric, "auc")]
         if any(value is not None for value in values):
-            pictures = reference.test_rows(subset.key)
-            listed = "not stated" if reference.test_list == UNKNOWN else f"{reference.test_list}, {pictures:,}"
-            same = {None: "unknown", tested: "yes"}.get(pictures, "no")
+            images = reference.test_rows(subset.key)
+            listed = "not stated" if reference.test_list == UNKNOWN else f"{reference.test_list}, {images:,}"
+            same = {None: "unknown", tested: "yes"}.get(images, "no")
             numbers = ["" if value is None else f"{value:.2f}" for value in values]
             rows.append([f"{reference.source}: {reference.method}, {reference.model}", *numbers, listed, same])
     if not rows:
@@ -294,7 +294,7 @@ def _data(experiment: Experiment) -> str:
         leak += " Epochs are fixed, so validation did not take part."
     else:
         leak += " The epoch was chosen by the validation score"
-        leak += ", so support pictures took part in the choice." if config.protocol == "official" else "."
+        leak += ", so support images took part in the choice." if config.protocol == "official" else "."
     fingerprints = ", ".join(f"`{run.record.data['fingerprint'][:16]}`" for run in experiment.runs)
     configs = ", ".join(f"`{run.record.data['config']}`" for run in experiment.runs)
     notes = "".join(f"\nOf the build: {note}.\n" for note in record.data.get("notes", []))

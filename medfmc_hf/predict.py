@@ -1,4 +1,4 @@
-"""Adapted models at work: finds a run or a repository of ours, loads it, and gives class probabilities for pictures. Research use only."""
+"""Adapted models at work: finds a run or a repository of ours, loads it, and gives class probabilities for images. Research use only."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from .images.decoding import decode
 from .images.processing import Processing, normalise, process
 from .models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from .models.image_processor import PROCESSOR, image_processor, processing_of
-from .progress import bar, say
+from .progress import bar, notify
 from .runs import RunRecord, probabilities_of
 from .runs.folders import fault_of
 from .subsets import Subset, subset_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import ImageClassificationPipeline
 
 RESEARCH_ONLY = "Research use only. Not a medical device, not for diagnosis."
-BATCH = 16  # pictures
+BATCH = 16  # images
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Adapted:
     Attributes:
         name: the folder or repository it came from.
         model: in evaluation mode, on `device`; `.logits` of its output are (B, classes).
-        processing: what lies between a decoded picture and the model.
+        processing: what lies between a decoded image and the model.
         subset: whose classes it tells apart.
     """
 
@@ -54,18 +54,18 @@ class Adapted:
         return next(self.model.parameters()).device
 
     @torch.no_grad()
-    def probabilities(self, pictures: Sequence[str | os.PathLike]) -> np.ndarray:
-        """Class probabilities of picture files.
+    def probabilities(self, images: Sequence[str | os.PathLike]) -> np.ndarray:
+        """Class probabilities of image files.
 
         Returns:
             float64, (n, classes), in [0, 1]. Rows add up to 1 in single-label tasks; in multi-label tasks each class is for itself.
 
         Raises:
-            MedfmcError: a file is missing or no picture.
+            MedfmcError: a file is missing or no image.
         """
         logits = []
-        for start in bar(range(0, len(pictures), BATCH), desc="pictures", hidden=len(pictures) <= BATCH):
-            pixels = [process(decode({"bytes": None, "path": str(path)}), self.processing) for path in pictures[start : start + BATCH]]
+        for start in bar(range(0, len(images), BATCH), desc="images", hidden=len(images) <= BATCH):
+            pixels = [process(decode({"bytes": None, "path": str(path)}), self.processing) for path in images[start : start + BATCH]]
             batch = torch.cat([normalise(each[None], self.processing, device=self.device) for each in pixels])
             logits.append(self.model(pixel_values=batch).logits.float().cpu().numpy())
             if not np.isfinite(logits[-1]).all():
@@ -81,7 +81,7 @@ def load_adapted(
 
     Args:
         source: a run's folder, its `adapter` folder, or a repository on the Hub that `medfmc push model` made.
-        seed: which draw, where there are several; None for the first.
+        seed: which seed, where there are several; None for the first.
         backbone: where the backbone is, if it is a local folder that moved or never was on this machine.
         device: such as `cpu` or `cuda`; None for a GPU where there is one.
 
@@ -108,7 +108,7 @@ def load_classifier(
 ) -> "ImageClassificationPipeline":
     """Load an adapted model as the `image-classification` pipeline of transformers. The arguments are those of `load_adapted`.
 
-    Call it with file names or Pillow pictures. Its pictures go through transformers' image processor, whose pixels may differ from those
+    Call it with file names or Pillow images. Its images go through transformers' image processor, whose pixels may differ from those
     of training by one grey level in 255; `load_adapted` uses the very pixels of training.
     """
     from peft import PeftModel
@@ -135,7 +135,7 @@ def locate(source: str | os.PathLike, seed: int | None = None) -> Path:
         for place in (folder, folder / "adapter"):
             if (place / adapt.ORIGIN).is_file():
                 return _of_seed(place, str(source), seed)
-        return _draw_of(folder, str(source), seed)
+        return _among_seeds(folder, str(source), seed)
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise MedfmcError(f"there is no folder {source}; expected a run's folder, or ORG/NAME of a repository on the Hub.")
     from .hub.fetch import fetch_adapter
@@ -143,14 +143,14 @@ def locate(source: str | os.PathLike, seed: int | None = None) -> Path:
     fetched = fetch_adapter(str(source), seed)
     if (fetched / adapt.ORIGIN).is_file():
         return _of_seed(fetched, str(source), seed)
-    return _draw_of(fetched, str(source), seed)
+    return _among_seeds(fetched, str(source), seed)
 
 
 def _of_seed(folder: Path, name: str, seed: int | None) -> Path:
-    """The folder of a single run, unless another draw was asked for than it is of."""
+    """The folder of a single run, unless another seed was asked for than it is of."""
     record = _record_path(folder)
     if seed is not None and record is not None and (own := RunRecord.load(record).config["seed"]) != seed:
-        raise MedfmcError(f"{name} has no draw {seed}; it has {own}.")
+        raise MedfmcError(f"{name} has no seed {seed}; it has {own}.")
     return folder
 
 
@@ -163,7 +163,7 @@ def _check_files(folder: Path) -> None:
     """Make sure that the adapter is what its run wrote, and that the run counts."""
     path = _record_path(folder)
     if path is None:
-        say(f"not checked whether {folder} is as its run wrote it: there is no record beside it.")
+        notify(f"not checked whether {folder} is as its run wrote it: there is no record beside it.")
         return
     record = RunRecord.load(path)
     if record.status != "finished":
@@ -174,18 +174,18 @@ def _check_files(folder: Path) -> None:
     for name in named:
         record.check_file(path.parent, name)
     if not named:
-        say(f"not checked whether {folder} is as its run wrote it: its record is from before records held hashes.")
+        notify(f"not checked whether {folder} is as its run wrote it: its record is from before records held hashes.")
 
 
-def _draw_of(folder: Path, name: str, seed: int | None) -> Path:
-    """One of the draws that lie side by side in `folder`."""
+def _among_seeds(folder: Path, name: str, seed: int | None) -> Path:
+    """One of the seeds that lie side by side in `folder`."""
     seeds = sorted(path.parent.name.removeprefix("seed") for path in folder.glob(f"seed*/{adapt.ORIGIN}"))
     if not seeds:
         raise MedfmcError(
             f"{name} holds no adapted model: no {adapt.ORIGIN} is in it. Give the folder of one run, or a repository of ours."
         )
     if seed is not None and str(seed) not in seeds:
-        raise MedfmcError(f"{name} has no draw {seed}; it has {', '.join(seeds)}.")
+        raise MedfmcError(f"{name} has no seed {seed}; it has {', '.join(seeds)}.")
     return folder / f"seed{seeds[0] if seed is None else seed}"
 
 
@@ -215,17 +215,17 @@ def _backbone_of(folder: Path, given: str | os.PathLike | None) -> Checkpoint:
     if commit is not None and found.commit == commit:
         return found
     if sha256 is None:
-        say(f"not checked whether {found.name} is the backbone the model was adapted from: its record holds no hash of it.")
+        notify(f"not checked whether {found.name} is the backbone the model was adapted from: its record holds no hash of it.")
     elif sha256 not in (found.content, found.fingerprint):  # older records hold the latter
         raise MedfmcError(f"{found.name} is not the backbone the model was adapted from: its config or weights have another SHA-256.")
     return found
 
 
-def write_csv(path: str | os.PathLike, pictures: Sequence[str | os.PathLike], probabilities: np.ndarray, subset: Subset) -> None:
-    """Write one row a picture: its file, the probability of every class, and what the numbers are for."""
+def write_csv(path: str | os.PathLike, images: Sequence[str | os.PathLike], probabilities: np.ndarray, subset: Subset) -> None:
+    """Write one row an image: its file, the probability of every class, and what the numbers are for."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", *subset.classes, "note"])
-    for picture, row in zip(pictures, probabilities, strict=True):
-        writer.writerow([os.fspath(picture), *(f"{value:.6f}" for value in row), RESEARCH_ONLY])
+    for image, row in zip(images, probabilities, strict=True):
+        writer.writerow([os.fspath(image), *(f"{value:.6f}" for value in row), RESEARCH_ONLY])
     write_text(path, text.getvalue())

@@ -36,7 +36,7 @@ def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options) ->
     return tqdm(iterable, **{"leave": False, "dynamic_ncols": True, "disable": hidden or not is_watched(), "file": sys.stderr, **options})
 
 
-def say(message: str) -> None:
+def notify(message: str) -> None:
     """Print one line of progress to standard error, above any bar."""
     if not _quiet:
         from tqdm import tqdm

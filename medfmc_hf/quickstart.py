@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import MedfmcError
 from .files import write_text
-from .progress import say
+from .progress import notify
 from .runs import RunConfig, RunRecord, load_predictions
 from .runs.recipes import recipe_of
 
@@ -49,19 +49,19 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     folder = Path(folder)
     sample, data = folder / "medfmc_sample", folder / "medfmc"
     refuse_to_replace(data, sample)
-    say("1/5  drawing a small invented MedFMC: five subsets, in the layout of the figshare release")
+    notify("1/5  drawing a small invented MedFMC: five subsets, in the layout of the figshare release")
     make_sample(sample / "download")
-    say(f"2/5  building {data} from it")
+    notify(f"2/5  building {data} from it")
     build([sample / "download"], data)
-    say(f'3/5  load_dataset("{data}", "{CONFIG}")')
+    notify(f'3/5  load_dataset("{data}", "{CONFIG}")')
     splits = _libraries().load_dataset(str(data), CONFIG)
     backbone = make_backbone(sample / "tiny-vit")
-    say(f"4/5  adapting a small vision transformer by {method} to {len(splits['train'])} pictures")
+    notify(f"4/5  adapting a small vision transformer by {method} to {len(splits['train'])} images")
     from .training.one_run import train
 
     config = RunConfig.from_dict(recipe_of(method) | {"subset": "endo", "shots": 5, "seed": 0, "model": str(backbone)})
     run, record = train(replace(config, **SMALL), data=data, out=folder / "runs")
-    say('5/5  evaluate.load("medfm_score", "endo")')
+    notify('5/5  evaluate.load("medfm_score", "endo")')
     import evaluate
 
     from .metric import install
@@ -106,7 +106,7 @@ def refuse_to_replace(data: Path, sample: Path) -> None:
 
 
 def make_backbone(folder: Path) -> Path:
-    """A vision transformer of 0.9 M random weights for 64 pixel pictures, as a folder that transformers loads."""
+    """A vision transformer of 0.9 M random weights for 64 pixel images, as a folder that transformers loads."""
     if not (folder / "model.safetensors").is_file():
         import torch
         from transformers import ViTConfig, ViTModel

@@ -15,7 +15,7 @@ Variant = Literal["clean", "official", "transfer", "challenge"]
 
 SHOTS = (1, 5, 10)
 SEEDS = (0, 1, 2, 3, 4)  # seed s is the official draw exp{s+1}
-CHALLENGE_PICTURES = {  # rows of a submission in each phase of the challenge
+CHALLENGE_IMAGES = {  # rows of a submission in each phase of the challenge
     "validation": {"chest": 2708, "colon": 4355, "endo": 2055},
     "final": {"chest": 2626, "colon": 10650, "endo": 2199},
 }
@@ -40,12 +40,12 @@ class Subset:
     Attributes:
         key: short name used in configs and on the command line.
         name: the name the paper uses; also the folder of the figshare release.
-        title: what the pictures show, in a few words.
-        task: `"single-label"` (one class index a picture) or `"multi-label"` (any number of positive classes).
+        title: what the images show, in a few words.
+        task: `"single-label"` (one class index an image) or `"multi-label"` (any number of positive classes).
         classes: class names in the official order.
-        images: published pictures.
+        images: published images.
         patients: published patients by the rule of `patient_id` (for colon: regions of a slide, which the paper calls patients).
-        counts: pictures per class, in the order of `classes`.
+        counts: images per class, in the order of `classes`.
         table: file name of the published label table.
         challenge: whether the NeurIPS 2023 challenge used the subset, so that official few-shot lists exist.
         group: what `patient_id` identifies: patient, region or study.
@@ -78,10 +78,10 @@ class Subset:
         return "map" if self.multilabel else "accuracy"
 
     def patient_id(self, image_id: str) -> str:
-        """The patient (study, region) of a picture.
+        """The patient (study, region) of an image.
 
         Args:
-            image_id: the picture's file name without its extension.
+            image_id: the image's file name without its extension.
         """
         return _PATIENT[self.key](image_id)
 
@@ -90,7 +90,7 @@ class Subset:
         return image_id.split("-lv1")[0] if self.key == "colon" else None
 
 
-# Official code: endo name[:18], colon name[:-9] of a name that ends in ".png", neojaundice name[:4], one picture a patient elsewhere.
+# Official code: endo name[:18], colon name[:-9] of a name that ends in ".png", neojaundice name[:4], one image a patient elsewhere.
 _PATIENT = {
     "chest": lambda image_id: image_id,
     "colon": lambda image_id: image_id[:-5],
@@ -195,9 +195,9 @@ class ConfigName:
     Attributes:
         subset: subset key.
         shots: patients per class in the support set; None for the whole pool.
-        seed: which of the five draws; None where shots is None.
+        seed: of the split, one of five; None where shots is None.
         variant: `clean`; `official`, the challenge's few-shot lists as they are, with repeats and leak; `transfer`, train_20 / val_20;
-            `challenge`, the pictures a challenge submission predicts.
+            `challenge`, the images a challenge submission predicts.
     """
 
     subset: str

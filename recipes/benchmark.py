@@ -1,6 +1,6 @@
 """Run a grid of adaptations on one machine or many.
 
-    accelerate launch --num_processes 8 recipes/benchmark_command.py recipes/grids/peft.yaml
+    accelerate launch --num_processes 8 recipes/benchmark.py recipes/grids/peft.yaml
 
 Each process takes the costliest run that nobody has; --together puts all of them on one run at a time (DDP). It is `medfmc benchmark`
 as a script: the grid is medfmc_hf.benchmark.grid, the plan medfmc_hf.benchmark.grid_plan, and the sweep medfmc_hf.benchmark.sweep.
@@ -24,4 +24,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded("benchmark_command.py", main))
+    raise SystemExit(guarded("benchmark.py", main))

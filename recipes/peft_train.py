@@ -4,7 +4,7 @@
 
 --method picks a recipe from recipes/configs (learning rate, epochs, options of the method); --config names another
 recipe file; every flag overrides it. The run leaves a folder below --out: run.json (what it was, its scores, its cost),
-predictions.parquet (every test picture) and adapter/ (weights and a model card). A finished run is never repeated.
+predictions.parquet (every test image) and adapter/ (weights and a model card). A finished run is never repeated.
 
 The path of a run is medfmc_hf.training.one_run.train, and its loop is medfmc_hf.training.loop.Loop: copy them where you need more.
 """

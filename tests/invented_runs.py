@@ -31,8 +31,8 @@ def invent_rows(subset: Subset, rows: int, patients: int | None = None, split: s
 
     Args:
         subset: its classes come as often as in MedFMC, at least once each where there are rows enough.
-        rows: pictures.
-        patients: how many ids they share; None for the subset's own ratio. Where a picture is a patient, it has no effect.
+        rows: images.
+        patients: how many ids they share; None for the subset's own ratio. Where an image is a patient, it has no effect.
         split: part of the names, so that splits are disjoint.
     """
     rng = generator_of("rows", subset.key, rows, patients, split)
@@ -84,7 +84,7 @@ def invent_run(
     Args:
         root: folder of runs.
         config: what was run; made from `options` if None.
-        rows: test pictures.
+        rows: test images.
         patients: test patients; None for the subset's own ratio.
         status: `finished` or `failed`. A failed run has an error and neither scores nor predictions.
         error: what a failed run says.

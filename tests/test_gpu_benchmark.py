@@ -22,10 +22,10 @@ def invented():
 @pytest.mark.parametrize("key", SUBSETS)
 def test_numbers_are_the_real_ones(invented, key):
     subset = SUBSETS[key]
-    pictures = invented.pictures_of(subset)
-    assert len({picture.name for picture in pictures}) == subset.images
-    assert len({picture.patient for picture in pictures}) == subset.patients
-    assert tuple(np.sum([picture.labels for picture in pictures], axis=0)) == subset.counts
+    images = invented.images_of(subset)
+    assert len({image.name for image in images}) == subset.images
+    assert len({image.patient for image in images}) == subset.patients
+    assert tuple(np.sum([image.labels for image in images], axis=0)) == subset.counts
 
 
 def test_toy_builds_and_is_found_again(invented, tmp_path):

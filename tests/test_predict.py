@@ -23,8 +23,8 @@ def backbone(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for name, shape in {"a.png": (90, 70, 3), "grey.png": (64, 64), "b.jpg": (40, 100, 3)}.items():
         Image.fromarray(random.integers(0, 256, shape, np.uint8)).save(folder / name)
@@ -32,17 +32,17 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("method", "subset"), [("lora", "endo"), ("vpt", "chest"), ("pfeiffer", "colon"), ("full", "retino")])
-def test_every_kind_of_weights_predicts_alone_and_in_a_pipeline(tmp_path, backbone, pictures, method, subset):
+def test_every_kind_of_weights_predicts_alone_and_in_a_pipeline(tmp_path, backbone, images, method, subset):
     folder = adapted_run(tmp_path, backbone, method=method, subset=subset)
     adapted = load_adapted(folder, device="cpu")
-    probabilities = adapted.probabilities(pictures)
+    probabilities = adapted.probabilities(images)
     assert probabilities.shape == (3, len(adapted.subset.classes))
     if not adapted.subset.multilabel:
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
-    np.testing.assert_allclose(adapted.probabilities(pictures[1:]), probabilities[1:], atol=1e-6)
+    np.testing.assert_allclose(adapted.probabilities(images[1:]), probabilities[1:], atol=1e-6)
 
     classifier = load_classifier(folder, device="cpu")
-    for answer, expected in zip(classifier([str(picture) for picture in pictures]), probabilities):
+    for answer, expected in zip(classifier([str(image) for image in images]), probabilities):
         by_label = {each["label"]: each["score"] for each in answer}
         np.testing.assert_allclose([by_label[name] for name in adapted.subset.classes], expected, atol=0.01)
 
@@ -72,41 +72,41 @@ def test_it_predicts_what_training_predicted(tmp_path):
         Processing(48, 48, (64, 60), resample="bilinear"),
     ],
 )
-def test_the_saved_processor_is_the_one_of_training(tmp_path, processing, pictures):
+def test_the_saved_processor_is_the_one_of_training(tmp_path, processing, images):
     save_processor(processing, tmp_path)
     assert processing_of(str(tmp_path)) == processing
-    with Image.open(pictures[0]) as picture:
-        theirs = image_processor(processing)(picture, return_tensors="pt")["pixel_values"]
-        ours = normalise(process(np.array(picture), processing)[None], processing)
+    with Image.open(images[0]) as image:
+        theirs = image_processor(processing)(image, return_tensors="pt")["pixel_values"]
+        ours = normalise(process(np.array(image), processing)[None], processing)
     grey_levels = (theirs - ours).abs() * torch.tensor(processing.std).view(3, 1, 1) * 255
     assert grey_levels.max() <= 1.01
 
 
-def test_a_draw_is_chosen_among_several(tmp_path, backbone, pictures):
+def test_a_draw_is_chosen_among_several(tmp_path, backbone, images):
     for seed in (0, 1):
         shutil.copytree(adapted_run(tmp_path / "runs", backbone, seed=seed) / "adapter", tmp_path / "published" / f"seed{seed}")
-    first, second = (load_adapted(tmp_path / "published", seed=seed).probabilities(pictures) for seed in (0, 1))
-    np.testing.assert_array_equal(load_adapted(tmp_path / "published").probabilities(pictures), first)
+    first, second = (load_adapted(tmp_path / "published", seed=seed).probabilities(images) for seed in (0, 1))
+    np.testing.assert_array_equal(load_adapted(tmp_path / "published").probabilities(images), first)
     assert not np.allclose(first, second)
-    with pytest.raises(MedfmcError, match="no draw 4; it has 0, 1"):
+    with pytest.raises(MedfmcError, match="no seed 4; it has 0, 1"):
         load_adapted(tmp_path / "published", seed=4)
 
 
-def test_a_backbone_that_moved_is_asked_for_and_checked(tmp_path, pictures):
+def test_a_backbone_that_moved_is_asked_for_and_checked(tmp_path, images):
     backbone = make_backbone(tmp_path / "backbone")
     folder = adapted_run(tmp_path / "runs", backbone)
-    expected = load_adapted(folder).probabilities(pictures)
+    expected = load_adapted(folder).probabilities(images)
     moved = backbone.rename(tmp_path / "moved")
     with pytest.raises(MedfmcError, match=r"adapted from a local backbone, backbone.*--backbone FOLDER"):
         load_adapted(folder)
-    np.testing.assert_array_equal(load_adapted(folder, backbone=moved).probabilities(pictures), expected)
+    np.testing.assert_array_equal(load_adapted(folder, backbone=moved).probabilities(images), expected)
     config = moved / "config.json"
     config.write_text(config.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-6'))
     with pytest.raises(MedfmcError, match=r"not the backbone .* another SHA-256"):
         load_adapted(folder, backbone=moved)
 
 
-def test_mistakes_are_explained(tmp_path, backbone, pictures):
+def test_mistakes_are_explained(tmp_path, backbone, images):
     with pytest.raises(MedfmcError, match=r"no folder ./nowhere"):
         load_adapted("./nowhere")
     with pytest.raises(MedfmcError, match=r"holds no adapted model: no backbone\.json"):
@@ -116,18 +116,18 @@ def test_mistakes_are_explained(tmp_path, backbone, pictures):
     adapted = load_adapted(adapted_run(tmp_path, backbone))
     with pytest.raises(MedfmcError, match=r"missing\.png is not there"):
         adapted.probabilities([tmp_path / "missing.png"])
-    (tmp_path / "note.png").write_text("no picture")
+    (tmp_path / "note.png").write_text("no image")
     with pytest.raises(MedfmcError, match=r"note\.png cannot be decoded"):
         adapted.probabilities([tmp_path / "note.png"])
     assert adapted.probabilities([]).shape == (0, 4)
 
 
-def test_the_csv_says_what_it_is_for(tmp_path, backbone, pictures):
+def test_the_csv_says_what_it_is_for(tmp_path, backbone, images):
     adapted = load_adapted(adapted_run(tmp_path, backbone))
-    probabilities = adapted.probabilities(pictures)
-    write_csv(tmp_path / "out.csv", pictures, probabilities, adapted.subset)
+    probabilities = adapted.probabilities(images)
+    write_csv(tmp_path / "out.csv", images, probabilities, adapted.subset)
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["image"] for row in rows] == [str(picture) for picture in pictures]
+    assert [row["image"] for row in rows] == [str(image) for image in images]
     assert {row["note"] for row in rows} == {RESEARCH_ONLY}
     np.testing.assert_allclose([[float(row[name]) for name in adapted.subset.classes] for row in rows], probabilities, atol=1e-6)

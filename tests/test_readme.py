@@ -27,14 +27,14 @@ def test_the_readme_has_the_commands_a_newcomer_needs():
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory, sample, tiny_backbone):
-    """An empty folder with what the README's placeholders stand for: a download, a backbone, a picture and the recipes."""
+    """An empty folder with what the README's placeholders stand for: a download, a backbone, an image and the recipes."""
     folder = tmp_path_factory.mktemp("desk")
     shutil.copytree(sample, folder / "MedFMC", ignore=shutil.ignore_patterns(".medfmc_sample"))  # it passes for a real one
     shutil.copytree(ROOT / "recipes", folder / "recipes")
     shutil.copytree(tiny_backbone, folder / "dinov2-small")
     grid = folder / "recipes" / "grids" / "quick.yaml"
     grid.write_text(grid.read_text().replace("facebook/dinov2-small", "dinov2-small"))
-    shutil.copy(next((sample / "Endo" / "images").glob("*.png")), folder / "picture.png")
+    shutil.copy(next((sample / "Endo" / "images").glob("*.png")), folder / "image.png")
     return folder
 
 

@@ -10,7 +10,7 @@ def test_there_are_131_configs_and_their_names_can_be_taken_apart():
     assert [ConfigName.parse(str(name)) for name in names] == names
 
 
-def test_counts_add_up_to_the_published_pictures():
+def test_counts_add_up_to_the_published_images():
     assert sum(subset.images for subset in SUBSETS.values()) == 22349
     for subset in SUBSETS.values():
         assert len(subset.counts) == len(subset.classes)

@@ -42,7 +42,7 @@ def tiny(name: str, classes: int = 4):
     return model
 
 
-def pictures(name: str, n: int = 3) -> torch.Tensor:
+def images(name: str, n: int = 3) -> torch.Tensor:
     """(n, 3, side, side) at the model's own size."""
     size = getattr(CONFIGS[name](), "vision_config", CONFIGS[name]())
     side = getattr(size, "image_size", 32)

@@ -1,4 +1,4 @@
-"""Tiny MedFMC downloads for tests: a dozen pictures a subset, with the tables and lists that a release has."""
+"""Tiny MedFMC downloads for tests: a dozen images a subset, with the tables and lists that a release has."""
 
 import csv
 import io
@@ -11,8 +11,8 @@ from medfmc_hf.data.lists import few_shot_list
 from medfmc_hf.data.splits import sample_support
 from medfmc_hf.subsets import SEEDS, SHOTS, SUBSETS
 
-# subset -> [(file name, classes as 0 and 1)]. Pool patients come first, so POOL counts their pictures.
-PICTURES: dict[str, list[tuple[str, tuple[int, ...]]]] = {
+# subset -> [(file name, classes as 0 and 1)]. Pool patients come first, so POOL counts their images.
+IMAGES: dict[str, list[tuple[str, tuple[int, ...]]]] = {
     "chest": [(f"5E{i:04X}.1.png", tuple(int((i + j) % 7 == 0) for j in range(19))) for i in range(16)],
     "colon": [
         (f"2019-{r // 2:05d}-1-1-1_2019-05-28 23_17_50-lv1-1-{r}-3-4p{p:04d}.png", (1 - r % 2, r % 2)) for r in range(8) for p in range(2)
@@ -26,7 +26,7 @@ PICTURES: dict[str, list[tuple[str, tuple[int, ...]]]] = {
     "retino": [(f"2023011612580292{i:04d}.png", tuple(int(i % 5 == c) for c in range(5))) for i in range(20)],
 }
 POOL = {"chest": 8, "colon": 8, "endo": 12}
-WITH_LABEL = {"chest": 12, "colon": 12, "endo": 18}  # pictures from POOL to here are test_WithLabel, the rest test_WithoutLabel
+WITH_LABEL = {"chest": 12, "colon": 12, "endo": 18}  # images from POOL to here are test_WithLabel, the rest test_WithoutLabel
 AT_THRESHOLD = "0012"  # this infant has exactly 12.9 mg/dL of bilirubin
 
 
@@ -39,34 +39,34 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def picture_bytes(name: str, side: int = 8) -> bytes:
-    """A small picture that only its name determines."""
+def image_bytes(name: str, side: int = 8) -> bytes:
+    """A small image that only its name determines."""
     buffer = io.BytesIO()
     pixels = np.full((side, side, 3), [len(name), sum(map(ord, name)) % 256, 128], np.uint8)
     Image.fromarray(pixels).save(buffer, "JPEG" if name.endswith("jpg") else "PNG")
     return buffer.getvalue()
 
 
-def write_pictures(folder: Path, names: list[str], side: int = 8) -> None:
+def write_images(folder: Path, names: list[str], side: int = 8) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        (folder / name).write_bytes(picture_bytes(name, side))
+        (folder / name).write_bytes(image_bytes(name, side))
 
 
-def table_rows(key: str, pictures: list[tuple[str, tuple[int, ...]]] | None = None) -> list[list]:
+def table_rows(key: str, images: list[tuple[str, tuple[int, ...]]] | None = None) -> list[list]:
     """The published table, header first."""
-    subset, pictures = SUBSETS[key], PICTURES[key] if pictures is None else pictures
+    subset, images = SUBSETS[key], IMAGES[key] if images is None else images
     if key == "chest":
-        return [["", "img_id", *subset.classes], *([i, name, *row] for i, (name, row) in enumerate(pictures, 1))]
+        return [["", "img_id", *subset.classes], *([i, name, *row] for i, (name, row) in enumerate(images, 1))]
     if key == "colon":
-        return [["slide_id", "img_id", "tumor"], *([name[:-9], name, row[1]] for name, row in pictures)]
+        return [["slide_id", "img_id", "tumor"], *([name[:-9], name, row[1]] for name, row in images)]
     if key == "endo":
-        return [["", "img_id", "study_id", *subset.classes, ""], *([i, n, n[:18], *row, "junk"] for i, (n, row) in enumerate(pictures, 1))]
+        return [["", "img_id", "study_id", *subset.classes, ""], *([i, n, n[:18], *row, "junk"] for i, (n, row) in enumerate(images, 1))]
     if key == "neojaundice":
         header = ["patient_id", "image_idx", "gender", "gestational_age", "age(day)", "weight", "blood(mg/dL)", "Treatment"]
-        blood = [12.9 if name.startswith(AT_THRESHOLD) else 15.5 if row[1] else 8.0 for name, row in pictures]
-        return [header, *([n[:4], n, "F", 40, 5.2, 3280, b, row[1]] for (n, row), b in zip(pictures, blood))]
-    return [["image", "grade"], *([name, row.index(1)] for name, row in pictures)]
+        blood = [12.9 if name.startswith(AT_THRESHOLD) else 15.5 if row[1] else 8.0 for name, row in images]
+        return [header, *([n[:4], n, "F", 40, 5.2, 3280, b, row[1]] for (n, row), b in zip(images, blood))]
+    return [["image", "grade"], *([name, row.index(1)] for name, row in images)]
 
 
 def write_table(path: Path, rows: list[list], separator: str = ",", newline: str = "\n") -> Path:
@@ -84,26 +84,26 @@ def list_line(key: str, name: str, row: tuple[int, ...] | None) -> str:
     return f"{name} {row.index(1)}"
 
 
-def write_list(path: Path, key: str, pictures: list[tuple[str, tuple[int, ...] | None]]) -> Path:
+def write_list(path: Path, key: str, images: list[tuple[str, tuple[int, ...] | None]]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(list_line(key, name, row) + "\n" for name, row in pictures))
+    path.write_text("".join(list_line(key, name, row) + "\n" for name, row in images))
     return path
 
 
 def write_lists(folder: Path, key: str) -> None:
     """The challenge's lists of one subset, the leak of the multi-label validation lists included."""
-    pictures, pool = PICTURES[key], PICTURES[key][: POOL[key]]
+    images, pool = IMAGES[key], IMAGES[key][: POOL[key]]
     write_list(folder / "trainval.txt", key, pool)
     write_list(folder / "train_20.txt", key, pool[:6])
     write_list(folder / "val_20.txt", key, pool[6:])
-    write_list(folder / "test_WithLabel.txt", key, pictures[POOL[key] : WITH_LABEL[key]])
-    write_list(folder / "test_WithoutLabel.txt", key, [(name, None) for name, _ in pictures[WITH_LABEL[key] :]])
+    write_list(folder / "test_WithLabel.txt", key, images[POOL[key] : WITH_LABEL[key]])
+    write_list(folder / "test_WithoutLabel.txt", key, [(name, None) for name, _ in images[WITH_LABEL[key] :]])
     by_id = {stem(name): (name, row) for name, row in pool}
     for shots in SHOTS:
         for seed in SEEDS:
             drawn = 1 if key == "colon" else shots  # so that something is left to validate on
             support = sample_support(SUBSETS[key], list(by_id), np.array([row for _, row in pool]), drawn, seed)
-            rest = [picture for image_id, picture in by_id.items() if key != "colon" or image_id not in support]
+            rest = [image for image_id, image in by_id.items() if key != "colon" or image_id not in support]
             few = f"{key}_{few_shot_list(shots, seed, 'train')}.txt", f"{key}_{few_shot_list(shots, seed, 'val')}.txt"
             write_list(folder / few[0], key, [by_id[image_id] for image_id in support])
             write_list(folder / few[1], key, rest[: max(1, len(pool) - len(support))])
@@ -113,7 +113,7 @@ def figshare(root: Path, *keys: str, lists: bool = True, side: int = 8) -> Path:
     """A download in figshare's layout, with the official lists as a clone of their repository has them."""
     for key in keys or SUBSETS:
         subset = SUBSETS[key]
-        write_pictures(root / subset.name / "images", [name for name, _ in PICTURES[key]], side)
+        write_images(root / subset.name / "images", [name for name, _ in IMAGES[key]], side)
         write_table(root / subset.name / subset.table, table_rows(key))
         if lists and subset.challenge:
             write_lists(root / "data_backup" / "MedFMC" / key, key)
@@ -123,12 +123,12 @@ def figshare(root: Path, *keys: str, lists: bool = True, side: int = 8) -> Path:
 def grand_challenge(root: Path, *keys: str) -> Path:
     """A download in Grand Challenge's layout, private test included, with the quirks of its tables; few-shot lists beside it."""
     for key in keys or ("chest", "colon", "endo"):
-        pictures, subset = PICTURES[key], SUBSETS[key]
-        names, cut = [name for name, _ in pictures], WITH_LABEL[key]
-        write_pictures(root / "MedFMC_train" / key / "images", names[:cut])
-        write_pictures(root / "MedFMC_val" / key / "images", names[cut:])
+        images, subset = IMAGES[key], SUBSETS[key]
+        names, cut = [name for name, _ in images], WITH_LABEL[key]
+        write_images(root / "MedFMC_train" / key / "images", names[:cut])
+        write_images(root / "MedFMC_val" / key / "images", names[cut:])
         private = [f"14164_2022.03_0003_6103{i:04d}p{i:04d}.png" for i in range(3)]
-        write_pictures(root / "MedFMC_test" / key / "images", private)
+        write_images(root / "MedFMC_test" / key / "images", private)
         (root / "MedFMC_test" / key / "test_WithoutLabel.txt").write_text("\n".join(private))  # no final newline
         width = len(table_rows(key)[0]) - len(subset.classes) if key != "colon" else 2
         rows = [row[: -1 if key == "endo" else None] for row in table_rows(key)]
@@ -139,7 +139,7 @@ def grand_challenge(root: Path, *keys: str) -> Path:
         write_table(root / "MedFMC_val" / key / f"{key}_val.csv", [rows[0], *empty, *[[""] * width] * 1000], newline="\r\n")
         annotation = root / "MedFMC_trainval_annotation"
         write_table(annotation / subset.table, table_rows(key), newline="\r\n")
-        write_list(annotation / key / "trainval.txt", key, pictures[: POOL[key]])
-        write_list(annotation / key / "test.txt", key, pictures[POOL[key] :])
+        write_list(annotation / key / "trainval.txt", key, images[: POOL[key]])
+        write_list(annotation / key / "test.txt", key, images[POOL[key] :])
         write_lists(root / "data_backup" / "MedFMC" / key, key)
     return root

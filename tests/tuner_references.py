@@ -134,12 +134,12 @@ def _rotate(x, rope, patches):
 
 
 def swin_forward(m, x, prompts=None, deep=True, pool_prompts=False, edit=no_edit):
-    """Logits of Swin or SwinV2, one picture and one window at a time. `prompts`: a list of (P, width) for each block, or of one."""
+    """Logits of Swin or SwinV2, one image and one window at a time. `prompts`: a list of (P, width) for each block, or of one."""
     trunk = m.swin if hasattr(m, "swin") else m.swinv2
     v2 = hasattr(m, "swinv2")
     rows = []
-    for picture in x:
-        patches, (height, width) = trunk.embeddings(picture[None])
+    for image in x:
+        patches, (height, width) = trunk.embeddings(image[None])
         patches, own, number = patches[0], None, 0
         for stage in trunk.encoder.layers:
             for block in stage.blocks:

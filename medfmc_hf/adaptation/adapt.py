@@ -1,4 +1,4 @@
-"""Backbone and method name in, model with a trainable head out; and the way back: save, load, strip."""
+"""Backbone and method name in, model with a trainable head out; and the way back: save, load, unload."""
 
 import json
 import types
@@ -17,7 +17,7 @@ from ..errors import MedfmcError
 from ..files import atomic_path, write_json
 from ..models.backbones import Origin, draw_head, load_backbone
 from ..models.checkpoint import Checkpoint, broken_weights
-from ..models.structure import anatomy_of
+from ..models.structure import structure_of
 from ..subsets import subset_of
 from .inject import probe
 from .methods import METHODS, Method, all_options, method_of, resolve
@@ -35,7 +35,7 @@ __all__ = [
     "reset_head",
     "resolve",
     "save",
-    "strip",
+    "unload",
 ]
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -67,20 +67,20 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
         if total_steps is None:
             raise MedfmcError(f"{method} plans its training: give adapt(..., total_steps=optimiser steps of the whole run).")
         chosen_options["total_step"] = total_steps
-    anatomy = anatomy_of(model)
+    structure = structure_of(model)
     model.requires_grad_(False)
-    adapted = chosen.build(model, anatomy, chosen_options)
+    adapted = chosen.build(model, structure, chosen_options)
     if isinstance(adapted, PeftModel):
         _hold_batch_norm(model)
     else:
-        for name in anatomy.heads:
+        for name in structure.heads:
             model.get_submodule(name).requires_grad_(True)
         _freeze_unused(model)
         if method != "full":
             _hold_batch_norm(model)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         model.pretrained = {name: value.detach().clone() for name, value in (trained | _moving_statistics(model)).items()}
-    for name in anatomy.heads:
+    for name in structure.heads:
         if not any(p.requires_grad for p in model.get_submodule(name).parameters()):
             raise MedfmcError(f"the head {name} would stay frozen with {method} and these options.")
     return adapted
@@ -89,7 +89,7 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The residual blocks of an adapted model in order, each with what the method put around it."""
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return [base.get_submodule(name) for name in anatomy_of(base).blocks]
+    return [base.get_submodule(name) for name in structure_of(base).blocks]
 
 
 def after_step(model: nn.Module, step: int) -> None:
@@ -113,7 +113,7 @@ def reset_head(model: nn.Module, seed: int) -> None:
     draw_head(model, torch.Generator().manual_seed(seed))
 
 
-def strip(model: nn.Module) -> nn.Module:
+def unload(model: nn.Module) -> nn.Module:
     """Take an adaptation off again. Returns the backbone and its untrained head, bit for bit as they were before `adapt`."""
     if isinstance(model, PeftModel):
         parts = model.get_base_model().named_modules()

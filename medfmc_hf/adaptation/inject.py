@@ -16,7 +16,7 @@ from ..models.backbones import image_size_of
 def inject(model: nn.Module, make_config: Callable[[], peft.PeftConfig]) -> peft.PeftModel:
     """`get_peft_model`, whose many ways to fail become one error.
 
-    A picture of zeros is run through, since some methods fail only there.
+    An image of zeros is run through, since some methods fail only there.
 
     Args:
         model: the backbone; changed in place.
@@ -42,7 +42,7 @@ def inject(model: nn.Module, make_config: Callable[[], peft.PeftConfig]) -> peft
 
 
 def probe(model: nn.Module) -> torch.Tensor:
-    """The logits of one picture of zeros, in evaluation mode."""
+    """The logits of one image of zeros, in evaluation mode."""
     size = model.origin.image_size if hasattr(model, "origin") else image_size_of(model.config)
     some = next(model.parameters())
     was_training = model.training

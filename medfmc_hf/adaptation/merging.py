@@ -1,4 +1,4 @@
-"""Folds LoRA's low-rank updates into the weights while a trained model is tested, which saves their cost for every picture."""
+"""Folds LoRA's low-rank updates into the weights while a trained model is tested, which saves their cost for every image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

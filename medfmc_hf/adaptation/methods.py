@@ -12,11 +12,11 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from torch import nn
 
 from ..errors import MedfmcError
-from ..models.structure import Anatomy, inside_attention, inside_mlp, mlp_output, norm_layers, query_value
+from ..models.structure import Structure, inside_attention, inside_mlp, mlp_output, norm_layers, query_value
 from ..tuners import BottleneckConfig, VptConfig
 from .inject import inject
 
-Build = Callable[[nn.Module, Anatomy, Mapping[str, Any]], nn.Module]
+Build = Callable[[nn.Module, Structure, Mapping[str, Any]], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Method:
         summary: what it does, and its source.
         kind: `gradient` (trained by the loop) or `frozen` (a head of `medfmc_hf.adaptation.train_free` on features computed once).
         options: the options it knows, with their defaults.
-        build: (backbone with every weight frozen, its anatomy, all options) -> the model to train; None where kind is `frozen`.
+        build: (backbone with every weight frozen, its structure, all options) -> the model to train; None where kind is `frozen`.
     """
 
     name: str
@@ -77,7 +77,7 @@ _TARGETS = {
     "query-value": query_value,
     "attention": inside_attention,
     "mlp": inside_mlp,
-    "all": lambda model, anatomy: [*dict.fromkeys([*inside_attention(model, anatomy), *inside_mlp(model, anatomy)])],
+    "all": lambda model, structure: [*dict.fromkeys([*inside_attention(model, structure), *inside_mlp(model, structure)])],
 }
 
 
@@ -95,9 +95,9 @@ def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value"
     """A builder for a PEFT method: fills in targets and head, which PEFT does not know for vision models."""
     takes = {f.name for f in dataclasses.fields(config_cls)}
 
-    def build(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
+    def build(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
         options = dict(options)
-        chosen, last = options.pop("targets", targets), _last_blocks(anatomy, options.pop("blocks", None))
+        chosen, last = options.pop("targets", targets), _last_blocks(structure, options.pop("blocks", None))
         if last and options.get("target_modules") is not None:
             raise MedfmcError("blocks and target_modules both say where; give one of them.")
         if last and chosen is None:  # prompts and bottlenecks name blocks themselves
@@ -105,71 +105,71 @@ def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value"
         if options.get("target_modules") is None and chosen is not None:
             if chosen not in _TARGETS:
                 raise MedfmcError(f"targets is one of {', '.join(_TARGETS)}; got {chosen!r}. For modules by name give target_modules.")
-            names = _TARGETS[chosen](model, anatomy)
+            names = _TARGETS[chosen](model, structure)
             options["target_modules"] = [name for name in names if not last or name.startswith(tuple(f"{block}." for block in last))]
             _ = [model.get_submodule(name) for name in options["target_modules"]]  # PEFT passes over names that are not there
         if not options.get("modules_to_save"):
-            options["modules_to_save"] = list(anatomy.heads)
-        options["modules_to_save"] = list(dict.fromkeys([*options["modules_to_save"], *anatomy.heads]))
+            options["modules_to_save"] = list(structure.heads)
+        options["modules_to_save"] = list(dict.fromkeys([*options["modules_to_save"], *structure.heads]))
         if "feedforward_modules" in takes and options.get("feedforward_modules") is None:
-            options["feedforward_modules"] = [name for name in options["target_modules"] if _ends_mlp(model, anatomy, name)]
+            options["feedforward_modules"] = [name for name in options["target_modules"] if _ends_mlp(model, structure, name)]
         return inject(model, lambda: config_cls(**options))
 
     return build
 
 
-def _last_blocks(anatomy: Anatomy, count: int | None) -> tuple[str, ...]:
+def _last_blocks(structure: Structure, count: int | None) -> tuple[str, ...]:
     """The names of the last blocks; none where `count` is None."""
     if count is None:
         return ()
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(anatomy.blocks):
-        raise MedfmcError(f"blocks is a whole number from 1 to {len(anatomy.blocks)} for this backbone; got {count!r}.")
-    return anatomy.blocks[-count:]
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(structure.blocks):
+        raise MedfmcError(f"blocks is a whole number from 1 to {len(structure.blocks)} for this backbone; got {count!r}.")
+    return structure.blocks[-count:]
 
 
-def _ends_mlp(model: nn.Module, anatomy: Anatomy, name: str) -> bool:
-    return any(name == f"{block}.{mlp_output(model.get_submodule(block))}" for block in anatomy.blocks)
+def _ends_mlp(model: nn.Module, structure: Structure, name: str) -> bool:
+    return any(name == f"{block}.{mlp_output(model.get_submodule(block))}" for block in structure.blocks)
 
 
-def _ia3_targets(model: nn.Module, anatomy: Anatomy) -> list[str]:
+def _ia3_targets(model: nn.Module, structure: Structure) -> list[str]:
     """Keys, values and the input of the MLP's last layer, as the paper has it."""
-    ends = [f"{block}.{end}" for block in anatomy.blocks if (end := mlp_output(model.get_submodule(block)))]
-    return [*inside_attention(model, anatomy, parts=("key", "value")), *ends]
+    ends = [f"{block}.{end}" for block in structure.blocks if (end := mlp_output(model.get_submodule(block)))]
+    return [*inside_attention(model, structure, parts=("key", "value")), *ends]
 
 
 _TARGETS["keys-values-mlp"] = _ia3_targets
-_TARGETS["norms"] = lambda model, anatomy: norm_layers(model)
+_TARGETS["norms"] = lambda model, structure: norm_layers(model)
 
 
-def _full(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
+def _full(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     return model.requires_grad_(True)
 
 
-def _partial(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
+def _partial(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     names = [name for name, _ in model.named_parameters()]
-    first = next(i for i, name in enumerate(names) if name.startswith(f"{_last_blocks(anatomy, options['blocks'])[0]}."))
+    first = next(i for i, name in enumerate(names) if name.startswith(f"{_last_blocks(structure, options['blocks'])[0]}."))
     for name in names[first:]:  # parameters are named in the order of the network, so this takes the norm after the blocks along
         model.get_parameter(name).requires_grad_(True)
     return model
 
 
-def _bitfit(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
+def _bitfit(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.rpartition(".")[2] == "bias")
     return model
 
 
-def _layernorm(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
+def _layernorm(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     for name in norm_layers(model):
         model.get_submodule(name).requires_grad_(True)
     return model
 
 
-def _head_only(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
+def _head_only(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     return model
 
 
-def _from_config(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any]) -> nn.Module:
+def _from_config(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     """Any PEFT method from the content of an adapter_config.json."""
     given = dict(options["config"] or {})
     kind = str(given.pop("peft_type", "")).upper()
@@ -181,7 +181,7 @@ def _from_config(model: nn.Module, anatomy: Anatomy, options: Mapping[str, Any])
     config_cls = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
     known = {f.name for f in dataclasses.fields(config_cls) if f.init}
     chosen = {key: value for key, value in given.items() if key in known - _BOOKKEEPING}
-    return _peft(config_cls)(model, anatomy, chosen)
+    return _peft(config_cls)(model, structure, chosen)
 
 
 def _lora_like(name: str, summary: str, **own) -> Method:

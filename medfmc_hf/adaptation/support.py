@@ -71,9 +71,9 @@ def try_pair(method: str, backbone: Path) -> str:
     torch.manual_seed(0)
     model = backbones.load_backbone(str(backbone), subset)
     size = model.origin.image_size
-    pictures = torch.randn(4, 3, size, size)
+    images = torch.randn(4, 3, size, size)
     if adapt.method_of(method).kind == "frozen":
-        vectors = train_free.features(model, [pictures])
+        vectors = train_free.features(model, [images])
         targets = torch.eye(4, dtype=torch.int64).numpy()
         logits = train_free.HEADS[method](vectors, targets, vectors, subset.task, 4, adapt.all_options(method, {}))
         return WORKS if logits.shape == (4, 4) else f"logits of shape {logits.shape}"
@@ -82,21 +82,21 @@ def try_pair(method: str, backbone: Path) -> str:
         adapted = adapt.adapt(model, method, _SMALL.get(method, {}), total_steps=10)
     except MedfmcError as error:
         return str(error)
-    adapted.train()(pixel_values=pictures).logits.square().sum().backward()
+    adapted.train()(pixel_values=images).logits.square().sum().backward()
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     idle = [name for name, p in trained.items() if p.grad is None]
     if idle:
         return f"no gradient reaches {idle[0]}"
     torch.optim.SGD(trained.values(), lr=1e-3).step()
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        expected = adapted.eval()(pixel_values=pictures).logits
+        expected = adapted.eval()(pixel_values=images).logits
         adapt.save(adapted, folder)
-        found = adapt.load(folder)(pixel_values=pictures).logits
+        found = adapt.load(folder)(pixel_values=images).logits
     if not expected.isfinite().all():
         return "the logits are not finite after one step of training."
     if not torch.allclose(expected, found, atol=1e-5):
         return f"logits differ by {float((expected - found).abs().max()):.1g} after saving and loading"
-    after = adapt.strip(adapted).state_dict()
+    after = adapt.unload(adapted).state_dict()
     if before.keys() != after.keys() or any(not torch.equal(value, after[name]) for name, value in before.items()):
         return "the backbone is not what it was after taking the method off"
     return WORKS

@@ -17,7 +17,7 @@ FAR = 30.0  # the logit of a class that support rows show never or always; its p
 
 @torch.no_grad()
 def features(model: nn.Module, batches: Iterable[torch.Tensor]) -> np.ndarray:
-    """The vector that the head reads, for every picture.
+    """The vector that the head reads, for every image.
 
     Args:
         model: what `load_backbone` returned.
@@ -38,7 +38,7 @@ def features(model: nn.Module, batches: Iterable[torch.Tensor]) -> np.ndarray:
         hook.remove()
         model.train(was_training)
     if not read:
-        raise MedfmcError("there are no pictures to compute features of.")
+        raise MedfmcError("there are no images to compute features of.")
     return np.concatenate(read)
 
 
@@ -47,7 +47,7 @@ def prototype(train, targets, test, task: str, n_classes: int, options: Mapping[
 
     A class mean is over the L2-normalised features of its positives. Single-label probabilities are the softmax, multi-label ones the
     sigmoid of the logits, as in the official code. Cosines cannot say how frequent a class is, so multi-label probabilities
-    rank pictures and are not calibrated.
+    rank images and are not calibrated.
 
     Args:
         train: features of the support set, (n, dim).
@@ -129,7 +129,7 @@ def _multi_hot(targets: np.ndarray, n_classes: int) -> np.ndarray:
     """(n, classes) of zeros and ones, from class indices or from what is multi-hot already."""
     targets = np.asarray(targets)
     if len(targets) == 0:
-        raise MedfmcError("the support set is empty; a train-free method needs labelled pictures.")
+        raise MedfmcError("the support set is empty; a train-free method needs labelled images.")
     return targets.astype(np.float64) if targets.ndim == 2 else np.eye(n_classes)[targets]
 
 

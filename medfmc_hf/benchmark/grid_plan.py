@@ -1,4 +1,4 @@
-"""What a grid amounts to: its cells, what each costs, which of them share work, and how long and how large it all will be."""
+"""What a grid amounts to: its jobs, what each costs, which of them share work, and how long and how large it all will be."""
 
 import time
 from collections import defaultdict
@@ -11,7 +11,7 @@ import torch
 from ..adaptation import adapt, train_free
 from ..errors import MedfmcError
 from ..images.pixels import decode
-from ..images.rows import PictureRows
+from ..images.rows import ImageRows
 from ..images.store import PixelStore
 from ..images.views import VIEWS
 from ..progress import bar
@@ -20,7 +20,7 @@ from ..runs.folders import record_in, run_folder
 from ..subsets import subset_of
 from ..training import frozen_blocks, one_run
 from ..training.loop import make_accelerator
-from ..training.shared import Loan, Shared
+from ..training.shared import Acquired, Shared
 from . import grouped
 
 STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # a training step in forward passes, as benchmarks/ measures them
@@ -28,22 +28,22 @@ _OTHER_STEP = 2.2  # every method that reaches back to the first block with few 
 
 
 @dataclass(frozen=True)
-class Cell:
+class Job:
     """One run of a grid.
 
     Attributes:
         config: what it runs.
         id: its identity.
         folder: where its files go.
-        unit: cells of the same unit share most of their work and go to the same process.
-        work: what it costs, in forward passes of one picture; cells of a unit count what they share once, in the first of them.
+        share: jobs of the same share share most of their work and go to the same process.
+        work: what it costs, in forward passes of one image; jobs of a share count what they share once, in the first of them.
         problem: why it cannot start, or None.
     """
 
     config: RunConfig
     id: str
     folder: Path
-    unit: str
+    share: str
     work: float = 0.0
     problem: str | None = None
 
@@ -59,14 +59,14 @@ class Cell:
         return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group: int = 1) -> list[Cell]:
-    """The cells of a grid, those that share work next to each other, the costliest unit first.
+def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group: int = 1) -> list[Job]:
+    """The jobs of a grid, those that share work next to each other, the costliest share first.
 
     Args:
         configs: of all runs.
-        shared: data and fingerprints. A config, or a backbone, that cannot be had makes a cell with a problem.
+        shared: data and fingerprints. A config, or a backbone, that cannot be had makes a job with a problem.
         out: folder of the runs.
-        group: how many alike runs are trained in one pass, which makes them one unit.
+        group: how many alike runs are trained in one pass, which makes them one share.
 
     Raises:
         MedfmcError: a method, or an option of it, is unknown.
@@ -74,56 +74,56 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group
     for config in configs:
         adapt.all_options(config.method, config.method_options)
     seen: dict[str, set] = defaultdict(set)
-    cells = [_cell(config, shared, Path(out), seen) for config in bar(configs, desc="planning", unit="run")]
-    units: dict[str, list[Cell]] = defaultdict(list)
-    alike: dict[tuple, list[Cell]] = defaultdict(list)
-    for cell in {cell.id: cell for cell in cells}.values():
-        if group > 1 and not cell.problem and grouped.can_group(cell.config):
-            alike[grouped.group_key(cell.config)].append(cell)
+    jobs = [_job(config, shared, Path(out), seen) for config in bar(configs, desc="planning", unit="run")]
+    batches_of_jobs: dict[str, list[Job]] = defaultdict(list)
+    alike: dict[tuple, list[Job]] = defaultdict(list)
+    for job in {job.id: job for job in jobs}.values():
+        if group > 1 and not job.problem and grouped.can_group(job.config):
+            alike[grouped.group_key(job.config)].append(job)
         else:
-            units[cell.unit].append(cell)
+            batches_of_jobs[job.share].append(job)
     for members in alike.values():
-        members.sort(key=lambda cell: -cell.work)  # runs of one length together
+        members.sort(key=lambda job: -job.work)  # runs of one length together
         for start in range(0, len(members), group):
-            unit = "group " + members[start].id
-            units[unit] = [replace(cell, unit=unit) for cell in members[start : start + group]]
-    ordered = sorted(units.values(), key=lambda unit: (unit[0].config.model, -sum(cell.work for cell in unit)))
-    return [cell for unit in ordered for cell in unit]
+            share = "group " + members[start].id
+            batches_of_jobs[share] = [replace(job, share=share) for job in members[start : start + group]]
+    ordered = sorted(batches_of_jobs.values(), key=lambda share: (share[0].config.model, -sum(job.work for job in share)))
+    return [job for share in ordered for job in share]
 
 
-def _cell(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) -> Cell:
+def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) -> Job:
     config = replace(config, method_options=MethodOptions(adapt.resolve(config.method, config.method_options)))
     try:
         run_id = shared.identity(config)
         scored = one_run.scored_splits(config, shared)
     except MedfmcError as error:
         run_id = identity(config, "unknown", config.model)
-        return Cell(config, run_id, run_folder(out, config, run_id), run_id, problem=str(error))
+        return Job(config, run_id, run_folder(out, config, run_id), run_id, problem=str(error))
     folder = run_folder(out, config, run_id)
     setting = f"{shared.backbone_fingerprint(config)} {config.image_size} {config.dtype} {config.subset}"
     test = sum(len(shared.splits(name)[split]) for name, split in scored.values())
     train = len(shared.splits(config.dataset_config)["train"])
     if adapt.method_of(config.method).kind == "frozen":
-        unit = f"features {setting}"
+        share = f"features {setting}"
         splits = {(config.dataset_config, "train"), *scored.values()}
         images = {image for name, split in splits for image in shared.splits(name)[split]["image_id"]}
-        new = images - seen[unit]
-        seen[unit] |= new
-        return Cell(config, run_id, folder, unit, float(len(new)))
+        new = images - seen[share]
+        seen[share] |= new
+        return Job(config, run_id, folder, share, float(len(new)))
     validation = len(shared.splits(config.dataset_config)["validation"]) if config.select == "best" else 0
-    has_trunk = grouped.has_trunk(config)
-    step = STEP.get(config.method, STEP["partial"] if has_trunk else _OTHER_STEP)
-    unit = run_id
-    if has_trunk:
+    has_frozen_blocks = grouped.has_frozen_blocks(config)
+    step = STEP.get(config.method, STEP["partial"] if has_frozen_blocks else _OTHER_STEP)
+    share = run_id
+    if has_frozen_blocks:
         options = sorted(adapt.all_options(config.method, config.method_options).items())
-        unit = (
-            f"trunk-{shared.backbone_fingerprint(config)[:16]}-{config.image_size}-{config.dtype}-{config.subset}-{config.method}{options}"
+        share = (
+            f"frozen-{shared.backbone_fingerprint(config)[:16]}-{config.image_size}-{config.dtype}-{config.subset}-{config.method}{options}"
         )
-    return Cell(config, run_id, folder, unit, config.epochs * (train * step + validation) + test)
+    return Job(config, run_id, folder, share, config.epochs * (train * step + validation) + test)
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """What is left of a grid: seconds of decoding and of computing on this machine, and bytes on disk."""
 
     decode_seconds: float
@@ -131,51 +131,51 @@ class Estimate:
     disk_bytes: int
 
 
-def estimate(cells: Sequence[Cell], shared: Shared) -> Estimate:
+def forecast(jobs: Sequence[Job], shared: Shared) -> Forecast:
     """Time a forward pass of each backbone and a decode of each subset, and multiply.
 
     Args:
-        cells: that are to run.
+        jobs: that are to run.
         shared: the data and the caches.
     """
     compute, disk, forward = 0.0, 0, {}
     sizes: dict[tuple, tuple[int, str, int]] = {}
-    kept: dict[tuple, set] = defaultdict(set)  # which rows a store of features or trunk outputs will hold
-    for cell in cells:
-        config = cell.config
+    cached: dict[tuple, set] = defaultdict(set)  # which rows a store of features or outputs of frozen blocks will hold
+    for job in jobs:
+        config = job.config
         backbone = config.model, config.revision, config.image_size, config.dtype
         setting = *backbone, config.subset, config.method, repr(config.method_options)
         if setting not in sizes:
-            with shared.lend(config) as loan:
+            with shared.acquire(config) as acquired:
                 if backbone not in forward:
-                    forward[backbone] = _forward_seconds(loan.backbone, shared, config)
-                sizes[setting] = _sizes(loan, shared, config)
+                    forward[backbone] = _forward_seconds(acquired.backbone, shared, config)
+                sizes[setting] = _sizes(acquired, shared, config)
         adapter_bytes, what, row_bytes = sizes[setting]
         disk += adapter_bytes
-        compute += cell.work * forward[backbone]
+        compute += job.work * forward[backbone]
         if row_bytes:
-            kept[(*backbone, config.subset, what, row_bytes)] |= _kept_rows(config, shared)
-    decode_seconds, pixel_bytes = _pictures(cells, shared)
-    kept_bytes = sum(row_bytes * len(rows) for (*_, row_bytes), rows in kept.items())
-    return Estimate(decode_seconds, compute, disk + pixel_bytes + kept_bytes)
+            cached[(*backbone, config.subset, what, row_bytes)] |= _cached_rows(config, shared)
+    decode_seconds, pixel_bytes = _images(jobs, shared)
+    kept_bytes = sum(row_bytes * len(rows) for (*_, row_bytes), rows in cached.items())
+    return Forecast(decode_seconds, compute, disk + pixel_bytes + kept_bytes)
 
 
-def _sizes(loan: Loan, shared: Shared, config: RunConfig) -> tuple[int, str, int]:
-    """Bytes of a run's weights; what is kept on disk of each picture, `features` or a trunk of some length; and bytes of that."""
+def _sizes(acquired: Acquired, shared: Shared, config: RunConfig) -> tuple[int, str, int]:
+    """Bytes of a run's weights; what is cached on disk of each image, `features` or outputs of so many frozen blocks; and bytes of that."""
     process = shared.processing(config)
-    blank = torch.zeros(1, 3, process.height, process.width, device=next(loan.backbone.parameters()).device)
+    blank = torch.zeros(1, 3, process.height, process.width, device=next(acquired.backbone.parameters()).device)
     if adapt.method_of(config.method).kind == "frozen":
-        return 0, "features", train_free.features(loan.backbone, [blank]).nbytes
-    model = one_run.adapted(loan, config, len(shared.splits(config.dataset_config)["train"]))
+        return 0, "features", train_free.features(acquired.backbone, [blank]).nbytes
+    model = one_run.adapted(acquired, config, len(shared.splits(config.dataset_config)["train"]))
     weights = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
-    network = frozen_blocks.cut(model, process)
+    network = frozen_blocks.split(model, process)
     if network is model:
         return weights, "", 0
-    return weights, f"trunk{network.length}", 4 * network.trunk(blank).numel()
+    return weights, f"frozen{network.length}", 4 * network.frozen(blank).numel()
 
 
-def _kept_rows(config: RunConfig, shared: Shared) -> set[tuple]:
-    """Which pictures, and which of their fixed views, go through a frozen part of the backbone once."""
+def _cached_rows(config: RunConfig, shared: Shared) -> set[tuple]:
+    """Which images, and which of their fixed views, go through a frozen part of the backbone once."""
     rows = set()
     for name, split in one_run.scored_splits(config, shared).values():
         rows |= {(image, "whole") for image in shared.splits(name)[split]["image_id"]}
@@ -188,7 +188,7 @@ def _kept_rows(config: RunConfig, shared: Shared) -> set[tuple]:
 
 
 def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfig) -> float:
-    """Seconds of one picture in a batch of four, the better of two."""
+    """Seconds of one image in a batch of four, the better of two."""
     device = make_accelerator(config).device
     process, size = shared.processing(config), 4
     batch, times = torch.rand(size, 3, process.height, process.width, device=device), []
@@ -201,20 +201,20 @@ def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfi
     return min(times[1:]) / size
 
 
-def _pictures(cells: Sequence[Cell], shared: Shared) -> tuple[float, int]:
-    """Seconds and bytes that the pictures cost which no store holds yet."""
+def _images(jobs: Sequence[Job], shared: Shared) -> tuple[float, int]:
+    """Seconds and bytes that the images cost which no store holds yet."""
     wanted: dict[tuple, dict] = defaultdict(dict)
-    for cell in cells:
-        process = shared.processing(cell.config)
-        splits = {(cell.config.dataset_config, "train"), *one_run.scored_splits(cell.config, shared).values()}
+    for job in jobs:
+        process = shared.processing(job.config)
+        splits = {(job.config.dataset_config, "train"), *one_run.scored_splits(job.config, shared).values()}
         for name, split in splits:
-            rows = shared.once(("rows", name, split), lambda name=name, split=split: PictureRows(shared.splits(name)[split]))
-            for row, picture in enumerate(rows.identities):
-                wanted[cell.config.subset, process][picture] = rows, row
+            rows = shared.cached(("rows", name, split), lambda name=name, split=split: ImageRows(shared.splits(name)[split]))
+            for row, image in enumerate(rows.identities):
+                wanted[job.config.subset, process][image] = rows, row
     seconds, size = 0.0, 0
-    for (subset, process), pictures in wanted.items():
+    for (subset, process), images in wanted.items():
         store = PixelStore(shared.root, subset_of(subset).key, process.geometry, process.height, process.width)
-        new = [place for picture, place in pictures.items() if picture not in store.where]
+        new = [place for image, place in images.items() if image not in store.where]
         if new:
             begin, few = time.perf_counter(), new[:: max(1, len(new) // 4)][:4]
             depth = max(decode(rows.source(row)).ndim for rows, row in few)

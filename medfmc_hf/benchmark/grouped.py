@@ -27,13 +27,13 @@ from ..training.shared import Shared
 def can_group(config: RunConfig) -> bool:
     """Whether runs like this one come out the same in a group: trained by gradient for a fixed number of epochs, on one device.
 
-    AdaLoRA changes its ranks on the way, and a trunk is shared in another way; dropout is looked for in the network itself.
+    AdaLoRA changes its ranks on the way, and frozen blocks are shared in another way; dropout is looked for in the network itself.
     """
     gradient = adapt.method_of(config.method).kind == "gradient"
-    return gradient and config.select == "last" and config.method != "adalora" and not has_trunk(config)
+    return gradient and config.select == "last" and config.method != "adalora" and not has_frozen_blocks(config)
 
 
-def has_trunk(config: RunConfig) -> bool:
+def has_frozen_blocks(config: RunConfig) -> bool:
     """Whether runs like this one train the end of the backbone alone, and share what goes before."""
     return config.method in ("partial", "linear-sgd") or bool(config.method_options.get("blocks"))
 
@@ -52,7 +52,7 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
 
     Args:
         configs: of the runs.
-        shared: data, pictures and backbone.
+        shared: data, images and backbone.
         accelerator: of one process.
 
     Returns:
@@ -60,21 +60,21 @@ def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> li
         numbers of its own (dropout), which a group cannot repeat.
     """
     begin = time.perf_counter()
-    with shared.lend(configs[0]) as loan:
+    with shared.acquire(configs[0]) as acquired:
         runs, model = [], None
         for config in configs:
             rows = shared.splits(config.dataset_config)["train"]
             targets = loading.targets_of(rows, subset_of(config.subset))
             if model is not None:
-                adapt.strip(model)
-                loan.adapted = None
-            adapt.reset_head(loan.backbone, config.seed_of_training)
-            model = one_run.adapted(loan, config, len(rows)).to(accelerator.device)
+                adapt.unload(model)
+                acquired.adapted = None
+            adapt.reset_head(acquired.backbone, config.seed_of_training)
+            model = one_run.adapted(acquired, config, len(rows)).to(accelerator.device)
             runs.append(_Run(config, shared, accelerator, model, targets))
         if _is_random(model):
             return None
         for run in runs:
-            run.views.warm()
+            run.views.precompute()
         _fit(model, runs)
     cost, seconds = {"grouped": len(runs)}, (time.perf_counter() - begin) / len(runs)
     return [one_run.Trained({name: value.detach() for name, value in run.values.items()}, run.history, seconds, cost) for run in runs]
@@ -104,7 +104,7 @@ class _Run:
             shared.splits(config.dataset_config)["train"],
             self.loop.process,
             augmentation=config.augmentation,
-            store=shared.pictures,
+            store=shared.images,
             device=accelerator.device,
         )
         self.steps = steps_per_epoch(config, len(targets))
@@ -112,7 +112,7 @@ class _Run:
         self._total = torch.zeros((), device=accelerator.device)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The rows and uint8 pictures of a step of the whole run; None when the run is over."""
+        """The rows and uint8 images of a step of the whole run; None when the run is over."""
         epoch, place = divmod(step, self.steps)
         if epoch >= self.config.epochs:
             return None
@@ -146,8 +146,8 @@ def _fit(model: nn.Module, runs: list[_Run]) -> None:
     model.train()
     size, loop = runs[0].config.batch_size, runs[0].loop
 
-    def network(values: dict[str, torch.Tensor], pictures: torch.Tensor) -> torch.Tensor:
-        return functional_call(model, values, (), {"pixel_values": pictures}).logits
+    def network(values: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
+        return functional_call(model, values, (), {"pixel_values": images}).logits
 
     step = 0
     while True:
@@ -155,10 +155,10 @@ def _fit(model: nn.Module, runs: list[_Run]) -> None:
         if not drawn:
             break
         # A last batch of an epoch may be short: it is filled with blanks, whose logits no loss reads.
-        pictures = loop.ready(torch.cat([_filled(x, size) for _, (_, x) in drawn])).unflatten(0, (len(drawn), size))
+        images = loop.ready(torch.cat([_filled(x, size) for _, (_, x) in drawn])).unflatten(0, (len(drawn), size))
         stacked = {name: torch.stack([run.values[name] for run, _ in drawn]) for name in drawn[0][0].values}
         with loop.autocast():
-            logits = vmap(network)(stacked, pictures)
+            logits = vmap(network)(stacked, images)
         own = [run.loss_of(part[: len(rows)].float(), run.labels[rows]) for (run, (rows, _)), part in zip(drawn, logits)]
         torch.stack(own).sum().backward()
         for (run, (rows, _)), loss in zip(drawn, own):
@@ -166,7 +166,7 @@ def _fit(model: nn.Module, runs: list[_Run]) -> None:
         step += 1
 
 
-def _filled(pictures: torch.Tensor, size: int) -> torch.Tensor:
+def _filled(images: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 (b, C, h, w) as (size, 3, h, w), with blanks at the end."""
-    colour = pictures.expand(-1, 3, -1, -1)
+    colour = images.expand(-1, 3, -1, -1)
     return torch.cat([colour, colour.new_zeros(size - len(colour), *colour.shape[1:])])

@@ -8,22 +8,22 @@ from collections.abc import Sequence
 from .. import progress
 from ..evaluation.experiments import names_of, options_of
 from ..runs import RunRecord
-from .grid_plan import Cell
+from .grid_plan import Job
 
 
 class Table:
-    """Follows the records of a grid's cells, whichever process writes them.
+    """Follows the records of a grid's jobs, whichever process writes them.
 
     Args:
-        cells: of the grid.
+        jobs: of the grid.
         shown: whether this process is the one that shows it.
     """
 
-    def __init__(self, cells: Sequence[Cell], shown: bool = True) -> None:
-        self.cells, self.shown = cells, shown
+    def __init__(self, jobs: Sequence[Job], shown: bool = True) -> None:
+        self.jobs, self.shown = jobs, shown
         self.records: dict[str, RunRecord] = {}
         self._written: dict[str, int] = {}
-        self._labels = labels_of(cells)
+        self._labels = labels_of(jobs)
         self._lines = 0
         self._begin, self._work = time.perf_counter(), 0.0
         self.refresh()
@@ -31,49 +31,49 @@ class Table:
 
     def refresh(self) -> None:
         """Read the records that have appeared, or changed."""
-        for cell in self.cells:
-            written = cell.written
-            if written is not None and written != self._written.get(cell.id):
-                self._written[cell.id] = written
-                if (record := cell.record) is not None:
-                    self.records[cell.id] = record
+        for job in self.jobs:
+            written = job.written
+            if written is not None and written != self._written.get(job.id):
+                self._written[job.id] = written
+                if (record := job.record) is not None:
+                    self.records[job.id] = record
 
-    def forget(self, cell: Cell) -> None:
-        """Treat a cell as not run until its record changes."""
-        self.records.pop(cell.id, None)
-        self._before.discard(cell.id)
+    def forget(self, job: Job) -> None:
+        """Treat a job as not run until its record changes."""
+        self.records.pop(job.id, None)
+        self._before.discard(job.id)
 
     def count(self, status: str) -> int:
         return sum(record.status == status for record in self.records.values())
 
     def left(self) -> str:
         """`about 12 min`, by what the runs since the start took; empty before the first."""
-        ran = sum(cell.work for cell in self.cells if cell.id in self.records and cell.id not in self._before)
-        rest = sum(cell.work for cell in self.cells if cell.id not in self.records)
+        ran = sum(job.work for job in self.jobs if job.id in self.records and job.id not in self._before)
+        rest = sum(job.work for job in self.jobs if job.id not in self.records)
         return f"about {duration((time.perf_counter() - self._begin) * rest / ran)}" if ran and rest else ""
 
     def headline(self) -> str:
         done, failed = self.count("finished"), self.count("failed")
         parts = [
-            f"{done} of {len(self.cells)} done",
+            f"{done} of {len(self.jobs)} done",
             f"{failed} failed" * bool(failed),
-            f"{len(self.cells) - done - failed} left",
+            f"{len(self.jobs) - done - failed} left",
             self.left(),
         ]
         return ", ".join(part for part in parts if part)
 
     def rows(self) -> list[str]:
         """The table: main metric / AUC on test in percent, mean over the runs that are finished, and how many these are."""
-        shots = sorted({cell.config.shots for cell in self.cells}, key=lambda n: n or 10**9)
+        shots = sorted({job.config.shots for job in self.jobs}, key=lambda n: n or 10**9)
         lines: dict[tuple, dict] = defaultdict(lambda: defaultdict(list))
-        for cell in self.cells:
-            lines[cell.config.subset, self._labels[cell.id]][cell.config.shots].append(self.records.get(cell.id))
+        for job in self.jobs:
+            lines[job.config.subset, self._labels[job.id]][job.config.shots].append(self.records.get(job.id))
         head = ["subset", "method", *(f"{n} shot{'s' * (n > 1)}" if n else "all shots" for n in shots)]
         body = [[subset, label, *(_field(group.get(n, [])) for n in shots)] for (subset, label), group in sorted(lines.items())]
         widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
         return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in [head, *body]]
 
-    def show(self, finished: Cell | None = None) -> None:
+    def show(self, finished: Job | None = None) -> None:
         """Draw the table again, or write a line about the run that finished."""
         self.refresh()
         if not self.shown or progress.is_quiet():
@@ -86,15 +86,15 @@ class Table:
         elif finished is not None:
             record = self.records[finished.id]
             came = record.error.strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
-            progress.say(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {came} | {self.headline()}")
+            progress.notify(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {came} | {self.headline()}")
 
 
-def labels_of(cells: Sequence[Cell]) -> dict[str, str]:
-    """The name of the adaptation of each cell, as every table of its runs will have it."""
+def labels_of(jobs: Sequence[Job]) -> dict[str, str]:
+    """The name of the adaptation of each job, as every table of its runs will have it."""
     options = {}
-    for cell in cells:
-        chosen = {name: value for name, value in options_of(cell.config).items() if name not in ("subset", "shots")}
-        options[cell.id] = {"model": cell.config.model, "revision": cell.config.revision, **chosen}
+    for job in jobs:
+        chosen = {name: value for name, value in options_of(job.config).items() if name not in ("subset", "shots")}
+        options[job.id] = {"model": job.config.model, "revision": job.config.revision, **chosen}
     return names_of(options)
 
 

@@ -1,6 +1,6 @@
-"""Runs the cells of a grid: each once, in any number of processes, so that nothing finished is lost and no failure stops the rest.
+"""Runs the jobs of a grid: each once, in any number of processes, so that nothing finished is lost and no failure stops the rest.
 
-There is no scheduler. A process takes the first unit of cells that is not finished and that no other process holds, by a lock on a file
+There is no scheduler. A process takes the first share of jobs that is not finished and that no other process holds, by a lock on a file
 in the folder of the runs; the system lets go of the lock when the process ends, however it ends. Processes on several machines need
 nothing but that folder in common.
 """
@@ -21,21 +21,21 @@ from filelock import FileLock, Timeout
 
 from ..adaptation import adapt
 from ..errors import MedfmcError
-from ..progress import say
+from ..progress import notify
 from ..runs import RunRecord, provenance
 from ..runs.folders import clear_remains, new_run
 from ..training import one_run
 from ..training.loop import Loop, Stopwatch, make_accelerator
 from ..training.shared import Shared
 from . import grouped
-from .grid_plan import Cell
+from .grid_plan import Job
 from .live import Table
 
 _PATIENCE = 0.5  # seconds between looks at what other processes hold
 
 
 def sweep(
-    cells: Sequence[Cell],
+    jobs: Sequence[Job],
     shared: Shared,
     out: str | os.PathLike,
     *,
@@ -43,68 +43,68 @@ def sweep(
     together: bool = False,
     shown: bool = True,
 ) -> Table:
-    """Run every cell that has no record yet, and give the table of all of them.
+    """Run every job that has no record yet, and give the table of all of them.
 
     Args:
-        cells: as `plan` orders them.
-        shared: data, pictures and backbone of this process.
-        out: folder of the runs, the one the cells were planned for.
-        retry_failed: run failed cells again.
+        jobs: as `plan` orders them.
+        shared: data, images and backbone of this process.
+        out: folder of the runs, the one the jobs were planned for.
+        retry_failed: run failed jobs again.
         together: all processes work on each run (DDP), instead of each on its own.
         shown: whether this process shows the live table.
     """
-    accelerator = make_accelerator(cells[0].config)
-    table = Table(cells, shown)
+    accelerator = make_accelerator(jobs[0].config)
+    table = Table(jobs, shown)
     if retry_failed:
-        for cell in cells:
-            if cell.id in table.records and table.records[cell.id].status == "failed":
-                table.forget(cell)
-    units: dict[str, list[Cell]] = {}
-    for cell in cells:
-        units.setdefault(cell.unit, []).append(cell)
-    retrying = {cell.id for cell in cells if cell.id not in table.records}
-    cuts_views = [cell for cell in cells if cell.id in retrying and not cell.problem and cell.config.augmentation == "crop-flip"]
-    trains = any(adapt.method_of(cell.config.method).kind == "gradient" for cell in cuts_views)
+        for job in jobs:
+            if job.id in table.records and table.records[job.id].status == "failed":
+                table.forget(job)
+    batches_of_jobs: dict[str, list[Job]] = {}
+    for job in jobs:
+        batches_of_jobs.setdefault(job.share, []).append(job)
+    retrying = {job.id for job in jobs if job.id not in table.records}
+    cuts_views = [job for job in jobs if job.id in retrying and not job.problem and job.config.augmentation == "crop-flip"]
+    trains = any(adapt.method_of(job.config.method).kind == "gradient" for job in cuts_views)
     shared.trains_on = accelerator.device if trains else None
     table.show()
     if together:
-        _in_step(list(units.values()), retrying, shared, table, accelerator)
+        _in_step(list(batches_of_jobs.values()), retrying, shared, table, accelerator)
     else:
-        _by_claims(units, retrying, shared, table, accelerator, Path(out) / ".claims")
-    for cell in cells:
-        clear_remains(cell.folder)
+        _by_locks(batches_of_jobs, retrying, shared, table, accelerator, Path(out) / ".locks")
+    for job in jobs:
+        clear_remains(job.folder)
     table.show()
     return table
 
 
-def _in_step(units: list[list[Cell]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator) -> None:
-    """All processes go through the same cells; the first decides which are left."""
-    decision = [[cell.id for unit in units for cell in unit if cell.id in wanted]]
+def _in_step(batches_of_jobs: list[list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator) -> None:
+    """All processes go through the same jobs; the first decides which are left."""
+    decision = [[job.id for share in batches_of_jobs for job in share if job.id in wanted]]
     if accelerator.num_processes > 1:
         broadcast_object_list(decision)
-    for unit in units:
-        _run_unit([cell for cell in unit if cell.id in decision[0]], shared, table, accelerator)
+    for share in batches_of_jobs:
+        _run_together([job for job in share if job.id in decision[0]], shared, table, accelerator)
 
 
-def _by_claims(
-    units: dict[str, list[Cell]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator, folder: Path
+def _by_locks(
+    batches_of_jobs: dict[str, list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator, folder: Path
 ) -> None:
-    """Take one unit after another that nobody holds, until none is left. What a process that died held is taken by the next."""
+    """Take one share after another that nobody holds, until none is left. What a process that died held is taken by the next."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = {cell.id: cell.written for unit in units.values() for cell in unit}
+    before = {job.id: job.written for share in batches_of_jobs.values() for job in share}
 
-    def is_left(cell: Cell) -> bool:
+    def is_left(job: Job) -> bool:
         """Whether no process has run it since: its record, if there was one, is the one that is to be replaced."""
-        return cell.id in wanted and cell.written == before[cell.id] and (cell.record is None or cell.record.status == "failed")
+        return job.id in wanted and job.written == before[job.id] and (job.record is None or job.record.status == "failed")
 
-    left = dict(units)
+    left = dict(batches_of_jobs)
     while left:
         worked = False
         for name in list(left):
             try:
                 with FileLock(folder / f"{_file_name(name)}.lock", timeout=0):
-                    todo = [cell for cell in left.pop(name) if is_left(cell)]
-                    _run_unit(todo, shared, table, accelerator)
+                    todo = [job for job in left.pop(name) if is_left(job)]
+                    _run_together(todo, shared, table, accelerator)
                     worked = worked or bool(todo)
             except Timeout:
                 continue
@@ -115,58 +115,58 @@ def _by_claims(
             time.sleep(_PATIENCE)
 
 
-def _file_name(unit: str) -> str:
-    return hashlib.sha256(unit.encode()).hexdigest()[:16]
+def _file_name(share: str) -> str:
+    return hashlib.sha256(share.encode()).hexdigest()[:16]
 
 
-def _run_unit(cells: list[Cell], shared: Shared, table: Table, accelerator: Accelerator) -> None:
-    frozen = [cell for cell in cells if not cell.problem and adapt.method_of(cell.config.method).kind == "frozen"]
+def _run_together(jobs: list[Job], shared: Shared, table: Table, accelerator: Accelerator) -> None:
+    frozen = [job for job in jobs if not job.problem and adapt.method_of(job.config.method).kind == "frozen"]
     if len(frozen) > 1:
         try:
             _compute_features(frozen, shared, accelerator)
         except Exception:  # each run meets the same trouble and records it
-            shared.let_go()
-    trained = _train_together(cells, shared, accelerator) if cells and cells[0].unit.startswith("group ") else {}
-    for cell in cells:
-        run_cell(cell, shared, accelerator, trained.get(cell.id))
-        table.show(cell)
+            shared.release()
+    trained = _train_together(jobs, shared, accelerator) if jobs and jobs[0].share.startswith("group ") else {}
+    for job in jobs:
+        run_job(job, shared, accelerator, trained.get(job.id))
+        table.show(job)
 
 
-def _train_together(cells: list[Cell], shared: Shared, accelerator: Accelerator) -> dict[str, one_run.Trained]:
+def _train_together(jobs: list[Job], shared: Shared, accelerator: Accelerator) -> dict[str, one_run.Trained]:
     """Train the runs of a group in one pass. Whatever stands against it, they are trained one by one instead."""
-    if len(cells) < 2 or accelerator.num_processes > 1:
+    if len(jobs) < 2 or accelerator.num_processes > 1:
         return {}
     try:
-        trained = grouped.train_group([cell.config for cell in cells], shared, accelerator)
+        trained = grouped.train_group([job.config for job in jobs], shared, accelerator)
     except (MedfmcError, RuntimeError) as error:
-        say(f"{len(cells)} runs are trained one by one, not in one pass: {str(error).strip().splitlines()[0]}")
+        notify(f"{len(jobs)} runs are trained one by one, not in one pass: {str(error).strip().splitlines()[0]}")
         free(shared)
         return {}
-    return {} if trained is None else dict(zip((cell.id for cell in cells), trained))
+    return {} if trained is None else dict(zip((job.id for job in jobs), trained))
 
 
-def _compute_features(cells: list[Cell], shared: Shared, accelerator: Accelerator) -> None:
-    """Features of all the pictures of some cells at once, in full batches."""
-    config = cells[0].config
+def _compute_features(jobs: list[Job], shared: Shared, accelerator: Accelerator) -> None:
+    """Features of all the images of some jobs at once, in full batches."""
+    config = jobs[0].config
     splits = {}
-    for cell in cells:
-        own = {(cell.config.dataset_config, "train"): None} | dict.fromkeys(one_run.scored_splits(cell.config, shared).values())
+    for job in jobs:
+        own = {(job.config.dataset_config, "train"): None} | dict.fromkeys(one_run.scored_splits(job.config, shared).values())
         splits |= own
     loop = Loop(config, None, shared.processing(config), accelerator, Stopwatch())
-    with shared.lend(config) as loan:
-        one_run.frozen_features(loop, loan.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
+    with shared.acquire(config) as acquired:
+        one_run.frozen_features(loop, acquired.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
 
 
-def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: one_run.Trained | None = None) -> None:
-    """Run a cell. What goes wrong becomes its record; only Ctrl-C and the like go through.
+def run_job(job: Job, shared: Shared, accelerator: Accelerator, trained: one_run.Trained | None = None) -> None:
+    """Run a job. What goes wrong becomes its record; only Ctrl-C and the like go through.
 
     With several processes on one run, an error that is not the user's goes through too: the processes may have parted.
     """
     try:
-        if cell.problem:
-            raise MedfmcError(cell.problem)
+        if job.problem:
+            raise MedfmcError(job.problem)
         extra = {} if trained is None else {"trained": trained}
-        one_run.train(cell.config, out=cell.folder.parents[1], shared=shared, accelerator=accelerator, **extra)
+        one_run.train(job.config, out=job.folder.parents[1], shared=shared, accelerator=accelerator, **extra)
         return
     except MedfmcError as error:
         text = str(error)
@@ -176,12 +176,12 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: one_
         text = traceback.format_exc()
     free(shared)
     if accelerator.is_main_process:
-        with new_run(cell.folder) as part:
+        with new_run(job.folder) as part:
             RunRecord(
-                id=cell.id,
+                id=job.id,
                 status="failed",
-                config=cell.config.to_dict(),
-                data={"config": str(cell.config.dataset_config)},
+                config=job.config.to_dict(),
+                data={"config": str(job.config.dataset_config)},
                 cost=provenance.machine(accelerator),
                 versions=provenance.versions(),
                 error=text,
@@ -191,7 +191,7 @@ def run_cell(cell: Cell, shared: Shared, accelerator: Accelerator, trained: one_
 
 def free(shared: Shared) -> None:
     """Let go of the backbone and of what a failed run may still hold."""
-    shared.let_go()
+    shared.release()
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""What `medfmc score` and `medfmc compare` share: where scored pictures come from, and tables in plain text."""
+"""What `medfmc score` and `medfmc compare` share: where scored images come from, and tables in plain text."""
 
 import argparse
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(path: str, args: argparse.Namespace) -> list[Scored]:
-    """The scored pictures of a CSV, a run, or every finished run of a folder."""
+    """The scored images of a CSV, a run, or every finished run of a folder."""
     if Path(path).suffix.lower() == ".csv":
         subset = subset_of(args.subset) if args.subset else scored.subset_in_name(Path(path))
         classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
@@ -46,7 +46,7 @@ def labels_of(args: argparse.Namespace, subset: Subset) -> Mapping[str, Label] |
     problems = []
     for path in args.labels:
         try:
-            # A table of another subset may be readable too (endo also has a class tumor), but names other pictures.
+            # A table of another subset may be readable too (endo also has a class tumor), but names other images.
             labels |= scored.read_labels(path, subset)
         except MedfmcError as error:
             problems.append(str(error))

@@ -1,10 +1,10 @@
-"""Run a grid of adaptations: every method on every subset, shots, draw and backbone that a grid file names.
+"""Run a grid of adaptations: every method on every subset, shots, seed and backbone that a grid file names.
 
     medfmc benchmark GRID.yaml --dry-run      what it would run, how long it takes here, and how much disk
     medfmc benchmark GRID.yaml                run what is not finished yet; stop and start again at will
     medfmc benchmark GRID.yaml --retry failed run what failed, too
 
-Pictures are decoded once, the backbone is loaded once, and features of a frozen backbone are computed once for all runs. Several
+Images are decoded once, the backbone is loaded once, and features of a frozen backbone are computed once for all runs. Several
 processes share the work by themselves, started by `accelerate launch`, by Slurm, or by hand in two terminals: each takes the costliest
 run that nobody has. A failed run leaves a record with its error and the rest goes on; the exit status is then 1.
 """
@@ -44,30 +44,30 @@ def run(args: argparse.Namespace) -> int:
     if not args.together:
         _work_alone()
 
-    from ..benchmark.grid_plan import estimate, plan
+    from ..benchmark.grid_plan import forecast, plan
     from ..benchmark.live import duration
     from ..benchmark.sweep import sweep
     from ..training.shared import Shared
 
     shared = Shared(args.data, cache=args.cache)
-    cells = plan(configs, shared, args.out, group=1 if args.together else _group_size(args.group))
-    records = {cell.id: cell.record for cell in cells}
+    jobs = plan(configs, shared, args.out, group=1 if args.together else _group_size(args.group))
+    records = {job.id: job.record for job in jobs}
     status = [record.status if record else None for record in records.values()]
-    problems = [cell for cell in cells if cell.problem]
+    problems = [job for job in jobs if job.problem]
     if args.dry_run:
-        left = [cell for cell in cells if records[cell.id] is None or (args.retry and records[cell.id].status == "failed")]
-        cost = estimate([cell for cell in left if not cell.problem], shared)
-        print(f"{len(cells)} runs: {status.count('finished')} finished, {status.count('failed')} failed, {len(left)} to run")
-        for line in _by_adaptation(cells, left):
+        left = [job for job in jobs if records[job.id] is None or (args.retry and records[job.id].status == "failed")]
+        cost = forecast([job for job in left if not job.problem], shared)
+        print(f"{len(jobs)} runs: {status.count('finished')} finished, {status.count('failed')} failed, {len(left)} to run")
+        for line in _by_adaptation(jobs, left):
             print(line)
         print(f"time: about {duration(cost.decode_seconds + cost.compute_seconds)} in one process on this machine,")
-        print(f"      {duration(cost.decode_seconds)} of it to decode pictures (forward passes and decoding probed now)")
+        print(f"      {duration(cost.decode_seconds)} of it to decode images (forward passes and decoding probed now)")
         print(f"disk: about {cost.disk_bytes / 1e9:.2f} GB for pixels, kept features and adapters")
-        for cell in problems:
-            print(f"cannot start {cell.config.dataset_config} {cell.config.method}: {cell.problem}")
+        for job in problems:
+            print(f"cannot start {job.config.dataset_config} {job.config.method}: {job.problem}")
         return 1 if problems else 0
 
-    table = sweep(cells, shared, args.out, retry_failed=args.retry == "failed", together=args.together, shown=rank == 0)
+    table = sweep(jobs, shared, args.out, retry_failed=args.retry == "failed", together=args.together, shown=rank == 0)
     if rank == 0:
         print("\n".join([table.headline(), *table.rows()]))
         for record in table.records.values():
@@ -96,11 +96,11 @@ def _group_size(group: int | str) -> int:
     return 5 if torch.cuda.is_available() else 1
 
 
-def _by_adaptation(cells, left) -> list[str]:
+def _by_adaptation(jobs, left) -> list[str]:
     from ..benchmark.live import labels_of
 
-    labels, counts = labels_of(cells), {}
-    for cell in left:
-        key = f"{cell.config.subset:12} {labels[cell.id]}"
+    labels, counts = labels_of(jobs), {}
+    for job in left:
+        key = f"{job.config.subset:12} {labels[job.id]}"
         counts[key] = counts.get(key, 0) + 1
     return [f"  {count:4}  {key}" for key, count in counts.items()]

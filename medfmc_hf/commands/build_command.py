@@ -16,7 +16,7 @@ from ..subsets import SUBSETS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `medfmc build`."""
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folder of a download; where two have a picture, the first is used")
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folder of a download; where two have an image, the first is used")
     parser.add_argument(
         "--out", default="medfmc", metavar="FOLDER", help="dataset folder to make (default: medfmc); an older build there is replaced"
     )
@@ -28,11 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     lists.add_argument("--lists-url", metavar="URL", help="a mirror of https://raw.githubusercontent.com for --fetch-lists")
     form = parser.add_argument_group("form")
-    form.add_argument("--embed", action="store_true", help="put the pictures into the files, to move or publish the folder (can be large)")
-    form.add_argument(
-        "--max-side", type=int, metavar="N", help="with --embed, shrink pictures with a side above N pixels (JPEG, quality 95)"
-    )
-    parser.add_argument("--allow-missing", action="store_true", help="go on without pictures that are missing or damaged")
+    form.add_argument("--embed", action="store_true", help="put the images into the files, to move or publish the folder (can be large)")
+    form.add_argument("--max-side", type=int, metavar="N", help="with --embed, shrink images with a side above N pixels (JPEG, quality 95)")
+    parser.add_argument("--allow-missing", action="store_true", help="go on without images that are missing or damaged")
     parser.add_argument(
         "--jaundice-threshold",
         choices=["published", "inclusive"],
@@ -62,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     )
     install()  # so that the next lines of the README work
     names = list(built.manifest["configs"])
-    print(f"{'subset':<12}{'pictures':>9}{'patients':>10}{'configs':>9}  support sets")
+    print(f"{'subset':<12}{'images':>9}{'patients':>10}{'configs':>9}  support sets")
     for key, entry in built.manifest["subsets"].items():
         configs = sum(name.split("-")[0] == key for name in names)
         print(f"{key:<12}{entry['images']:>9,}{entry['patients']:>10,}{configs:>9}  {entry['few_shot']}")

@@ -1,13 +1,13 @@
-"""What medfmc_hf keeps of pictures, and how to get the space back.
+"""What medfmc_hf keeps of images, and how to get the space back.
 
-Test and validation pictures are decoded and resized once, and kept as plain pixels for every later run: one store per subset and size,
+Test and validation images are decoded and resized once, and kept as plain pixels for every later run: one store per subset and size,
 in `medfmc/pixels` of the Hugging Face home (HF_HOME, by default ~/.cache/huggingface).
 
   medfmc cache                          list what is kept, where, and how much space it takes
   medfmc cache clear                    remove all of it
   medfmc cache clear --subset chest     remove what is kept of some subsets
 
-Clearing asks nothing, since nothing is lost: what is needed again is made again from the pictures. Other files are left alone.
+Clearing asks nothing, since nothing is lost: what is needed again is made again from the images. Other files are left alone.
 """
 
 import argparse
@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> None:
     if not stores:
         print(f"no pixels are kept in {root}" + (f" of {', '.join(args.subset)}" if args.subset else ""))
     elif args.action == "list":
-        print(table([{"store": store.folder.name, "pictures": f"{store.pictures:,}", "size": size(store)} for store in stores]))
+        print(table([{"store": store.folder.name, "images": f"{store.images:,}", "size": size(store)} for store in stores]))
         print(f"{size(*stores)} in {root}")
     else:
         for store in stores:
             clear_store(store)
-            print(f"removed {store.folder.name}: {store.pictures:,} pictures, {size(store)}")
+            print(f"removed {store.folder.name}: {store.images:,} images, {size(store)}")
 
 
 def size(*stores: StoreInfo) -> str:

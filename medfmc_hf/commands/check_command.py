@@ -1,8 +1,8 @@
 """Audit a build: counts, repeats, and overlap of train, validation and test.
 
-Reads the folder as load_dataset does, without opening a picture. Per config: rows, patients, positives of each class, repeated rows,
-and what the splits share by picture, by patient and, for colon, by scan. What the official lists entail is said as such; a mistake
-ends with exit status 1: an overlap that must not be, rows that are not those that were built, a linked picture that is gone.
+Reads the folder as load_dataset does, without opening an image. Per config: rows, patients, positives of each class, repeated rows,
+and what the splits share by image, by patient and, for colon, by scan. What the official lists entail is said as such; a mistake
+ends with exit status 1: an overlap that must not be, rows that are not those that were built, a linked image that is gone.
 
   medfmc check                       the build in ./medfmc
   medfmc check medfmc --json         the same for a program
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             if overlap.images or overlap.patients or overlap.scans:
                 scans = "" if overlap.scans is None else f", {overlap.scans} scans"
                 print(
-                    f"{audit.config:<30} {' and '.join(overlap.splits)} share {overlap.images} pictures, {overlap.patients} patients{scans}"
+                    f"{audit.config:<30} {' and '.join(overlap.splits)} share {overlap.images} images, {overlap.patients} patients{scans}"
                 )
         for remark in audit.by_design:
             remarks.setdefault(remark, []).append(audit.config)

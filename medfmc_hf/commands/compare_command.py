@@ -1,4 +1,4 @@
-"""Compare models on the same test pictures: is B better than A, for other patients, and for other support sets?
+"""Compare models on the same test images: is B better than A, for other patients, and for other support sets?
 
   medfmc compare runs/linear runs/lora                  folders of runs, paired by dataset config
   medfmc compare runs/linear runs/lora runs/vpt-deep    several against the first
@@ -17,7 +17,7 @@ from ..errors import MedfmcError
 from ..evaluation.compare import Comparison, compare, metric_title
 from ..evaluation.scored import Scored
 from ..files import write_json
-from ..progress import say
+from ..progress import notify
 from ..words import interval, percent
 from ._scored import add_source_arguments, load, table
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     models: dict[str, list[Scored]] = {path: load(path, args) for path in [args.a, *args.b]}
     base = models.pop(args.a)
     if args.replicates is not None or args.seed is not None:
-        say("--replicates and --seed do nothing: intervals and p values come from the jackknife, which draws nothing.")
+        notify("--replicates and --seed do nothing: intervals and p values come from the jackknife, which draws nothing.")
     rows = compare(base, models, per_class=args.per_class, level=args.level)
     print(f"A is {args.a}" + (f", B is {args.b[0]}" if len(args.b) == 1 else "") + ".\n")
     print(table([_cells(row, len(args.b) > 1, args.level) for row in rows]) + "\n")

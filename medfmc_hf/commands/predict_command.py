@@ -1,7 +1,7 @@
-"""Class probabilities of pictures, by a run's model or one on the Hub. Research use only: not a medical device, not for diagnosis.
+"""Class probabilities of images, by a run's model or one on the Hub. Research use only: not a medical device, not for diagnosis.
 
-medfmc predict runs/endo-5shot-seed0/lora-... picture.png
-medfmc predict ORG/NAME pictures/*.png --csv probabilities.csv
+medfmc predict runs/endo-5shot-seed0/lora-... image.png
+medfmc predict ORG/NAME images/*.png --csv probabilities.csv
 """
 
 import argparse
@@ -10,9 +10,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN|REPO", help="a run's folder, or ORG/NAME on the Hub")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture files")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities to FILE: one row a picture, one column a class")
-    parser.add_argument("--seed", type=int, metavar="N", help="which draw, where there are several (default: the first)")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the probabilities to FILE: one row an image, one column a class")
+    parser.add_argument("--seed", type=int, metavar="N", help="of which split, where there are several (default: the first)")
     parser.add_argument("--backbone", type=Path, metavar="FOLDER", help="where the backbone is, if it is a local one that moved")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, ... (default: a GPU where there is one)")
 
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     adapted = load_adapted(args.model, seed=args.seed, backbone=args.backbone, device=args.device)
     probabilities = adapted.probabilities(args.images)
     print(RESEARCH_ONLY)
-    kind = "each class for itself" if adapted.subset.multilabel else "one class a picture"
+    kind = "each class for itself" if adapted.subset.multilabel else "one class an image"
     print(f"MedFMC {adapted.subset.name}, {adapted.subset.title}; probabilities of {kind}")
     width = max(map(len, adapted.subset.classes))
     for image, row in zip(args.images, probabilities):

@@ -5,7 +5,7 @@
     medfmc push model runs/endo-5shot-seed* --repo-id ORG/vit-lora-endo-5shot
     medfmc push runs runs --repo-id ORG/medfmc-runs
 
-A push adds to what the repository holds, and replaces the same draw, subset or record alone. --dry-run shows every file and its bytes, and
+A push adds to what the repository holds, and replaces the same seed, subset or record alone. --dry-run shows every file and its bytes, and
 what would be removed, and sends nothing. A push that was interrupted is taken up where it stopped by the same command. The token is that of
 `hf auth login`, or HF_TOKEN.
 """
@@ -19,17 +19,17 @@ from ..errors import MedfmcError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
-    dataset = what.add_parser("dataset", help="a build, with the pictures inside")
+    dataset = what.add_parser("dataset", help="a build, with the images inside")
     dataset.add_argument("folder", type=Path, metavar="FOLDER", help="a folder that `medfmc build` made, linked or embedded")
     dataset.add_argument("--i-have-the-rights", action="store_true", help="your word that your licence allows to publish it")
-    dataset.add_argument("--max-side", type=int, metavar="N", help="shrink pictures whose longer side is above N pixels")
+    dataset.add_argument("--max-side", type=int, metavar="N", help="shrink images whose longer side is above N pixels")
     dataset.add_argument("--prune", action="store_true", help="remove the subsets and configs that are there and not in FOLDER")
     metric = what.add_parser("metric", help="medfm_score, as a Space that evaluate.load finds")
-    model = what.add_parser("model", help="a run, or draws of one experiment, in one repository")
+    model = what.add_parser("model", help="a run, or the seeds of one experiment, in one repository")
     model.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of runs")
     model.add_argument("--dataset", metavar="ORG/NAME", help="the data set on the Hub of the scores (default: ORG/medfmc)")
     model.add_argument("--base-model", metavar="ORG/NAME", help="the backbone on the Hub, where the runs used a copy of it; compared")
-    model.add_argument("--prune", action="store_true", help="remove the draws that are there and not in RUN")
+    model.add_argument("--prune", action="store_true", help="remove the seeds that are there and not in RUN")
     model.add_argument("--all-data", action="store_true", help="file scores on invented or incomplete data, too")
     runs = what.add_parser("runs", help="run records, as a data set: for a board, or to bring a sweep home")
     runs.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, or folders of runs")
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     kind = {"dataset": "dataset", "runs": "dataset", "metric": "space", "model": "model"}[args.what]
     print(tree_of(sizes, args.repo_id, kind, args.public, removed))
     if args.what == "dataset" and args.max_side:
-        print("Bytes are those of the pictures before they are shrunk.")
+        print("Bytes are those of the images before they are shrunk.")
     if args.what == "dataset" and not args.i_have_the_rights:
         from ..hub.push_dataset import RIGHTS
 

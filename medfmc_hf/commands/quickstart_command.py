@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> None:
     record, test = outcome.record, outcome.record.scores["test"]
     cost = record.cost
     print(f"""
-{CONFIG}, {args.method}, {record.data["rows"]["train"]} training pictures of {record.data["patients"]["train"]} studies
+{CONFIG}, {args.method}, {record.data["rows"]["train"]} training images of {record.data["patients"]["train"]} studies
 {"":14}{"test":>8}{"chance":>9}
 {"mAP":14}{100 * test["map"]:7.1f}%{100 * outcome.chance["map"]:8.1f}%
 {"AUC":14}{100 * test["auc"]:7.1f}%{100 * outcome.chance["auc"]:8.1f}%

@@ -4,7 +4,7 @@
   medfmc submission RUNS --phase final --data medfmc --out result.zip
   medfmc submission check result.zip [--data medfmc]
 
-The validation phase takes 9 files (three subsets, three shots, one draw), the final phase 45 (five draws). RUNS are folders of runs of
+The validation phase takes 9 files (three subsets, three shots, one seed), the final phase 45 (five seeds). RUNS are folders of runs of
 one method. A check with --data also compares the order of the rows with the challenge's lists; its exit status is 1 for a bad submission.
 """
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--phase", choices=("validation", "final"), help="which phase to write for")
     parser.add_argument("--data", metavar="BUILD", help="the build that gives the order of the rows (to write: default medfmc)")
     parser.add_argument("--out", metavar="ZIP", default="result.zip", help="the zip to write (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="the draw to submit in the validation phase")
+    parser.add_argument("--seed", type=int, help="the seed to submit in the validation phase")
 
 
 def run(args: argparse.Namespace) -> int:

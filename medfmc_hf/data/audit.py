@@ -14,8 +14,8 @@ import yaml
 from ..errors import MedfmcError
 from ..subsets import SUBSETS, ConfigName, Subset
 from ..words import plural
-from .label_tables import some
-from .loading import linked_paths, missing_pictures, read_manifest, rows_digest, targets_of_column
+from .label_tables import first_few
+from .loading import linked_paths, missing_images, read_manifest, rows_digest, targets_of_column
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ class Rows:
 
 @dataclass
 class SplitAudit:
-    """Counts of one split. `positives` has one number a class; `repeats` are rows beyond the first of a picture."""
+    """Counts of one split. `positives` has one number a class; `repeats` are rows beyond the first of an image."""
 
     rows: int
     images: int
@@ -157,14 +157,14 @@ def _judge_split(audit: ConfigAudit, config: ConfigName, name: str, split: Split
     subset = SUBSETS[config.subset]
     if split.repeats:
         if config.variant == "official" and name == "train":
-            audit.by_design.append("train repeats rows: a picture drawn for several classes is listed for each")
+            audit.by_design.append("train repeats rows: an image drawn for several classes is listed for each")
         else:
             audit.mistakes.append(f"{name} repeats {split.repeats} rows")
     if split.unlabelled and config.variant != "challenge":
         audit.mistakes.append(f"{name} has {split.unlabelled} rows without a label")
     empty = [label for label, count in zip(subset.classes, split.positives) if not count]
     if empty and split.unlabelled < split.rows and name != "validation":
-        audit.by_design.append(f"{name} has no picture of {', '.join(empty)}")
+        audit.by_design.append(f"{name} has no image of {', '.join(empty)}")
 
 
 def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> None:
@@ -173,16 +173,16 @@ def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> 
     selecting = other == "validation"  # train and validation, as against something and test
     if overlap.images:
         if config.variant == "official" and selecting:
-            audit.by_design.append(f"{one} and {other} share pictures: the official validation lists hold pictures of the support")
+            audit.by_design.append(f"{one} and {other} share images: the official validation lists hold images of the support")
         else:
-            audit.mistakes.append(f"{one} and {other} share {overlap.images} pictures")
+            audit.mistakes.append(f"{one} and {other} share {overlap.images} images")
     if overlap.patients and subset.group != "patient":
         groups = plural(subset.group)
         reason = None
         if selecting and subset.key == "endo":
-            reason = "of a drawn study the support has only the pictures that show the class, the rest is in validation"
+            reason = "of a drawn study the support has only the images that show the class, the rest is in validation"
             if config.variant == "transfer":
-                reason = "train_20 and val_20 are split by picture"
+                reason = "train_20 and val_20 are split by image"
         elif config.variant == "challenge":
             reason = "they are the challenge's own lists"
         if reason:
@@ -194,7 +194,7 @@ def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> 
 
 
 def read_rows(files: list[Path], subset: Subset) -> Rows:
-    """The rows of one split from its Parquet files, without its pictures."""
+    """The rows of one split from its Parquet files, without its images."""
     tables = [pq.read_table(file, columns=["image_id", subset.label_column], partitioning=None) for file in files]
     image_ids = [image_id for table in tables for image_id in table["image_id"].to_pylist()]
     targets = [targets_of_column(table[subset.label_column], subset) for table in tables]
@@ -205,7 +205,7 @@ def check_build(folder: str | os.PathLike) -> Report:
     """Audit a build as a stock `load_dataset` sees it: by the `configs:` of its README.md.
 
     Beside the audit of every config, compares the rows with those that were built, patient ids with the patient rule, the labels of a
-    picture in all configs with each other, and looks whether linked pictures are still there. Nothing is decoded.
+    image in all configs with each other, and looks whether linked images are still there. Nothing is decoded.
 
     Raises:
         MedfmcError: the folder is no build.
@@ -235,7 +235,7 @@ def check_build(folder: str | os.PathLike) -> Report:
                     for file in files:
                         report.mistakes += _file_mistakes(folder / file, SUBSETS[config.subset], manifest["form"] == "linked")
                 except Exception as error:  # whatever Arrow says of a file that is absent, cut off or of other columns
-                    report.mistakes.append(f"{name}, {split}: {some(files)} cannot be read ({str(error).splitlines()[0]})")
+                    report.mistakes.append(f"{name}, {split}: {first_few(files)} cannot be read ({str(error).splitlines()[0]})")
                     continue
                 report.mistakes += _label_mistakes(seen[key], labels, files[0])
             configs[config][split] = seen[key]
@@ -272,17 +272,17 @@ def _file_mistakes(file: Path, subset: Subset, linked: bool) -> list[str]:
     wrong = [i for i, p in zip(table["image_id"].to_pylist(), table["patient_id"].to_pylist()) if subset.patient_id(i) != p]
     if wrong:
         mistakes.append(f"{file}: {len(wrong):,} patient ids are wrong, such as that of {wrong[0]}")
-    lost = missing_pictures(linked_paths(table["image"])) if linked else []
+    lost = missing_images(linked_paths(table["image"])) if linked else []
     if lost:
-        moved = f"{len(lost):,} linked pictures are not there any more, such as {lost[0]}"
+        moved = f"{len(lost):,} linked images are not there any more, such as {lost[0]}"
         mistakes.append(f"{file}: {moved}; to relink, build again with their new place")
     return mistakes
 
 
 def _label_mistakes(rows: Rows, labels: dict[tuple[str, str], bytes], file: str) -> list[str]:
-    """Pictures whose label here is not the one they have in an earlier split. Unlabelled rows say nothing."""
+    """Images whose label here is not the one they have in an earlier split. Unlabelled rows say nothing."""
     wrong = []
     for image_id, target in zip(rows.image_ids, rows.targets):
         if np.all(target >= 0) and labels.setdefault((rows.subset.key, image_id), target.tobytes()) != target.tobytes():
             wrong.append(image_id)
-    return [f"{file}: {len(wrong):,} labels differ from those in other configs: {some(wrong)}"] if wrong else []
+    return [f"{file}: {len(wrong):,} labels differ from those in other configs: {first_few(wrong)}"] if wrong else []

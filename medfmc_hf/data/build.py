@@ -9,18 +9,18 @@ from pathlib import Path
 
 from ..errors import MedfmcError
 from ..files import write_json, write_text
-from ..progress import bar, say
+from ..progress import bar, notify
 from ..subsets import SUBSETS, ConfigName, Subset, subset_of
 from ..version import __version__
 from . import lists
 from .audit import Report, Rows, audit_configs
 from .build_plan import Plan, make_plans, rows_of
 from .dataset_card import dataset_card
-from .label_tables import some
+from .label_tables import first_few
 from .loading import MANIFEST, SAMPLE_MARK, SCHEMA, images_digest, read_manifest
 from .output_folder import replace_folder
-from .parquet import Pictures, write_rows
-from .release import Release, match_pictures, read_release
+from .parquet import EmbeddedImages, write_rows
+from .release import Release, match_images, read_release
 from .sources import Found, find
 from .splits import SAMPLER
 
@@ -34,7 +34,7 @@ class Built:
         manifest: the content of `medfmc_build.json`.
         report: the audit of its splits.
         absent: why a subset is not in it.
-        unpacking: the commands that unpack archives beside the pictures, which were not read; empty if there are none.
+        unpacking: the commands that unpack archives beside the images, which were not read; empty if there are none.
     """
 
     folder: Path
@@ -63,27 +63,27 @@ def build(
     input gives the same bytes.
 
     Args:
-        sources: folders to search; they complete each other, and the first that has a picture is used.
+        sources: folders to search; they complete each other, and the first that has an image is used.
         out: folder to make. An older build there is replaced; anything else is an error.
         subsets: keys of the subsets to build; None for all that are there.
         lists_folder: where split lists are, besides the sources.
         fetch: download the public lists that the sources lack.
         lists_url: a mirror of the lists' public host.
-        embed: put the pictures' bytes into the files instead of their paths.
-        max_side: with `embed`, shrink pictures whose longer side is above this many pixels.
-        allow_missing: go on without pictures that are missing or damaged.
+        embed: put the images' bytes into the files instead of their paths.
+        max_side: with `embed`, shrink images whose longer side is above this many pixels.
+        allow_missing: go on without images that are missing or damaged.
         jaundice_threshold: `published` (bilirubin above 12.9 mg/dL) or `inclusive` (at or above).
 
     Raises:
         MedfmcError: nothing was recognised, or something is wrong with the input; all that is wrong is named at once.
     """
     if max_side is not None and (not embed or max_side < 1):
-        raise MedfmcError("--max-side is a number of pixels and goes with --embed: linked pictures stay as they are.")
+        raise MedfmcError("--max-side is a number of pixels and goes with --embed: linked images stay as they are.")
     if any(mark in str(Path(out).resolve()) for mark in ("[", "]", "::")):
         raise MedfmcError(f"{Path(out).resolve()} has [, ] or :: in it, from which `datasets` cannot load; give another --out.")
     chosen = [subset_of(key) for key in dict.fromkeys(subsets)] if subsets else list(SUBSETS.values())
     with replace_folder(out) as part:
-        say("looking for pictures, tables and lists")
+        notify("looking for images, tables and lists")
         found = find(sources)
         if lists_folder is not None:
             _add_lists(found, find([lists_folder]), chosen)
@@ -94,14 +94,14 @@ def build(
             _add_lists(found, find([lists.fetch_lists(lacking, base_url=lists_url)]), lacking)
         releases = [read_release(found, subset, jaundice_threshold) for subset in present]
         for release in releases:
-            match_pictures(release, found)
+            match_images(release, found)
         _refuse_problems(releases, found, allow_missing)
         plans = make_plans(releases, absent)
         rows = {config: rows for plan in plans for config, rows in rows_of(plan).items()}
         report = audit_configs(rows)
         if report.all_mistakes:
             raise MedfmcError("the lists make splits that are wrong:\n  " + "\n  ".join(report.all_mistakes[:10]))
-        pictures = _embedded(plans, part / ".spool", max_side) if embed else None
+        images = _embedded(plans, part / ".spool", max_side) if embed else None
         manifest = {
             "schema": SCHEMA,
             "medfmc_hf": __version__,
@@ -111,7 +111,7 @@ def build(
             "jaundice_threshold": jaundice_threshold,
             "sources": [] if embed else [str(folder) for folder in found.looked],
             "subsets": {plan.release.subset.key: _describe(plan, found.looked if embed else []) for plan in plans},
-            "configs": _write(plans, rows, part, pictures),
+            "configs": _write(plans, rows, part, images),
         }
         write_text(part / "README.md", dataset_card(manifest, report, absent))
         write_json(part / MANIFEST, manifest)
@@ -134,18 +134,18 @@ def _has_lists(found: Found, subset: Subset) -> bool:
 
 
 def _present(found: Found, chosen: list[Subset], required: bool) -> tuple[list[Subset], dict[str, str]]:
-    """The subsets that have pictures, and why the others are absent."""
-    present = [subset for subset in chosen if found.pictures[subset.key] or (found.pictures[""] and found.tables[subset.key])]
+    """The subsets that have images, and why the others are absent."""
+    present = [subset for subset in chosen if found.image_paths[subset.key] or (found.image_paths[""] and found.tables[subset.key])]
     absent = {}
     for subset in chosen:
         if subset not in present:
             has_labels = found.tables[subset.key] or any(key == subset.key for key, _ in found.lists)
-            absent[subset.key] = "labels or lists are there, but no picture" if has_labels else "neither pictures nor labels are there"
+            absent[subset.key] = "labels or lists are there, but no image" if has_labels else "neither images nor labels are there"
     looked = ", ".join(map(str, found.looked))
     archives = f"\nThere are archives; unpack them first:\n{found.unpacking()}" if found.archives else ""
     if not present:
         raise MedfmcError(
-            f"no pictures of {some([subset.key for subset in chosen], 5)} below {looked}.\n"
+            f"no images of {first_few([subset.key for subset in chosen], 5)} below {looked}.\n"
             "Expected a layout of a release: MedFMC_train/endo/images (Grand Challenge), Endo/images (figshare, OpenDataLab) or "
             f"MedFMC/endo/images (the official code), and likewise for the other subsets.{archives}"
         )
@@ -156,14 +156,14 @@ def _present(found: Found, chosen: list[Subset], required: bool) -> tuple[list[S
 
 
 def _refuse_loss(out: Path, present: list[Subset]) -> None:
-    """An embedded build may be the only place where its pictures are: it is not replaced by one that lacks some of them."""
+    """An embedded build may be the only place where its images are: it is not replaced by one that lacks some of them."""
     if not (out / MANIFEST).is_file():
         return
     manifest = read_manifest(out)
     lost = sorted(set(manifest["subsets"]) - {subset.key for subset in present})
     if manifest["form"] == "embedded" and lost:
         raise MedfmcError(
-            f"{out} holds the pictures of {', '.join(lost)}, which this build lacks and would remove. Give another --out, or remove that "
+            f"{out} holds the images of {', '.join(lost)}, which this build lacks and would remove. Give another --out, or remove that "
             "folder first."
         )
 
@@ -172,17 +172,17 @@ def _refuse_problems(releases: list[Release], found: Found, allow_missing: bool)
     """Name all that is wrong, at once."""
     paragraphs = []
     for release in releases:
-        wrong = release.problems + ([] if allow_missing else release.lost)
+        wrong = release.problems + ([] if allow_missing else release.missing_images)
         paragraphs += [f"{release.subset.key}: {text}" for text in wrong[:8]]
         if len(wrong) > 8:
             paragraphs.append(f"{release.subset.key}: ... and {len(wrong) - 8} more")
         if allow_missing:
-            release.notes += [f"built without them: {text.rstrip('.')}" for text in release.lost]
+            release.notes += [f"built without them: {text.rstrip('.')}" for text in release.missing_images]
     if not paragraphs:
         return
-    if any(release.lost for release in releases) and not allow_missing:
+    if any(release.missing_images for release in releases) and not allow_missing:
         unpacking = f" There are archives that may hold them; unpack them first:\n{found.unpacking()}\n" if found.archives else ""
-        paragraphs.append(f"For missing or damaged pictures:{unpacking} complete the download, or go on without them by --allow-missing.")
+        paragraphs.append(f"For missing or damaged images:{unpacking} complete the download, or go on without them by --allow-missing.")
     raise MedfmcError("nothing was written, because\n" + "\n".join(paragraphs))
 
 
@@ -205,8 +205,8 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
         "few_shot": plan.few_shot,
         "lists": {"read": read, "as_published": public},
         "notes": notes,
-        "invented": any((folder / SAMPLE_MARK).is_file() for folder in _folders_above(release.pictures.values())),
-        "incomplete": bool(release.lost),  # else it would not be built without --allow-missing
+        "invented": any((folder / SAMPLE_MARK).is_file() for folder in _folders_above(release.image_paths.values())),
+        "incomplete": bool(release.missing_images),  # else it would not be built without --allow-missing
         "images_sha256": images,
         "inputs_sha256": hashlib.sha256(f"{release.digest} {images}".encode()).hexdigest(),
     }
@@ -217,10 +217,10 @@ def _folders_above(paths: Iterable[str]) -> set[Path]:
     return folders | {above for folder in folders for above in folder.parents}
 
 
-def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, pictures: Pictures | None) -> dict:
+def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, images: EmbeddedImages | None) -> dict:
     """Write each distinct split once. Returns config -> split -> files, rows, bytes and digest."""
-    if pictures:
-        _refuse_full_disk(plans, rows, folder, pictures)
+    if images:
+        _refuse_full_disk(plans, rows, folder, images)
     written: dict[int, dict] = {}
     configs: dict[str, dict] = {}
     for plan in bar(plans, desc="writing", unit="subset"):
@@ -230,7 +230,7 @@ def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: P
             for split, split_rows in rows[config].items():
                 if id(split_rows) not in written:
                     chosen = plan.table.take([position[image_id] for image_id in split_rows.image_ids])
-                    files = write_rows(chosen, folder, _file_name(config, split), pictures)
+                    files = write_rows(chosen, folder, _file_name(config, split), images)
                     written[id(split_rows)] = {
                         "files": files,
                         "rows": chosen.num_rows,
@@ -238,18 +238,18 @@ def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: P
                         "sha256": split_rows.digest,
                     }
                 configs[str(config)][split] = written[id(split_rows)]
-    if pictures and pictures.spool.exists():
-        shutil.rmtree(pictures.spool)
+    if images and images.spool.exists():
+        shutil.rmtree(images.spool)
     return configs
 
 
-def _embedded(plans: list[Plan], spool: Path, max_side: int | None) -> Pictures:
+def _embedded(plans: list[Plan], spool: Path, max_side: int | None) -> EmbeddedImages:
     """The files to embed; the tables of the plans get their digests."""
-    pictures = Pictures(spool, max_side)
+    images = EmbeddedImages(spool, max_side)
     for plan in plans:
-        pictures.prepare(plan.release.pictures[image_id] for image_id in plan.table["image_id"].to_pylist())
-        plan.table = pictures.with_digests(plan.table)
-    return pictures
+        images.prepare(plan.release.image_paths[image_id] for image_id in plan.table["image_id"].to_pylist())
+        plan.table = images.with_digests(plan.table)
+    return images
 
 
 def _file_name(config: ConfigName, split: str) -> str:
@@ -260,15 +260,15 @@ def _file_name(config: ConfigName, split: str) -> str:
     return "/".join(part for part in ("data", config.subset, rest, split) if part)
 
 
-def _refuse_full_disk(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, pictures: Pictures) -> None:
-    """Embedding gives every config its own copy of its train and validation pictures, which can be much: say so in time."""
-    paths = {image_id: path for plan in plans for image_id, path in plan.release.pictures.items()}
-    sizes = {image_id: pictures.size(path) for image_id, path in paths.items()}
+def _refuse_full_disk(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, images: EmbeddedImages) -> None:
+    """Embedding gives every config its own copy of its train and validation images, which can be much: say so in time."""
+    paths = {image_id: path for plan in plans for image_id, path in plan.release.image_paths.items()}
+    sizes = {image_id: images.size(path) for image_id, path in paths.items()}
     distinct = {id(split): split for splits in rows.values() for split in splits.values()}
     needed, free = sum(sizes[image_id] for split in distinct.values() for image_id in split.image_ids), shutil.disk_usage(folder).free
-    say(f"embedding {needed / 1e9:,.1f} GB of pictures")
+    notify(f"embedding {needed / 1e9:,.1f} GB of images")
     if needed > free:
         raise MedfmcError(
             f"{needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free: every config holds its own train and validation "
-            "pictures. Give --max-side 512, fewer --subsets, or build without --embed."
+            "images. Give --max-side 512, fewer --subsets, or build without --embed."
         )

@@ -20,11 +20,11 @@ class Plan:
     """One subset that will be written.
 
     Attributes:
-        release: its pictures, labels and lists.
+        release: its images, labels and lists.
         configs: the rows of each split of each config.
         pool: where the pool is from, in words.
         few_shot: where the support sets are from, in words.
-        table: every picture once.
+        table: every image once.
     """
 
     release: Release
@@ -42,14 +42,14 @@ def make_plans(releases: list[Release], absent: dict[str, str]) -> list[Plan]:
     """
     plans = []
     for release in releases:
-        subset, there = release.subset, release.pictures
+        subset, there = release.subset, release.image_paths
         labels = {image_id: row for image_id, row in release.multi_hot().items() if image_id in there}
         kept = {kind: [image_id for image_id in image_ids if image_id in there] for kind, image_ids in release.lists.items()}
         pool, pool_words = _pool(release, kept, labels)
         configs = compose(subset, labels, kept, pool)
         if not configs:
             no_lists = "its split lists are not there: give them with --lists, or download them with --fetch-lists"
-            absent[subset.key] = no_lists if pool is None else "none of the pictures of its pool is there"
+            absent[subset.key] = no_lists if pool is None else "none of the images of its pool is there"
             continue
         few_shot = f"drawn by {SAMPLER}, our seeded sampler of patients"
         if subset.challenge:
@@ -65,7 +65,7 @@ def make_plans(releases: list[Release], absent: dict[str, str]) -> list[Plan]:
 
 
 def _pool(release: Release, kept: dict[str, list[str]], labels: dict[str, np.ndarray]) -> tuple[list[str] | None, str]:
-    """The pictures that may be trained on, and where that is from. ColonPath's pool in the paper is another one, so it is not used."""
+    """The images that may be trained on, and where that is from. ColonPath's pool in the paper is another one, so it is not used."""
     subset = release.subset
     if subset.challenge and lists.TRAINVAL in kept:
         return kept[lists.TRAINVAL], "trainval.txt of the challenge"
@@ -79,7 +79,7 @@ def _pool(release: Release, kept: dict[str, list[str]], labels: dict[str, np.nda
 
 
 def rows_of(plan: Plan) -> dict[ConfigName, dict[str, Rows]]:
-    """Every split as the audit reads it. Splits of the same pictures are the same object."""
+    """Every split as the audit reads it. Splits of the same images are the same object."""
     subset = plan.release.subset
     targets = targets_of_column(plan.table[subset.label_column], subset)
     position = {image_id: i for i, image_id in enumerate(plan.table["image_id"].to_pylist())}

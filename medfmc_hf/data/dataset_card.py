@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCardData
 
 from ..subsets import CITATION, SUBSETS, ConfigName
 from .audit import ConfigAudit, Report
-from .label_tables import some
+from .label_tables import first_few
 from .parquet import features_of
 
 _HEAD = """\
@@ -115,7 +115,7 @@ rows = load_dataset("REPO", "EXAMPLE", split="test", streaming=True)  # without 
 
 Score predictions with `evaluate.load("ORGANISATION/medfm_score", "SUBSET")`, where that Space is published. `eval.yaml` names a
 task for each subset, number of shots and protocol; its value is the mean of the main metric (accuracy or mAP) and AUC, in
-percent, averaged over the draws.
+percent, averaged over the seeds.
 """
 
 _CONFIGS = """\
@@ -123,13 +123,13 @@ _CONFIGS = """\
 
 | config | train | validation | test |
 |---|---|---|---|
-| `endo` | the pool | | every other published picture |
-| `endo-5shot-seed0` | the support set, each picture once | the pool without the support | as above |
-| `endo-5shot-seed0-official` | the challenge's list, repeats included | its list, support pictures included | `test_WithLabel` |
+| `endo` | the pool | | every other published image |
+| `endo-5shot-seed0` | the support set, each image once | the pool without the support | as above |
+| `endo-5shot-seed0-official` | the challenge's list, repeats included | its list, support images included | `test_WithLabel` |
 | `endo-transfer` | `train_20` | `val_20` | as `endo` |
-| `endo-challenge` | | the validation phase, in submission order | the private test, unlabelled, where its pictures were there |
+| `endo-challenge` | | the validation phase, in submission order | the private test, unlabelled, where its images were there |
 
-1, 5 and 10 shots, seeds 0 to 4; seed s is the challenge's exp{s+1}. A shot is a patient, not a picture. NeoJaundice and Retino
+1, 5 and 10 shots, seeds 0 to 4; seed s is the challenge's exp{s+1}. A shot is a patient, not an image. NeoJaundice and Retino
 were not in the challenge and have only the first two kinds. Rows of the first two kinds are sorted by name; the others are in
 the order of their lists.
 """
@@ -138,7 +138,7 @@ _COLUMNS = """\
 ## Columns
 
 - `image`.
-- `label`, a class; for `chest` and `endo` it is `labels`, the positive classes, empty for a picture without a finding. Where the
+- `label`, a class; for `chest` and `endo` it is `labels`, the positive classes, empty for an image without a finding. Where the
   label is not public: -1, or null for `labels`.
 - `image_id`: the file name without its extension.
 - `image_sha256`: of the image's file, taken when this data set was built.
@@ -154,14 +154,14 @@ The releases of MedFMC state different licences, and this card does not decide b
 CC0 1.0, with the note that it is not intended for developing diagnosis-oriented models; OpenDataLab listed the data as
 CC BY-SA 4.0; the official repository calls the project Apache-2.0; Grand Challenge gave access to those who joined the challenge.
 The licences of the other figshare items were not verified, and the split lists carry none of their own. Look at the licence of the
-release that you downloaded before you share pictures made from it.
+release that you downloaded before you share images made from it.
 
-The pictures are for research. Nothing here is fit for diagnosis.
+The images are for research. Nothing here is fit for diagnosis.
 """
 
 
 def _source(manifest: dict, absent: dict[str, str]) -> str:
-    form = "holds the pictures themselves" if manifest["form"] == "embedded" else "links to the pictures where they were downloaded"
+    form = "holds the images themselves" if manifest["form"] == "embedded" else "links to the images where they were downloaded"
     shrunk = f", shrunk to at most {manifest['max_side']} pixels a side" if manifest["max_side"] else ""
     lines = [f"Made by `medfmc build` (medfmc_hf {manifest['medfmc_hf']}). It {form}{shrunk}."]
     if absent:
@@ -170,12 +170,12 @@ def _source(manifest: dict, absent: dict[str, str]) -> str:
 
 
 def _subsets(manifest: dict) -> str:
-    lines = ["## Subsets", "", "| subset | what | task | pictures here / published | patients here |", "|---|---|---|---|---|"]
+    lines = ["## Subsets", "", "| subset | what | task | images here / published | patients here |", "|---|---|---|---|---|"]
     for key, entry in manifest["subsets"].items():
         subset = SUBSETS[key]
         patients = f"{entry['patients']:,}" + (f" ({subset.group})" if subset.group != "patient" else "")
-        pictures = f"{entry['images']:,} / {subset.images:,}"
-        lines.append(f"| `{key}` ({subset.name}) | {subset.title} | {subset.task} | {pictures} | {patients} |")
+        images = f"{entry['images']:,} / {subset.images:,}"
+        lines.append(f"| `{key}` ({subset.name}) | {subset.title} | {subset.task} | {images} | {patients} |")
     lines += ["", "Classes, in order:", ""]
     lines += [f"- `{key}`: {', '.join(SUBSETS[key].classes)}." for key in manifest["subsets"]]
     notes = [f"- `{key}`: {note}." for key, entry in manifest["subsets"].items() for note in entry["notes"]]
@@ -197,7 +197,7 @@ def _origin(manifest: dict) -> str:
         + f"""
 
 `{manifest["sampler"]}` draws K patients per class in an order given by a hash of seed, shots, class and patient id, and takes their
-pictures of that class. It does not depend on the order of rows, and the same name stands for the same rows for ever. The challenge's
+images of that class. It does not depend on the order of rows, and the same name stands for the same rows for ever. The challenge's
 lists were drawn without a seed and are taken as they are; "as published" means that their SHA-256 is that of the public file.
 """
     )
@@ -206,8 +206,8 @@ lists were drawn without a seed and are taken as they are; "as published" means 
 _AUDIT = """\
 ## Audit
 
-Counted as `medfmc check` does. Shared is what train has in common with validation and with test: pictures, patients and, for `colon`,
-scans. Patients are studies for `endo`, regions for `colon`, infants for `neojaundice`. No picture or patient of a test is in a train."""
+Counted as `medfmc check` does. Shared is what train has in common with validation and with test: images, patients and, for `colon`,
+scans. Patients are studies for `endo`, regions for `colon`, infants for `neojaundice`. No image or patient of a test is in a train."""
 
 _AUDIT_HEADER = "| config | train rows (repeats), patients | validation | test | shared with validation | with test | train by class |"
 
@@ -229,7 +229,7 @@ def _audit(manifest: dict, audits: dict[str, ConfigAudit], earlier: str = "") ->
                     remarks.setdefault(remark, []).append(name)
         if remarks:
             lines += ["", "By design:", ""]
-            lines += [f"- {remark} ({some(names, 1)})." for remark, names in remarks.items()]
+            lines += [f"- {remark} ({first_few(names, 1)})." for remark, names in remarks.items()]
     return "\n".join(lines) + "\n"
 
 

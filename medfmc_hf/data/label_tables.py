@@ -13,7 +13,7 @@ from ..subsets import Subset
 
 Label = int | tuple[int, ...] | None  # class index, or indices of the positive classes in order; None where the label is not public
 
-PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 _IMAGE_COLUMNS = ("img_id", "image_idx", "image_id", "image", "img", "image_name", "file_name", "filename", "name")
 _LABEL_COLUMNS = {"colon": ("tumor",), "neojaundice": ("Treatment", "jaundiced"), "retino": ("grade", "label", "level", "class")}
@@ -25,7 +25,7 @@ _EXTRA_COLUMNS = {  # NeoJaundice's table has more than labels
     "weight": "weight",
     "blood(mg/dL)": "bilirubin",
 }
-SITES = {"1": "head", "2": "face", "3": "chest"}  # NeoJaundice: the number after the infant in a picture's name
+SITES = {"1": "head", "2": "face", "3": "chest"}  # NeoJaundice: the number after the infant in an image's name
 
 
 @dataclass
@@ -47,17 +47,17 @@ class LabelFile:
     notes: list[str] = field(default_factory=list)
 
 
-def some(items: list, most: int = 3) -> str:
+def first_few(items: list, most: int = 3) -> str:
     """The first few of many: `a, b, c and 4 more`."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
 def image_id_of(name: str) -> str:
-    """A picture's file name without folder and extension. Only extensions of pictures are cut: ids may contain dots."""
+    """An image's file name without folder and extension. Only extensions of images are cut: ids may contain dots."""
     name = PurePosixPath(name.strip().replace("\\", "/")).name
     stem, dot, extension = name.rpartition(".")
-    return stem if dot and f".{extension.lower()}" in PICTURE_EXTENSIONS else name
+    return stem if dot and f".{extension.lower()}" in IMAGE_EXTENSIONS else name
 
 
 def _text(file: LabelFile) -> str:
@@ -94,7 +94,7 @@ def _key(header: str) -> str:
 def read_table(path: Path, subset: Subset) -> LabelFile:
     """Read a CSV label table of any release: the published ones, and `<subset>_train.csv` and `<subset>_val.csv` of Grand Challenge.
 
-    Accepted as they come: an index column with or without a name, a junk column at the end, rows without a picture, CRLF, a byte
+    Accepted as they come: an index column with or without a name, a junk column at the end, rows without an image, CRLF, a byte
     order mark, `;` or tab for `,`, labels as floats, labels left empty. Retino's header is not known, so any will do, or none.
     """
     file = LabelFile(Path(path))
@@ -113,15 +113,15 @@ def read_table(path: Path, subset: Subset) -> LabelFile:
     sample = next((row for row in rows[first:] if any(cell.strip() for cell in row)), [])
     image = next((columns[name] for name in _IMAGE_COLUMNS if name in columns), None)
     if image is None:
-        image = next((i for i, cell in enumerate(sample) if cell.strip().lower().endswith(PICTURE_EXTENSIONS)), None)
+        image = next((i for i, cell in enumerate(sample) if cell.strip().lower().endswith(IMAGE_EXTENSIONS)), None)
     if image is None and subset.key == "retino":
         image = 0
     labels = _label_columns(subset, columns, header)
     if image is None or labels is None:
         expected = "img_id and " + ", ".join(subset.classes if subset.multilabel else _LABEL_COLUMNS[subset.key][:1])
         missing = [] if not subset.multilabel else [name for name in subset.classes if _key(name) not in columns]
-        what = f"has no column {some(missing, 5)}" if missing and image is not None else "has not the columns of its subset"
-        file.problems.append(f"{file.path} {what}; expected {expected}; its header is {some(header, 25)!r}.")
+        what = f"has no column {first_few(missing, 5)}" if missing and image is not None else "has not the columns of its subset"
+        file.problems.append(f"{file.path} {what}; expected {expected}; its header is {first_few(header, 25)!r}.")
         return file
     extras = {
         ours: columns[_key(theirs)] for theirs, ours in _EXTRA_COLUMNS.items() if subset.key == "neojaundice" and _key(theirs) in columns
@@ -145,7 +145,7 @@ def read_table(path: Path, subset: Subset) -> LabelFile:
         if extras:
             file.extra[image_id] = _extra(file, number, {ours: row[i] if i < len(row) else "" for ours, i in extras.items()})
     if empty:
-        file.notes.append(f"{file.path.name}: {empty:,} rows without a picture left out")
+        file.notes.append(f"{file.path.name}: {empty:,} rows without an image left out")
     return file
 
 
@@ -179,7 +179,7 @@ def _label(file: LabelFile, number: int, subset: Subset, cells: list[str]) -> La
     allowed = range(2 if subset.multilabel else len(subset.classes))
     if any(value not in allowed for value in values):
         expected = "0 or 1" if len(allowed) == 2 else f"0 to {len(allowed) - 1}"
-        file.problems.append(f"{file.path}, line {number}: unknown class {some(cells, 20)}; expected {expected}.")
+        file.problems.append(f"{file.path}, line {number}: unknown class {first_few(cells, 20)}; expected {expected}.")
         return None
     return tuple(i for i, value in enumerate(values) if value) if subset.multilabel else int(values[0])
 
@@ -203,7 +203,7 @@ def read_list(path: Path, subset: Subset, labelled: bool) -> LabelFile:
     Args:
         path: the list.
         subset: whose list it is.
-        labelled: whether every line must have a label; lists of unlabelled pictures have none.
+        labelled: whether every line must have a label; lists of unlabelled images have none.
     """
     file = LabelFile(Path(path))
     values = rf"[01](?:[ ,][01]){{{len(subset.classes) - 1}}}" if subset.multilabel else r"\d+"

@@ -26,7 +26,7 @@ PAPER = "wllfore/MedFMC_fewshot_baseline/3bfe04b153ab461baccbe574c9dc3dff84ab8b1
 
 # Kinds of lists. A few-shot list is called as its file is without the subset: "5-shot_train_exp1".
 TRAINVAL, TEST_LABELLED, VALIDATION_PHASE, TRAIN_20, VAL_20 = "trainval", "test_WithLabel", "test_WithoutLabel", "train_20", "val_20"
-PRIVATE = "MedFMC_test/test_WithoutLabel"  # the final phase's unlabelled pictures; its file is named like the validation phase's
+PRIVATE = "MedFMC_test/test_WithoutLabel"  # the final phase's unlabelled images; its file is named like the validation phase's
 PAPER_POOL, PAPER_TEST, TEST = "fewshot-pool", "paper test", "test"
 UNLABELLED = (VALIDATION_PHASE, PRIVATE)
 _PLAIN = {name.lower(): name for name in (TRAINVAL, TEST_LABELLED, VALIDATION_PHASE, TRAIN_20, VAL_20, PAPER_POOL, TEST)}

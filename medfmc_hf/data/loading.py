@@ -1,4 +1,4 @@
-"""Loads a config of a build by stock `load_dataset`, and reads labels, names and picture sources out of it without decoding a picture."""
+"""Loads a config of a build by stock `load_dataset`, and reads labels, names and image sources out of it without decoding an image."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MedfmcError
-from ..progress import is_watched, say
+from ..progress import is_watched, notify
 from ..subsets import ConfigName, Subset
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
         subset: one of its subsets.
 
     Returns:
-        `notes` (sentences, such as pictures that it lacks), `invented` (whether the pictures are made up), `incomplete` (whether it was
-        built without some of the published pictures), `max_side` (to how many pixels pictures were shrunk, or None), `images_sha256` (of
+        `notes` (sentences, such as images that it lacks), `invented` (whether the images are made up), `incomplete` (whether it was
+        built without some of the published images), `max_side` (to how many pixels images were shrunk, or None), `images_sha256` (of
         all its images; None where the build is from before these were taken).
     """
     manifest = read_manifest(data) if Path(data).exists() else _published_manifest(str(data))
@@ -78,20 +78,20 @@ def _published_manifest(repo_id: str) -> dict:
     try:
         manifest = json.loads(Path(hf_hub_download(repo_id, MANIFEST, repo_type="dataset")).read_text(encoding="utf-8"))
     except Exception as error:  # rows came from there, so it is there; what it says of them is worth having and not worth failing for
-        say(f"what {repo_id} says of its images could not be read ({_first_line(error)}).")
+        notify(f"what {repo_id} says of its images could not be read ({_first_line(error)}).")
         return {}
     return manifest if isinstance(manifest, dict) else {}
 
 
 def max_side_of(data: str | os.PathLike) -> int | None:
-    """To how many pixels a build shrank its pictures; None where it did not, and for a dataset on the Hub, which does not say."""
+    """To how many pixels a build shrank its images; None where it did not, and for a dataset on the Hub, which does not say."""
     return read_manifest(data)["max_side"] if Path(data).exists() else None
 
 
 def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.DatasetDict":
     """Load one config: `train`, `validation` and `test`, as far as the config has them.
 
-    This is `datasets.load_dataset(data, str(config))` with errors that say what to do. No picture is opened; that the
+    This is `datasets.load_dataset(data, str(config))` with errors that say what to do. No image is opened; that the
     files of a linked build are there is checked by listing their folders.
 
     Args:
@@ -99,7 +99,7 @@ def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.
         config: such as `"endo-5shot-seed0"`.
 
     Raises:
-        MedfmcError: `data` is absent, no build, or lacks the config; or the pictures it links to have moved.
+        MedfmcError: `data` is absent, no build, or lacks the config; or the images it links to have moved.
     """
     import datasets
 
@@ -124,10 +124,10 @@ def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.
             "For a folder, make it with `medfmc build`; for the Hub, check the name, your login and the network."
         ) from error
     check_columns(splits, ConfigName.parse(name), data)
-    lost = missing_pictures(path for split in splits.values() for path in linked_paths(_column(split, "image")))
+    lost = missing_images(path for split in splits.values() for path in linked_paths(_column(split, "image")))
     if lost:
         raise MedfmcError(
-            f"{len(lost)} of the pictures that {name} links to are not there any more, such as {lost[0]}.\n"
+            f"{len(lost)} of the images that {name} links to are not there any more, such as {lost[0]}.\n"
             f"If they have moved, run `medfmc build NEW_PLACE --out {data}` again: it takes a minute and keeps every split."
         )
     return splits
@@ -173,14 +173,14 @@ def _first_line(error: BaseException) -> str:
 
 
 def linked_paths(images: "pa.ChunkedArray") -> list[str]:
-    """The distinct paths of an image column whose pictures are linked, not embedded."""
+    """The distinct paths of an image column whose images are linked, not embedded."""
     import pyarrow.compute as pc
 
     embedded = pc.is_valid(pc.struct_field(images, "bytes"))
     return pc.unique(pc.struct_field(images, "path").filter(pc.invert(embedded))).to_pylist()
 
 
-def missing_pictures(paths: Iterable[str]) -> list[str]:
+def missing_images(paths: Iterable[str]) -> list[str]:
     """Those of the paths that do not exist, sorted. Each folder is listed once instead of asking for every file."""
     wanted = defaultdict(set)
     for path in paths:

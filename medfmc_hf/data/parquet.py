@@ -1,4 +1,4 @@
-"""Writes rows of pictures to Parquet, with their Hugging Face features, as links to the files or with the files inside."""
+"""Writes rows of images to Parquet, with their Hugging Face features, as links to the files or with the files inside."""
 
 import hashlib
 import io
@@ -20,8 +20,8 @@ from ..subsets import Subset
 from .label_tables import SITES
 from .release import Release
 
-SHARD_BYTES = 500 << 20  # of pictures in one embedded file, the size that the Hub advises
-_GROUP_BYTES = 64 << 20  # of pictures in memory at once
+SHARD_BYTES = 500 << 20  # of images in one embedded file, the size that the Hub advises
+_GROUP_BYTES = 64 << 20  # of images in memory at once
 
 
 def features_of(subset: Subset) -> datasets.Features:
@@ -44,18 +44,18 @@ def features_of(subset: Subset) -> datasets.Features:
 
 
 def master_table(release: Release) -> pa.Table:
-    """Every picture of a subset that is there, once, sorted by name, linked.
+    """Every image of a subset that is there, once, sorted by name, linked.
 
-    Labels that are not public are -1 (single-label) or null (multi-label: an empty list is a picture without a finding).
+    Labels that are not public are -1 (single-label) or null (multi-label: an empty list is an image without a finding).
     """
-    subset, image_ids = release.subset, sorted(release.pictures)
+    subset, image_ids = release.subset, sorted(release.image_paths)
     labels = [release.labels.get(image_id) for image_id in image_ids]
     if subset.multilabel:
         labels = [None if label is None else list(label) for label in labels]
     else:
         labels = [-1 if label is None else label for label in labels]
     columns = {
-        "image": [{"bytes": None, "path": release.pictures[image_id]} for image_id in image_ids],
+        "image": [{"bytes": None, "path": release.image_paths[image_id]} for image_id in image_ids],
         subset.label_column: labels,
         "image_id": image_ids,
         "patient_id": [subset.patient_id(image_id) for image_id in image_ids],
@@ -69,12 +69,12 @@ def master_table(release: Release) -> pa.Table:
     return pa.table({name: columns[name] for name in features}, schema=features.arrow_schema)
 
 
-class Pictures:
+class EmbeddedImages:
     """The files to embed: the originals, or copies that were made smaller, each once however many configs hold it.
 
     Args:
         spool: folder for the copies.
-        max_side: pictures with a longer side above this many pixels are shrunk to it; None for none.
+        max_side: images with a longer side above this many pixels are shrunk to it; None for none.
     """
 
     def __init__(self, spool: Path, max_side: int | None) -> None:
@@ -89,18 +89,18 @@ class Pictures:
             return
         self.spool.mkdir(exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            copies = bar(pool.map(self._shrink, paths), total=len(paths), desc="shrinking pictures", unit="picture")
+            copies = bar(pool.map(self._shrink, paths), total=len(paths), desc="shrinking images", unit="image")
             self.files |= dict(zip(paths, copies))
 
     def _shrink(self, path: str) -> str:
         try:
-            with Image.open(path) as picture:
-                scale = self.max_side / max(picture.size)
+            with Image.open(path) as image:
+                scale = self.max_side / max(image.size)
                 if scale >= 1:
                     return path
-                size = tuple(max(1, round(side * scale)) for side in picture.size)
-                kept = {name: picture.info[name] for name in ("exif", "icc_profile") if picture.info.get(name)}
-                content, extension = _encode(picture, size, kept)
+                size = tuple(max(1, round(side * scale)) for side in image.size)
+                kept = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
+                content, extension = _encode(image, size, kept)
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for damaged files
@@ -125,19 +125,19 @@ class Pictures:
         return Path(self.files[path]).stat().st_size
 
 
-def _encode(picture: Image.Image, size: tuple[int, int], kept: dict) -> tuple[bytes, str]:
-    """Shrink with Pillow's bicubic filter. 8-bit pictures become JPEG (quality 95, full colour), deeper ones stay PNG."""
+def _encode(image: Image.Image, size: tuple[int, int], kept: dict) -> tuple[bytes, str]:
+    """Shrink with Pillow's bicubic filter. 8-bit images become JPEG (quality 95, full colour), deeper ones stay PNG."""
     buffer = io.BytesIO()
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture.convert("F").resize(size, Image.Resampling.BICUBIC))
+    if image.mode.startswith("I"):
+        values = np.asarray(image.convert("F").resize(size, Image.Resampling.BICUBIC))
         Image.fromarray(np.clip(values.round(), 0, 65535).astype(np.uint16)).save(buffer, "PNG")
         return buffer.getvalue(), ".png"
-    small = picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB").resize(size, Image.Resampling.BICUBIC)
+    small = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB").resize(size, Image.Resampling.BICUBIC)
     small.save(buffer, "JPEG", quality=95, subsampling=0, **kept)
     return buffer.getvalue(), ".jpg"
 
 
-def write_rows(table: pa.Table, folder: Path, name: str, pictures: Pictures | None) -> list[str]:
+def write_rows(table: pa.Table, folder: Path, name: str, images: EmbeddedImages | None) -> list[str]:
     """Write rows as `<name>-<digest>.parquet` below `folder`, or as several numbered files where they hold much.
 
     The digest is of the content: `datasets` keeps using its cached copy of a local folder for as long as README.md names the same files,
@@ -147,11 +147,11 @@ def write_rows(table: pa.Table, folder: Path, name: str, pictures: Pictures | No
         The files, relative to `folder`.
     """
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    shards = shards_of(table, name, pictures) if pictures else {f"{name}.parquet": table}
+    shards = shards_of(table, name, images) if images else {f"{name}.parquet": table}
     files = []
     for shard, rows in shards.items():
-        if pictures:
-            write_embedded(rows, folder / shard, pictures)
+        if images:
+            write_embedded(rows, folder / shard, images)
         else:
             pq.write_table(rows, folder / shard, compression="zstd")
         files.append(f"{shard.removesuffix('.parquet')}-{sha256_of(folder / shard)[:12]}.parquet")
@@ -159,26 +159,26 @@ def write_rows(table: pa.Table, folder: Path, name: str, pictures: Pictures | No
     return files
 
 
-def shards_of(table: pa.Table, name: str, pictures: Pictures) -> dict[str, pa.Table]:
+def shards_of(table: pa.Table, name: str, images: EmbeddedImages) -> dict[str, pa.Table]:
     """Linked rows as they are spread over embedded files: `<name>.parquet`, or several numbered ones, and the rows of each."""
-    ranges = _chunks([pictures.size(path) for path in linked_files(table)], SHARD_BYTES)
+    ranges = _chunks([images.size(path) for path in linked_files(table)], SHARD_BYTES)
     names = [name] if len(ranges) == 1 else [f"{name}-{i:05d}-of-{len(ranges):05d}" for i in range(len(ranges))]
     return {f"{shard}.parquet": table.slice(start, stop - start) for shard, (start, stop) in zip(names, ranges)}
 
 
 def linked_files(table: pa.Table) -> list[str]:
-    """The picture files of linked rows, in row order."""
+    """The image files of linked rows, in row order."""
     return table["image"].combine_chunks().field("path").to_pylist()
 
 
-def write_embedded(table: pa.Table, file: Path, pictures: Pictures) -> None:
-    """Write linked rows as one file with the pictures inside."""
+def write_embedded(table: pa.Table, file: Path, images: EmbeddedImages) -> None:
+    """Write linked rows as one file with the images inside."""
     paths = linked_files(table)
     position, image_type = table.schema.get_field_index("image"), table.schema.field("image").type
     with pq.ParquetWriter(file, table.schema, compression="none") as writer:
-        for start, stop in _chunks([pictures.size(path) for path in paths], _GROUP_BYTES):
-            images = pa.array([pictures.embedded(path) for path in paths[start:stop]], image_type)
-            writer.write_table(table.slice(start, stop - start).set_column(position, table.schema.field("image"), images))
+        for start, stop in _chunks([images.size(path) for path in paths], _GROUP_BYTES):
+            cells = pa.array([images.embedded(path) for path in paths[start:stop]], image_type)
+            writer.write_table(table.slice(start, stop - start).set_column(position, table.schema.field("image"), cells))
 
 
 def _chunks(sizes: list[int], most: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Puts together what all tables and lists say of one subset, and finds where they disagree, with each other or with the pictures."""
+"""Puts together what all tables and lists say of one subset, and finds where they disagree, with each other or with the images."""
 
 import hashlib
 from collections import defaultdict
@@ -11,7 +11,7 @@ from ..errors import MedfmcError
 from ..images.integrity import inspect, inspect_all
 from ..subsets import Subset
 from . import lists
-from .label_tables import Label, LabelFile, read_list, read_table, some
+from .label_tables import Label, LabelFile, first_few, read_list, read_table
 from .sources import Found
 
 THRESHOLD = 12.9  # mg/dL of bilirubin: the published NeoJaundice labels are `above`, the authors' few-shot lists `at or above`
@@ -23,14 +23,14 @@ class Release:
 
     Attributes:
         subset: which.
-        labels: label of every published picture, None where no file says it.
+        labels: label of every published image, None where no file says it.
         lists: image ids of each list by kind (see `medfmc_hf.data.lists`), in file order, repeats kept.
-        pictures: path of every picture that is whole, by image id.
+        image_paths: path of every image that is whole, by image id.
         image_sha256: SHA-256 (hex) of each of these files.
         extra: NeoJaundice's further columns by image id.
         published: labels of NeoJaundice by the published definition, whichever is in force; else the same as `labels`.
         problems: what keeps it from being built, one paragraph each.
-        lost: pictures that are named but missing or damaged; they too keep it from being built, unless they may be missing.
+        missing_images: images that are named but missing or damaged; they too keep it from being built, unless they may be missing.
         notes: what a reader of the dataset card should know.
         official: of the lists that are public, how many were read that are as published, and how many were read.
         digest: SHA-256 over the content of every table and list.
@@ -39,18 +39,18 @@ class Release:
     subset: Subset
     labels: dict[str, Label] = field(default_factory=dict)
     lists: dict[str, list[str]] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
+    image_paths: dict[str, str] = field(default_factory=dict)
     image_sha256: dict[str, str] = field(default_factory=dict)
     extra: dict[str, dict] = field(default_factory=dict)
     published: dict[str, Label] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
+    missing_images: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     official: tuple[int, int] = (0, 0)
     digest: str = ""
 
     def multi_hot(self) -> dict[str, np.ndarray]:
-        """Labels as rows of 0 and 1, of the pictures whose label is known."""
+        """Labels as rows of 0 and 1, of the images whose label is known."""
         eye = np.eye(len(self.subset.classes), dtype=np.int8)
         return {
             image_id: eye[label] if isinstance(label, int) else eye[list(label)].sum(axis=0, dtype=np.int8)
@@ -60,7 +60,7 @@ class Release:
 
 
 def read_release(found: Found, subset: Subset, jaundice_threshold: str = "published") -> Release:
-    """Read every table and list of a subset. No picture is touched; see `match_pictures`.
+    """Read every table and list of a subset. No image is touched; see `match_images`.
 
     Args:
         found: where the files are.
@@ -88,12 +88,12 @@ class _Merger:
 
     def __init__(self, release: Release) -> None:
         self.release = release
-        self.whole_table = False  # whether a published table was read, which names every published picture
+        self.whole_table = False  # whether a published table was read, which names every published image
         self.digests: dict[str, Path] = {}  # content -> the first file of that content
         self.said_by: dict[str, Path] = {}  # image id -> the file its label is from
         self.first_list: dict[str, tuple[Path, list[str]]] = {}
         self.conflicts: dict[tuple[Path, Path], dict[str, str]] = defaultdict(dict)  # files -> image id -> labels
-        self.strangers: dict[str, Path] = {}  # pictures that a list names and no table has, and the first such list
+        self.unrecognised: dict[str, Path] = {}  # images that a list names and no table has, and the first such list
         self.at_threshold: set[str] = set()
         self.official = self.all_lists = 0
 
@@ -129,12 +129,12 @@ class _Merger:
         if kind != lists.PRIVATE:
             for image_id in image_ids:
                 if known is not None and image_id not in known:
-                    self.strangers.setdefault(image_id, path)
+                    self.unrecognised.setdefault(image_id, path)
             self._merge(file)
         elif kind == lists.PRIVATE and known and not known.isdisjoint(image_ids):
             shared = known.intersection(image_ids)
             self.release.problems.append(
-                f"{path} should list the private test, but {len(shared):,} of its pictures are published: {some(sorted(shared))}."
+                f"{path} should list the private test, but {len(shared):,} of its images are published: {first_few(sorted(shared))}."
             )
         if kind not in (lists.TEST, lists.PRIVATE):  # these two are of Grand Challenge alone
             self.all_lists += 1
@@ -166,27 +166,27 @@ class _Merger:
         first = self.first_list.setdefault(kind, (path, image_ids))
         if first[0] is not path and (first[1] != image_ids if "shot_" in kind else set(first[1]) != set(image_ids)):
             differ = len(set(first[1]).symmetric_difference(image_ids))
-            how = f"{differ:,} pictures are in one only" if differ else "the order or the repeats differ"
+            how = f"{differ:,} images are in one only" if differ else "the order or the repeats differ"
             self.release.problems.append(f"{first[0]} and {path} are the same list but disagree: {how}. Keep the one you trust.")
 
     def finish(self) -> None:
         release = self.release
-        if self.strangers and not release.problems:  # a table that cannot be read whole has been named already
-            first = next(iter(self.strangers.values()))
+        if self.unrecognised and not release.problems:  # a table that cannot be read whole has been named already
+            first = next(iter(self.unrecognised.values()))
             release.problems.append(
-                f"the lists name {len(self.strangers):,} pictures that no label table has, such as {some(list(self.strangers))}, "
+                f"the lists name {len(self.unrecognised):,} images that no label table has, such as {first_few(list(self.unrecognised))}, "
                 f"first in {first}; a table may be cut off, or a list be of another release."
             )
         for (one, other), examples in self.conflicts.items():
             who = f"{one} contradicts itself" if one == other else f"{one} and {other} contradict each other"
-            release.problems.append(f"{who} on the label of {len(examples):,} pictures: {some(list(examples.values()))}.")
+            release.problems.append(f"{who} on the label of {len(examples):,} images: {first_few(list(examples.values()))}.")
         release.lists = {kind: image_ids for kind, (_, image_ids) in self.first_list.items()}
         release.official = (self.official, self.all_lists)
         release.digest = hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest()
         if self.at_threshold:
             infants = {release.subset.patient_id(image_id) for image_id in self.at_threshold}
             release.notes.append(
-                f"{len(self.at_threshold)} pictures of {len(infants)} infants at exactly {THRESHOLD} mg/dL ({some(sorted(infants), 6)}) "
+                f"{len(self.at_threshold)} images of {len(infants)} infants at exactly {THRESHOLD} mg/dL ({first_few(sorted(infants), 6)}) "
                 "are low in the published table and high in the authors' few-shot lists, by their two definitions"
             )
 
@@ -207,63 +207,65 @@ def _set_threshold(release: Release, threshold: str) -> None:
         return
     unknown = [image_id for image_id in release.labels if values.get(image_id) is None]
     if values and unknown:
-        release.problems.append(f"{len(unknown):,} pictures have no bilirubin value for the inclusive threshold, such as {some(unknown)}.")
+        release.problems.append(
+            f"{len(unknown):,} images have no bilirubin value for the inclusive threshold, such as {first_few(unknown)}."
+        )
     release.labels.update({image_id: int(value >= THRESHOLD) for image_id, value in values.items() if value is not None})
 
 
 def _count(release: Release, found: Found) -> None:
-    """Say what is not as published: fewer pictures, or pictures without a label."""
+    """Say what is not as published: fewer images, or images without a label."""
     subset, labels = release.subset, release.labels
     if not release.published:
         release.published = labels
     if not any(label is not None for label in labels.values()) and not release.problems:
-        strangers = found.strangers[subset.key]
-        seen = f" These tables have other names and were not read: {some(strangers)}." if strangers else ""
-        release.problems.append(f"its pictures have no labels: expected {subset.table} in their folder or above.{seen}")
+        unrecognised = found.unrecognised[subset.key]
+        seen = f" These tables have other names and were not read: {first_few(unrecognised)}." if unrecognised else ""
+        release.problems.append(f"its images have no labels: expected {subset.table} in their folder or above.{seen}")
     unlabelled = [image_id for image_id, label in labels.items() if label is None]
     if unlabelled and len(unlabelled) < len(labels):
         release.notes.append(
-            f"{len(unlabelled):,} published pictures have no label here, so they are not in the test splits; "
+            f"{len(unlabelled):,} published images have no label here, so they are not in the test splits; "
             f"{subset.table} of the annotation or figshare download has them all"
         )
     if len(labels) != subset.images:
-        release.notes.append(f"{len(labels):,} pictures, not the {subset.images:,} of the published subset")
+        release.notes.append(f"{len(labels):,} images, not the {subset.images:,} of the published subset")
 
 
-def match_pictures(release: Release, found: Found) -> None:
-    """Find the file of every picture that a table or list names, and look whether it is whole."""
-    subset, own, loose = release.subset, found.pictures[release.subset.key], found.pictures[""]
+def match_images(release: Release, found: Found) -> None:
+    """Find the file of every image that a table or list names, and look whether it is whole."""
+    subset, own, loose = release.subset, found.image_paths[release.subset.key], found.image_paths[""]
     private = release.lists.get(lists.PRIVATE, [])
     if not any(image_id in own or image_id in loose for image_id in private):
         if private:
-            release.notes.append(f"the {len(private):,} pictures of the challenge's private test are not there")
+            release.notes.append(f"the {len(private):,} images of the challenge's private test are not there")
         release.lists.pop(lists.PRIVATE, None)
     wanted = list(dict.fromkeys([*release.labels, *release.lists.get(lists.PRIVATE, [])]))
     paths = {image_id: own.get(image_id) or loose.get(image_id) for image_id in wanted}
     missing = [image_id for image_id, candidates in paths.items() if not candidates]
-    release.pictures = {image_id: candidates[0] for image_id, candidates in paths.items() if candidates}
+    release.image_paths = {image_id: candidates[0] for image_id, candidates in paths.items() if candidates}
     if missing:
-        release.lost.append(f"{len(missing):,} of {len(wanted):,} pictures are named but not there: {some(missing)}.")
+        release.missing_images.append(f"{len(missing):,} of {len(wanted):,} images are named but not there: {first_few(missing)}.")
     double = [image_id for image_id, candidates in paths.items() if candidates and len(candidates) > 1]
     if double:
         first = paths[double[0]]
-        release.notes.append(f"{len(double):,} pictures are there more than once; the first is used, such as {first[0]} and not {first[1]}")
+        release.notes.append(f"{len(double):,} images are there more than once; the first is used, such as {first[0]} and not {first[1]}")
     unnamed = sorted(set(own).difference(wanted))
     if len(release.labels) < subset.images <= len(release.labels) + len(unnamed):
-        text = f"{len(release.labels):,} pictures have a label and {len(unnamed):,} more are there, such as {some(unnamed)}"
-        release.lost.append(f"{text}; the table seems to be cut off, for {subset.table} has {subset.images:,} rows.")
+        text = f"{len(release.labels):,} images have a label and {len(unnamed):,} more are there, such as {first_few(unnamed)}"
+        release.missing_images.append(f"{text}; the table seems to be cut off, for {subset.table} has {subset.images:,} rows.")
     elif unnamed:
-        release.notes.append(f"{len(unnamed):,} pictures are in no table or list and are left out: {some(unnamed)}")
-    read = inspect_all(release.pictures.values())
-    for image_id in [image_id for image_id in double if read[release.pictures[image_id]].damage]:
+        release.notes.append(f"{len(unnamed):,} images are in no table or list and are left out: {first_few(unnamed)}")
+    read = inspect_all(release.image_paths.values())
+    for image_id in [image_id for image_id in double if read[release.image_paths[image_id]].damage]:
         others = ((path, inspect(path)) for path in paths[image_id][1:])
         if whole := next(((path, found) for path, found in others if not found.damage), None):
-            release.pictures[image_id], read[whole[0]] = whole[0], whole[1]
-    damaged = {path: read[path].damage for path in release.pictures.values() if read[path].damage}
+            release.image_paths[image_id], read[whole[0]] = whole[0], whole[1]
+    damaged = {path: read[path].damage for path in release.image_paths.values() if read[path].damage}
     if damaged:
         examples = [f"{path} {damage}" for path, damage in damaged.items()]
-        release.lost.append(f"{len(damaged):,} pictures are damaged: {some(examples)}.")
-        release.pictures = {image_id: path for image_id, path in release.pictures.items() if path not in damaged}
-    release.image_sha256 = {image_id: read[path].sha256 for image_id, path in release.pictures.items()}
+        release.missing_images.append(f"{len(damaged):,} images are damaged: {first_few(examples)}.")
+        release.image_paths = {image_id: path for image_id, path in release.image_paths.items() if path not in damaged}
+    release.image_sha256 = {image_id: read[path].sha256 for image_id, path in release.image_paths.items()}
     if subset.key == "neojaundice" and not release.extra:
         release.notes.append("gender, age, weight and bilirubin are empty: the published table is not there")

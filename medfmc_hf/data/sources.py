@@ -1,4 +1,4 @@
-"""Finds the pictures, label tables and lists of MedFMC below the folders a user gives, in any layout a release or a repository has."""
+"""Finds the images, label tables and lists of MedFMC below the folders a user gives, in any layout a release or a repository has."""
 
 import os
 from collections import defaultdict
@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import MedfmcError
 from ..subsets import SUBSETS
 from . import lists
-from .label_tables import PICTURE_EXTENSIONS
+from .label_tables import IMAGE_EXTENSIONS
 from .loading import MANIFEST
 
 _ALIASES = {alias: key for key, subset in SUBSETS.items() for alias in (key, subset.name.lower())} | {"neojaudice": "neojaundice"}
@@ -22,20 +22,20 @@ class Found:
     """What lies below the sources.
 
     Attributes:
-        pictures: subset key -> picture name without extension -> absolute paths, the one to use first. Under `""`: those in folders
+        image_paths: subset key -> image name without extension -> absolute paths, the one to use first. Under `""`: those in folders
             that tell no subset.
         tables: subset key -> label tables.
         lists: (subset key, kind of list) -> text lists.
         archives: packed files, which are not read.
-        strangers: tables in a subset's folder under an unknown name.
+        unrecognised: tables in a subset's folder under an unknown name.
         looked: the folders searched.
     """
 
-    pictures: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    image_paths: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
     tables: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     lists: dict[tuple[str, str], list[Path]] = field(default_factory=lambda: defaultdict(list))
     archives: list[Path] = field(default_factory=list)
-    strangers: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    unrecognised: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     looked: list[Path] = field(default_factory=list)
 
     def unpacking(self) -> str:
@@ -49,7 +49,7 @@ class Found:
 
 
 def find(sources: Iterable[str | os.PathLike]) -> Found:
-    """Search some folders. Where two hold the same picture, the one of the source named first is used, then the first by path.
+    """Search some folders. Where two hold the same image, the one of the source named first is used, then the first by path.
 
     A folder belongs to a subset if it, or the nearest folder above it, is called like the subset in any release (`endo`, `Endo`,
     `ChestDR`, ...) or holds the subset's label table.
@@ -107,17 +107,17 @@ def _sort_in(found: Found, folder: Path, files: list[str], names: tuple[str, ...
     for name, table_key in tables:
         found.tables[table_key].append(folder / name)
     known = {name for name, _ in tables}
-    pictures = found.pictures[key or ""]
+    images = found.image_paths[key or ""]
     prefix = str(folder) + os.sep
     for name in files:
         stem, dot, extension = name.rpartition(".")
         extension = dot + extension.lower()
-        if extension in PICTURE_EXTENSIONS:
-            pictures[stem].append(prefix + name)
+        if extension in IMAGE_EXTENSIONS:
+            images[stem].append(prefix + name)
         elif extension in _ARCHIVES:
             found.archives.append(folder / name)
         elif extension in (".csv", ".xlsx", ".xls") and key and name not in known:
-            found.strangers[key].append(folder / name)
+            found.unrecognised[key].append(folder / name)
         elif extension == ".txt" and (kind := lists.kind_of(name)):
             _sort_list(found, folder / name, kind, key, files, names)
 
@@ -147,7 +147,7 @@ def _subset_of_table(name: str) -> str | None:
 
 
 def _subset_of_neighbours(folder: Path, tables: list[tuple[str, str]]) -> str | None:
-    """The subset of a folder of unknown name: of the only label table in it, or of the only one beside it if it holds the pictures."""
+    """The subset of a folder of unknown name: of the only label table in it, or of the only one beside it if it holds the images."""
     keys = {key for _, key in tables}
     if not tables and folder.name.lower() in ("images", "image"):
         keys = {key for entry in folder.parent.iterdir() if (key := _subset_of_table(entry.name))}

@@ -1,6 +1,6 @@
-"""Which pictures each config's train, validation and test hold: the official lists, and our seeded sampler where there are none.
+"""Which images each config's train, validation and test hold: the official lists, and our seeded sampler where there are none.
 
-Works on picture names and labels alone. Rows of clean and base configs are sorted by name, so they do not depend on which release they
+Works on image names and labels alone. Rows of clean and base configs are sorted by name, so they do not depend on which release they
 were read from; official, transfer and challenge rows are in the order of their lists.
 """
 
@@ -27,21 +27,21 @@ def _rank(*parts: object) -> bytes:
 def sample_support(subset: Subset, image_ids: Sequence[str], labels: np.ndarray, shots: int, seed: int) -> list[str]:
     """Draw a few-shot support set of `shots` patients per class, by the rule of the official code.
 
-    For each class in order: of the patients with at least one picture positive for it, `shots` are drawn (all, if there are no
-    more); their pictures positive for the class are taken. So every picture of a drawn infant or region is taken, of a drawn endoscopy
-    study only those that show the class, and of subsets with one picture a patient that picture.
+    For each class in order: of the patients with at least one image positive for it, `shots` are drawn (all, if there are no
+    more); their images positive for the class are taken. So every image of a drawn infant or region is taken, of a drawn endoscopy
+    study only those that show the class, and of subsets with one image a patient that image.
 
     The draw depends on patient ids, class, shots and seed only: not on the order of rows, Python's hash seed or the machine.
 
     Args:
-        subset: says which pictures are one patient's.
-        image_ids: n picture names.
+        subset: says which images are one patient's.
+        image_ids: n image names.
         labels: 0 or 1, shape (n, classes).
         shots: patients per class.
-        seed: which draw.
+        seed: of the split.
 
     Returns:
-        Picture names in blocks by class, sorted within. A picture positive for several classes can come several times, as in the
+        Image names in blocks by class, sorted within. An image positive for several classes can come several times, as in the
         official lists.
 
     Raises:
@@ -49,7 +49,7 @@ def sample_support(subset: Subset, image_ids: Sequence[str], labels: np.ndarray,
     """
     labels = np.asarray(labels)
     if labels.shape != (len(image_ids), len(subset.classes)):
-        raise MedfmcError(f"labels have shape {labels.shape}; expected {(len(image_ids), len(subset.classes))}: pictures x classes.")
+        raise MedfmcError(f"labels have shape {labels.shape}; expected {(len(image_ids), len(subset.classes))}: images x classes.")
     patients = [subset.patient_id(image_id) for image_id in image_ids]
     support = []
     for index, name in enumerate(subset.classes):
@@ -66,12 +66,12 @@ def draw_pool(subset: Subset, image_ids: Sequence[str], classes: Sequence[int]) 
     Of a rare class ten patients are drawn, so that ten shots can be had, but never more than half of them.
 
     Args:
-        subset: says which pictures are one patient's.
-        image_ids: n picture names.
-        classes: n class indices; a patient counts for the highest one of its pictures.
+        subset: says which images are one patient's.
+        image_ids: n image names.
+        classes: n class indices; a patient counts for the highest one of its images.
 
     Returns:
-        The pool's picture names, sorted. All pictures of a patient are on one side.
+        The pool's image names, sorted. All images of a patient are on one side.
     """
     class_of: dict[str, int] = {}
     for image_id, index in zip(image_ids, classes):
@@ -91,13 +91,13 @@ def compose(
     """The splits of every config that can honestly be made.
 
     Few-shot configs of chest, colon and endo are the official draws, which cannot be drawn again: without a list, its config is left out.
-    So is a config of which no training picture is there.
+    So is a config of which no training image is there.
 
     Args:
         subset: whose configs.
-        labels: the published pictures whose label is known, as rows of 0 and 1 by name.
+        labels: the published images whose label is known, as rows of 0 and 1 by name.
         found: the lists at hand by kind, see `medfmc_hf.data.lists`.
-        pool: the pictures that may be trained on; None if no list says.
+        pool: the images that may be trained on; None if no list says.
     """
     configs: dict[ConfigName, Splits] = {}
     pool = None if pool is None else sorted(set(pool))

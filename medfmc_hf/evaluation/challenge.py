@@ -1,7 +1,7 @@
-"""The one number of the MedFM challenge (NeurIPS 2023): the mean of accuracy, mAP and AUC over subsets, shots and draws.
+"""The one number of the MedFM challenge (NeurIPS 2023): the mean of accuracy, mAP and AUC over subsets, shots and seeds.
 
 "The averaged result of all Acc, mAP and AUC": 3 subsets x 3 shots x 2 metrics = 18 numbers in the validation phase, times five
-draws = 90 in the final phase. Source: README of openmedlab/MedFM.
+seeds = 90 in the final phase. Source: README of openmedlab/MedFM.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from ..words import METRICS
 
 SUBSETS_OF_CHALLENGE = tuple(key for key, subset in SUBSETS.items() if subset.challenge)
 
-Place = tuple[int | None, str, int]  # seed (None in the validation phase, which has one draw), subset key, shots
+Place = tuple[int | None, str, int]  # seed (None in the validation phase, which has one), subset key, shots
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Aggregate:
 
 
 def places(seeds: tuple[int | None, ...]) -> list[Place]:
-    """Every prediction file of a submission with these draws, in the order of the challenge's pages."""
+    """Every prediction file of a submission with these seeds, in the order of the challenge's pages."""
     return [(seed, subset, shots) for seed in seeds for subset in SUBSETS_OF_CHALLENGE for shots in SHOTS]
 
 

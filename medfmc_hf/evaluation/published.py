@@ -6,7 +6,7 @@ frequent the classes are, so values from different lists are not comparable at a
 
 from dataclasses import dataclass
 
-# Pictures per test list: what tells one list from another.
+# Images per test list: what tells one list from another.
 TEST_LISTS: dict[str, dict[str, int]] = {
     "complement of trainval": {"chest": 3869, "colon": 7651, "endo": 2936},
     "test_WithLabel": {"chest": 1161, "colon": 3296, "endo": 881},
@@ -39,7 +39,7 @@ class Published:
     values: dict[tuple[str, str, str], float]
 
     def test_rows(self, subset: str) -> int | None:
-        """Pictures of the test list in a subset; None where the list is not stated."""
+        """Images of the test list in a subset; None where the list is not stated."""
         return TEST_LISTS.get(self.test_list, {}).get(subset)
 
 
@@ -146,7 +146,7 @@ EPT = [
     Published(
         "EPT paper", "Zu et al., Medical Image Analysis 97:103258 (2024), arXiv 2407.01003", method.strip(), model,
         "complement of trainval",
-        "The text gives tests of 3869/7651/2936 pictures, five samplings times four runs; the configs of its repository name "
+        "The text gives tests of 3869/7651/2936 images, five samplings times four runs; the configs of its repository name "
         "test_WithLabel. Transcribed from the PDF.",
         _row(numbers),
     )
@@ -194,7 +194,7 @@ OTHERS = [
     ),
     Published(
         "Course work", "aRthur08701244/MedFM", "fine-tuned on train_20", "DenseNet121", "test_WithLabel",
-        "A student project. Endo test_WithLabel has no picture of a tumor.",
+        "A student project. Endo test_WithLabel has no image of a tumor.",
         _grid("chest 16.51\ncolon 87.08\nendo 16.71", ("train_20",)),
     ),
 ]  # fmt: skip
@@ -203,10 +203,10 @@ PUBLISHED: tuple[Published, ...] = (*OFFICIAL, *EPT, *CHALLENGE, *OTHERS)
 
 
 def caveat(reference: Published, subset: str, test_rows: int | None) -> str:
-    """What to say beside a published number that stands next to a result on `test_rows` pictures."""
+    """What to say beside a published number that stands next to a result on `test_rows` images."""
     theirs = reference.test_rows(subset)
     if theirs is None:
         return f"Test list not stated. {reference.caveat}"
     if test_rows is not None and theirs != test_rows:
-        return f"Other test list ({theirs:,} pictures, here {test_rows:,}): not comparable. {reference.caveat}"
+        return f"Other test list ({theirs:,} images, here {test_rows:,}): not comparable. {reference.caveat}"
     return reference.caveat

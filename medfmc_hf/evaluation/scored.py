@@ -1,4 +1,4 @@
-"""Scored pictures, wherever they come from: the predictions of a run, a CSV with labels, or a submission CSV with labels from elsewhere."""
+"""Scored images, wherever they come from: the predictions of a run, a CSV with labels, or a submission CSV with labels from elsewhere."""
 
 import csv
 import os
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..data.label_tables import Label, image_id_of, read_list, read_table
 from ..errors import MedfmcError
-from ..progress import say
+from ..progress import notify
 from ..runs import RunRecord, load_predictions
 from ..subsets import ConfigName, Subset, subset_of
 from ..words import plural
@@ -104,7 +104,7 @@ def of_csv(
     labels: Mapping[str, Label] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Scored:
-    """The scored pictures of a CSV file.
+    """The scored images of a CSV file.
 
     Either it has a header: `label` (a class index or name) or `labels` (positive class indices or names, separated by spaces, may be
     empty), optionally `image_id` and `patient_id`, and one column of scores per class, named after it. Where the classes are known, of a
@@ -141,7 +141,7 @@ def read_rows(path: Path) -> list[list[str]]:
         raise MedfmcError(f"{path} cannot be read as text: {error}.") from None
     rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
     if not rows:
-        raise MedfmcError(f"{path} is empty; expected a row of scores per picture.")
+        raise MedfmcError(f"{path} is empty; expected a row of scores per image.")
     return rows
 
 
@@ -237,13 +237,13 @@ def _score_columns(path: Path, header: list[str], rows: list[list[str]], known: 
             )
         left = [name or "(no name)" for name in others if name not in declared]
         if left:
-            say(f"{path.name}: left out, for they are no classes: {', '.join(left)}")
+            notify(f"{path.name}: left out, for they are no classes: {', '.join(left)}")
         return tuple(declared)
     for name in others:
         if why := _no_score(name, [row[header.index(name)] for row in rows]):
             shown = name or "(no name)"
             raise MedfmcError(f"{path}: the column {shown} {why}. Name the classes (--classes a,b,c): other columns are then left out.")
-    say(f"{path.name}: the classes are {', '.join(others)}")
+    notify(f"{path.name}: the classes are {', '.join(others)}")
     return tuple(others)
 
 
@@ -282,7 +282,7 @@ def of_submission(path: Path, rows: list[list[str]], subset: Subset | None, labe
     image_ids = [image_id_of(row[0]) for row in rows]
     unknown = [image_id for image_id in image_ids if labels.get(image_id) is None]
     if unknown:
-        raise MedfmcError(f"{len(unknown)} of {len(rows)} pictures of {path} have no label in what was given, such as {unknown[0]}.")
+        raise MedfmcError(f"{len(unknown)} of {len(rows)} images of {path} have no label in what was given, such as {unknown[0]}.")
     scores = numbers([row[1:] for row in rows], path, 1)
     return _assembled(
         path, subset, subset.classes, image_ids, [subset.patient_id(i) for i in image_ids], [labels[i] for i in image_ids], scores
@@ -293,7 +293,7 @@ def _assembled(path: Path, subset, classes, image_ids, patient_ids, labels, scor
     if scores.shape[1] != len(classes):
         raise MedfmcError(f"{path} has {scores.shape[1]} scores a row; expected {len(classes)}: {', '.join(classes)}.")
     if len(set(image_ids)) < len(image_ids):
-        raise MedfmcError(f"{path} names a picture more than once, such as {max(image_ids, key=image_ids.count)}.")
+        raise MedfmcError(f"{path} names an image more than once, such as {max(image_ids, key=image_ids.count)}.")
     if isinstance(labels[0], tuple):
         targets = np.zeros((len(labels), len(classes)), np.int64)
         for row, positive in enumerate(labels):
@@ -317,7 +317,7 @@ def read_labels(path: str | os.PathLike, subset: Subset) -> dict[str, Label]:
 
 
 def labels_of_build(data: str | os.PathLike, subset: Subset) -> dict[str, Label]:
-    """Labels by image id of every published picture of a subset, from a build.
+    """Labels by image id of every published image of a subset, from a build.
 
     Raises:
         MedfmcError: `data` is no build or lacks the subset.

@@ -12,12 +12,12 @@ from scipy.special import stdtrit
 def auc_covariance(positive: np.ndarray, scores: np.ndarray, patients: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The AUCs of several runs for one class, and their covariance over patients, without resampling.
 
-    DeLong et al. (1988), extended to several pictures per patient by Obuchowski (1997); with one picture a patient the two are the same.
+    DeLong et al. (1988), extended to several images per patient by Obuchowski (1997); with one image a patient the two are the same.
 
     Args:
         positive: bool, (n,).
         scores: (runs, n), or (n,) for one run.
-        patients: n ids; None where every picture is of another patient.
+        patients: n ids; None where every image is of another patient.
 
     Returns:
         AUCs (runs,) and covariance (runs, runs). NaN where fewer than two patients have positives or fewer than two have negatives.

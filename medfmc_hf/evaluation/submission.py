@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ..data.label_tables import Label, image_id_of, some
+from ..data.label_tables import Label, first_few, image_id_of
 from ..errors import MedfmcError
 from ..files import atomic_path
 from ..runs import RunRecord, load_predictions
@@ -65,11 +65,11 @@ def read(path: str | os.PathLike) -> Submission:
         else:
             strange.append(name)
     if not found:
-        raise MedfmcError(f"{path} holds no file like result/{file_name((None, 'endo', 5))}; it has {some(strange or ['nothing'])}.")
+        raise MedfmcError(f"{path} holds no file like result/{file_name((None, 'endo', 5))}; it has {first_few(strange or ['nothing'])}.")
     phase: Phase = "final" if any(seed is not None for seed, _, _ in found) else "validation"
     submission = Submission(path, phase, {}, shape)
     if strange:
-        submission.problems.append(f"unexpected files: {some(strange)}. A submission holds nothing but its CSV files.")
+        submission.problems.append(f"unexpected files: {first_few(strange)}. A submission holds nothing but its CSV files.")
     for place, content in sorted(found.items(), key=lambda item: file_name(item[0])):
         if phase == "final" and place[0] is None:
             submission.problems.append(f"{file_name(place)} lies beside the folders exp1 to exp5; in the final phase every file is in one.")
@@ -113,18 +113,18 @@ def _is_junk(name: str) -> bool:
 
 
 def challenge_order(data: str | os.PathLike, phase: Phase, subset: str) -> list[str]:
-    """The picture names of a subset in the order of a submission's rows, from the config `<subset>-challenge` of a build.
+    """The image names of a subset in the order of a submission's rows, from the config `<subset>-challenge` of a build.
 
     Raises:
-        MedfmcError: the build lacks the config or, for the final phase, the challenge's test pictures.
+        MedfmcError: the build lacks the config or, for the final phase, the challenge's test images.
     """
     from ..data.loading import load_splits
 
     splits = load_splits(data, ConfigName(subset, variant="challenge"))
     if _SPLIT[phase] not in splits:
         raise MedfmcError(
-            f"{data} has no pictures of the {phase} phase for {subset}: its {subset}-challenge has {', '.join(splits)}. "
-            "Build again from a download that has the pictures of MedFMC_test."
+            f"{data} has no images of the {phase} phase for {subset}: its {subset}-challenge has {', '.join(splits)}. "
+            "Build again from a download that has the images of MedFMC_test."
         )
     return [f"{image_id}.png" for image_id in splits[_SPLIT[phase]]["image_id"]]
 
@@ -137,7 +137,7 @@ def scored_files(submission: Submission, labels: Mapping[str, Mapping[str, Label
         labels: labels by image id, by subset key; files of other subsets are left out.
 
     Raises:
-        MedfmcError: a file cannot be read or names pictures without label.
+        MedfmcError: a file cannot be read or names images without label.
     """
     scored = {}
     for place, rows in submission.files.items():
@@ -157,13 +157,13 @@ def write(
 
     Args:
         runs: finished few-shot runs of one method, as `find_runs` yields them.
-        phase: `validation` takes one draw, `final` all five.
+        phase: `validation` takes one seed, `final` all five.
         data: the build that holds `<subset>-challenge`, which gives the order of the rows.
         out: path of the zip; must not exist.
-        seed: the draw to submit in the validation phase; None where the runs have but one.
+        seed: the one to submit in the validation phase; None where the runs have but one.
 
     Raises:
-        MedfmcError: runs are missing or ambiguous, or lack predictions of a picture; nothing is written.
+        MedfmcError: runs are missing or ambiguous, or lack predictions of an image; nothing is written.
     """
     out = Path(out)
     if out.exists():
@@ -189,7 +189,7 @@ def _choose(runs: list[tuple[Path, RunRecord]], phase: Phase, seed: int | None) 
     if phase == "validation":
         if seed is None and len(seeds) > 1:
             raise MedfmcError(
-                f"the runs have the draws {', '.join(map(str, seeds))}; the validation phase takes one: choose it with --seed."
+                f"the runs have the seeds {', '.join(map(str, seeds))}; the validation phase takes one: choose it with --seed."
             )
         seeds = [seeds[0] if seed is None and seeds else seed]
     else:
@@ -197,11 +197,11 @@ def _choose(runs: list[tuple[Path, RunRecord]], phase: Phase, seed: int | None) 
     wanted = places(tuple(seeds))
     absent = [title(place) for place in wanted if place not in candidates]
     if absent:
-        raise MedfmcError(f"{len(absent)} of {len(wanted)} runs are missing: {some(absent, 45)}.")
+        raise MedfmcError(f"{len(absent)} of {len(wanted)} runs are missing: {first_few(absent, 45)}.")
     for place in wanted:
         if len(candidates[place]) > 1:
             raise MedfmcError(
-                f"{len(candidates[place])} runs are of {title(place)}: {some(candidates[place])}; a submission is of one method: "
+                f"{len(candidates[place])} runs are of {title(place)}: {first_few(candidates[place])}; a submission is of one method: "
                 "give a folder that holds the runs of one."
             )
     return {(place[0] if phase == "final" else None, *place[1:]): candidates[place][0] for place in wanted}
@@ -225,5 +225,5 @@ def _csv(folder: Path, order: list[str], phase: Phase) -> str:
                 f"{name},{','.join(f'{p:.{DECIMALS}f}' for p in values)}\n" for name, values in zip(order, probabilities.tolist())
             )
         lost = [name for name, row in zip(order, rows) if row is None]
-        problem = f"{folder} has no prediction of {len(lost)} of the {len(order)} pictures in split {split!r}, such as {lost[0]}."
-    raise MedfmcError(f"{problem}\nA run with predict_challenge=true predicts the pictures of both phases.")
+        problem = f"{folder} has no prediction of {len(lost)} of the {len(order)} images in split {split!r}, such as {lost[0]}."
+    raise MedfmcError(f"{problem}\nA run with predict_challenge=true predicts the images of both phases.")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..data.label_tables import some
-from ..subsets import CHALLENGE_PICTURES, SEEDS, SUBSETS
+from ..data.label_tables import first_few
+from ..subsets import CHALLENGE_IMAGES, SEEDS, SUBSETS
 from .challenge import Place, places
 from .scored import has_header
 from .submission import DECIMALS, Submission, file_name
@@ -17,13 +17,13 @@ def check(submission: Submission, order: Mapping[str, list[str]] | None = None) 
 
     Args:
         submission: as `read` returns it.
-        order: the pictures of each subset in the order of its rows, as `challenge_order` returns them. Without it the number of rows and
-            the agreement of the files with each other are checked, but not which pictures they name.
+        order: the images of each subset in the order of its rows, as `challenge_order` returns them. Without it the number of rows and
+            the agreement of the files with each other are checked, but not which images they name.
     """
     expected = places(SEEDS if submission.phase == "final" else (None,))
     absent = [file_name(place) for place in expected if place not in submission.files]
     if absent:
-        submission.problems.append(f"{len(absent)} of {len(expected)} files are missing: {some(absent, 5)}.")
+        submission.problems.append(f"{len(absent)} of {len(expected)} files are missing: {first_few(absent, 5)}.")
     first: dict[str, tuple[str, list[str]]] = {}
     for place in expected:
         if place in submission.files:
@@ -47,11 +47,11 @@ def _check_file(submission: Submission, place: Place) -> list[str]:
         problems.append(f"{name} is not separated by commas: its first row is {rows[0][0][:60]!r}.")
         return []
     if has_header(rows) and len(rows[0]) > 1:
-        problems.append(f"{name} has a header ({','.join(rows[0])[:60]}); a submission has none, and its first picture would be lost.")
+        problems.append(f"{name} has a header ({','.join(rows[0])[:60]}); a submission has none, and its first image would be lost.")
         rows = rows[1:]
-    wanted = CHALLENGE_PICTURES[submission.phase][place[1]]
+    wanted = CHALLENGE_IMAGES[submission.phase][place[1]]
     if len(rows) != wanted:
-        problems.append(f"{name} has {len(rows)} rows; the {submission.phase} phase has {wanted} pictures of {place[1]}.")
+        problems.append(f"{name} has {len(rows)} rows; the {submission.phase} phase has {wanted} images of {place[1]}.")
     long = [i for i, row in enumerate(rows, 1) if len(row) != classes + 1]
     if long:
         problems.append(
@@ -79,28 +79,28 @@ def _check_file(submission: Submission, place: Place) -> list[str]:
 def _check_names(
     submission: Submission, place: Place, names: list[str], order: list[str] | None, first: dict[str, tuple[str, list[str]]]
 ) -> None:
-    """Check which pictures a file names, against the list or else against the first file of its subset."""
+    """Check which images a file names, against the list or else against the first file of its subset."""
     if not names:
         return
     name, problems = file_name(place), submission.problems
     bare = [cell for cell in names if not cell.lower().endswith(".png")]
     if bare:
-        problems.append(f"{name}: {len(bare)} rows do not start with a picture's file name ending in .png, such as {bare[0][:60]!r}.")
+        problems.append(f"{name}: {len(bare)} rows do not start with an image's file name ending in .png, such as {bare[0][:60]!r}.")
         return
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
-        problems.append(f"{name} names {len(names) - len(set(names))} pictures more than once, such as {twice}.")
+        problems.append(f"{name} names {len(names) - len(set(names))} images more than once, such as {twice}.")
     against, reference = (f"the list of the {submission.phase} phase", order) if order else first.setdefault(place[1], (name, names))
     if names == reference:
         return
     named, listed = set(names), set(reference)
     lacking, foreign = [n for n in reference if n not in named], [n for n in names if n not in listed]
     if lacking or foreign:
-        parts = [f"{len(lacking)} pictures are missing, such as {lacking[0]}"] if lacking else []
+        parts = [f"{len(lacking)} images are missing, such as {lacking[0]}"] if lacking else []
         parts += [f"{len(foreign)} do not belong there, such as {foreign[0]}"] if foreign else []
-        problems.append(f"{name} has not the pictures of {against}: {'; '.join(parts)}.")
+        problems.append(f"{name} has not the images of {against}: {'; '.join(parts)}.")
     elif len(names) == len(reference):
         row = next(i for i, (a, b) in enumerate(zip(names, reference)) if a != b)
         problems.append(
-            f"{name} has the right pictures in another order than {against}: row {row + 1} is {names[row]}, expected {reference[row]}."
+            f"{name} has the right images in another order than {against}: row {row + 1} is {names[row]}, expected {reference[row]}."
         )

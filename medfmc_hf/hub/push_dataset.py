@@ -1,4 +1,4 @@
-"""Publishes a build with its pictures inside, a file at a time: a linked build is embedded on the way and never lies on disk twice."""
+"""Publishes a build with its images inside, a file at a time: a linked build is embedded on the way and never lies on disk twice."""
 
 import copy
 import errno
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from ..data.audit import Report, check_build
 from ..data.dataset_card import dataset_card
 from ..data.loading import MANIFEST, read_manifest
-from ..data.parquet import SHARD_BYTES, Pictures, linked_files, shards_of, write_embedded
+from ..data.parquet import SHARD_BYTES, EmbeddedImages, linked_files, shards_of, write_embedded
 from ..errors import MedfmcError
 from ..evaluation.experiments import seedless
 from ..hub_answers import explained, status_of
 from ..private_names import is_uploaded
-from ..progress import bar, say
+from ..progress import bar, notify
 from ..subsets import SUBSETS, ConfigName
 from ..version import __version__
 from .journal import Journal
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 BATCH_FILES = 50  # that are sent at a time, five of them at once
 RIGHTS = (
-    "the pictures of MedFMC are other people's, and its releases state different licences: CC0 1.0 with a note against "
+    "the images of MedFMC are other people's, and its releases state different licences: CC0 1.0 with a note against "
     "diagnosis-oriented use (NeoJaundice on figshare), CC BY-SA 4.0 (OpenDataLab), Apache-2.0 for the project (the official "
     "repository), and access for participants alone (Grand Challenge). Nobody but you can know what yours allows. Read the licence of "
-    "the release that you downloaded, and if it lets you publish the pictures, privately or not, say so with --i-have-the-rights."
+    "the release that you downloaded, and if it lets you publish the images, privately or not, say so with --i-have-the-rights."
 )
 
 
@@ -45,8 +45,8 @@ class DatasetPush:
     Attributes:
         folder: the build, linked or embedded.
         repo_id: `ORG/medfmc`.
-        rights: the user's word that the pictures may be published.
-        max_side: pictures with a longer side above this many pixels are shrunk to it; None for none. Of a linked build only.
+        rights: the user's word that the images may be published.
+        max_side: images with a longer side above this many pixels are shrunk to it; None for none. Of a linked build only.
         public: whether a new repository is public.
         overwrite: write into a repository that holds something else.
         prune: remove the subsets and configs that the repository holds and `folder` does not.
@@ -67,12 +67,12 @@ class DatasetPush:
         self.linked = self.manifest["form"] == "linked"
         if self.max_side is not None and (self.max_side < 1 or not self.linked):
             found = f"{self.folder} is embedded already" if not self.linked else f"got {self.max_side}"
-            raise MedfmcError(f"--max-side is a number of pixels and shrinks the pictures of a linked build; {found}.")
+            raise MedfmcError(f"--max-side is a number of pixels and shrinks the images of a linked build; {found}.")
 
     def preview(self, *, offline: bool = False) -> tuple[dict[str, int], list[str]]:
         """About what would be sent, path -> bytes, and what would be removed. Nothing is made or sent.
 
-        Pictures that are to be shrunk are counted as they are.
+        EmbeddedImages that are to be shrunk are counted as they are.
 
         Args:
             offline: do not look at what the Hub holds; then nothing is known of what would be removed.
@@ -87,9 +87,9 @@ class DatasetPush:
         sizes = {}
         for file, _ in self._parts():
             if self.linked:
-                pictures = Pictures(Path(), None)
-                shards = self._shards(file, pictures)
-                sizes |= {name: sum(map(pictures.size, linked_files(rows))) for name, rows in shards.items()}
+                images = EmbeddedImages(Path(), None)
+                shards = self._shards(file, images)
+                sizes |= {name: sum(map(images.size, linked_files(rows))) for name, rows in shards.items()}
             else:
                 sizes[file] = (self.folder / file).stat().st_size
         texts = self._texts(self.manifest, check_build(self.folder))
@@ -135,7 +135,7 @@ class DatasetPush:
                 ) from error
             if "eval.yaml" not in str(error):
                 raise
-            say(f"without eval.yaml, for the Hub does not know this benchmark yet: {error}")
+            notify(f"without eval.yaml, for the Hub does not know this benchmark yet: {error}")
             del repository.upload.files["eval.yaml"]
             return commit(repository, sent)
 
@@ -165,37 +165,37 @@ class DatasetPush:
             batch.clear()
 
         with tempfile.TemporaryDirectory(prefix="medfmc-push-") as temporary:
-            pictures, of_subset = None, None
+            images, of_subset = None, None
             for file, subset in bar(self._parts(), desc="publishing", unit="file"):
                 if subset != of_subset:  # a subset's smaller copies are of no use to the next
                     shutil.rmtree(Path(temporary, str(of_subset)), ignore_errors=True)
-                    pictures, of_subset = Pictures(Path(temporary, subset), self.max_side), subset
+                    images, of_subset = EmbeddedImages(Path(temporary, subset), self.max_side), subset
                 key = self._key(file)
                 sent[file] = journal.uploaded(key)
                 if journal.is_complete(key):
                     continue
-                shards = self._shards(file, pictures) if self.linked else {file: None}
+                shards = self._shards(file, images) if self.linked else {file: None}
                 journal.expect(key, shards)
                 for name in shards.keys() - sent[file].keys():
                     path = self.folder / file
                     if self.linked:
                         path = Path(temporary, f"{len(batch)}.parquet")
-                        write_embedded(shards[name], path, pictures)
+                        write_embedded(shards[name], path, images)
                     batch.append((file, key, name, path))
                     if len(batch) == BATCH_FILES or sum(waiting.stat().st_size for *_, waiting in batch) >= SHARD_BYTES:
                         flush()
             flush()
         return sent
 
-    def _shards(self, file: str, pictures: Pictures) -> dict[str, "pa.Table"]:
+    def _shards(self, file: str, images: EmbeddedImages) -> dict[str, "pa.Table"]:
         """The files that a linked file of the build becomes, and the rows of each."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.folder / file, partitioning=None)
         try:
-            pictures.prepare(linked_files(table))
+            images.prepare(linked_files(table))
             # A build names its files by their content, and that changes here; the Hub tells versions apart by itself.
-            return shards_of(table, re.sub(r"(-[0-9a-f]{12})?\.parquet$", "", file), pictures)
+            return shards_of(table, re.sub(r"(-[0-9a-f]{12})?\.parquet$", "", file), images)
         except FileNotFoundError as error:
             raise MedfmcError(
                 f"{error.filename} is not there; if the download was moved, build the data set again (medfmc build)."
@@ -209,8 +209,8 @@ class DatasetPush:
         import pyarrow.parquet as pq
 
         digest = hashlib.sha256(path.read_bytes())
-        for picture in linked_files(pq.read_table(path, columns=["image"], partitioning=None)):
-            status = Path(picture).stat() if Path(picture).exists() else None
+        for image in linked_files(pq.read_table(path, columns=["image"], partitioning=None)):
+            status = Path(image).stat() if Path(image).exists() else None
             digest.update(repr(status and (status.st_size, status.st_mtime_ns)).encode())
         return f"{file} {digest.hexdigest()} {self.max_side} {__version__}"
 
@@ -249,7 +249,7 @@ class DatasetPush:
         side = self.max_side if self.linked else self.manifest["max_side"]
         if kept and there["max_side"] != side:
             raise MedfmcError(
-                f"{repository.upload.url} holds {', '.join(kept)} with pictures of at most {there['max_side'] or 'any number of'} pixels a "
+                f"{repository.upload.url} holds {', '.join(kept)} with images of at most {there['max_side'] or 'any number of'} pixels a "
                 f"side, and this push has {side or 'any number of'}; give the same --max-side, another --repo-id, or --prune to drop them."
             )
         lost = [
@@ -322,7 +322,7 @@ def _text_of(repository: Repository, path: str) -> str:
 
 
 def eval_yaml(manifest: dict) -> str:
-    """The benchmark's tasks for the Hub: one for each subset, number of shots and protocol, whatever the draw, that has a labelled test."""
+    """The benchmark's tasks for the Hub: one for each subset, number of shots and protocol, whatever the seed, that has a labelled test."""
     import yaml
 
     tasks = {}
@@ -331,7 +331,7 @@ def eval_yaml(manifest: dict) -> str:
             tasks.setdefault(seedless(name), {"id": seedless(name), "config": name, "split": "test"})
     description = (
         "Few-shot adaptation of foundation models to five sets of medical images. A task's value is the mean of accuracy (single-label) "
-        "or mAP (multi-label) and AUC on the test split, in percent, averaged over the draws of the support set (seeds 0 to 4)."
+        "or mAP (multi-label) and AUC on the test split, in percent, averaged over the seeds 0 to 4 of the support set."
     )
     head = {"name": "MedFMC", "description": description, "evaluation_framework": "medfmc_hf", "tasks": list(tasks.values())}
     return yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=100)

@@ -16,7 +16,7 @@ from ..evaluation.experiments import Experiment, Run, experiment_of, group, one_
 from ..files import names_for_paths, sha256_of
 from ..hub_answers import explained
 from ..models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
-from ..progress import say
+from ..progress import notify
 from ..runs import RunRecord
 from ..runs.provenance import marks, unfit_marks
 from ..subsets import SEEDS
@@ -125,13 +125,13 @@ class ModelPush:
         if (why := why_not_filed(merged, self.all_data)) is None:
             upload.files[RESULTS] = eval_results(merged, self.dataset_id).encode()
         else:
-            say(f"no {RESULTS}: {why}")
+            notify(f"no {RESULTS}: {why}")
         paths = [] if repository is None else repository.paths
         sent = [path for path in paths if path.rpartition("/")[2] in _OF_A_RUN and re.fullmatch(rf"({_PLACE}/)?[^/]+", path)]
         upload.removed += [path for path in [*sent, *(path for path in paths if path == RESULTS)] if path not in upload.files]
         gone = sorted(set(there) - {place_of(run) for run in merged.runs})
         if gone:
-            say(f"removed from {upload.url}: {', '.join(gone)}")
+            notify(f"removed from {upload.url}: {', '.join(gone)}")
 
 
 def place_of(run: Run) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from ..errors import MedfmcError
 from ..hub_answers import LOGIN, explained, is_transient, status_of
 from ..private_names import is_uploaded
-from ..progress import say
+from ..progress import notify
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -143,7 +143,7 @@ def open_repository(upload: Upload) -> Repository:
         if found is None:
             raise MedfmcError(f"{upload.url} was made and cannot be seen; run the same command again in a minute.")
     if found.private and upload.public:
-        say(f"{upload.url} is private and stays so; its settings can make it public.")
+        notify(f"{upload.url} is private and stays so; its settings can make it public.")
     return found
 
 
@@ -165,7 +165,7 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
     names = {*new, *(operation.path_in_repo for operation in earlier)}
     stale = [path for path in dict.fromkeys(upload.removed) if path in repository.paths and path not in names]
     if stale:
-        say(f"{len(stale)} files of {upload.url} are removed: {', '.join(stale[:20])}" + (" and others" if len(stale) > 20 else ""))
+        notify(f"{len(stale)} files of {upload.url} are removed: {', '.join(stale[:20])}" + (" and others" if len(stale) > 20 else ""))
 
     added = [*earlier, *(CommitOperationAdd(path, file) for path, file in new.items())]
     removed = [CommitOperationDelete(path, is_folder=False) for path in stale]
@@ -184,7 +184,7 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
         # Contents first: sending them again does no harm, and a commit is not simply sent again.
         _patiently(lambda: api.preupload_lfs_files(upload.repo_id, added, repo_type=upload.kind, free_memory=False))
         sha = _patiently(attempt)
-    say(f"{upload.message}: {upload.url}")
+    notify(f"{upload.message}: {upload.url}")
     return f"{upload.url}/tree/{sha}"
 
 
@@ -241,6 +241,6 @@ def _patiently(call: Callable[[], T]) -> T:
         except Exception as error:
             if not is_transient(error):
                 raise
-            say(f"the Hub did not answer as it should ({type(error).__name__}); trying again in {wait} s")
+            notify(f"the Hub did not answer as it should ({type(error).__name__}); trying again in {wait} s")
             time.sleep(wait)
     return call()

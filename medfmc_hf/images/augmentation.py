@@ -12,14 +12,14 @@ RATIO = (3 / 4, 4 / 3)
 
 
 def draw_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """Where torchvision's `RandomResizedCrop.get_params` would cut a picture: the same draws in the same order.
+    """Where torchvision's `RandomResizedCrop.get_params` would cut an image: the same draws in the same order.
 
-    Ten tries of an area in `SCALE` of the picture and a log-uniform shape in `RATIO`; if none fits, the largest centred crop of a
+    Ten tries of an area in `SCALE` of the image and a log-uniform shape in `RATIO`; if none fits, the largest centred crop of a
     shape in `RATIO`. Introduced as inception-style cropping by Szegedy et al., "Going deeper with convolutions" (2015).
 
     Args:
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
         generator: CPU generator of the draws.
 
     Returns:
@@ -42,17 +42,17 @@ def draw_crop(height: int, width: int, generator: torch.Generator) -> tuple[int,
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def crop_flip(picture: torch.Tensor, processing: Processing, generator: torch.Generator) -> torch.Tensor:
-    """A random view of a picture: cropped, resized to the backbone's size, and mirrored half of the time.
+def crop_flip(image: torch.Tensor, processing: Processing, generator: torch.Generator) -> torch.Tensor:
+    """A random view of an image: cropped, resized to the backbone's size, and mirrored half of the time.
 
     Args:
-        picture: uint8, (C, H, W), on any device.
+        image: uint8, (C, H, W), on any device.
         processing: the size and interpolation of the result.
         generator: CPU generator of the draws.
 
     Returns:
         uint8, (C, height, width), on the same device.
     """
-    top, left, height, width = draw_crop(*picture.shape[1:], generator)
-    view = resize(picture[:, top : top + height, left : left + width], (processing.height, processing.width), processing.resample)
+    top, left, height, width = draw_crop(*image.shape[1:], generator)
+    view = resize(image[:, top : top + height, left : left + width], (processing.height, processing.width), processing.resample)
     return view.flip(-1) if torch.rand(1, generator=generator).item() < 0.5 else view

@@ -1,4 +1,4 @@
-"""One picture of a dataset row: what identifies it, and its decoded pixels. Every decode of the package happens and is counted here."""
+"""One image of a dataset row: what identifies it, and its decoded pixels. Every decode of the package happens and is counted here."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ DECODING = b"1"
 
 
 class Counter:
-    """Counts decoded pictures, from any thread. The decode law (each picture once in a sweep) is tested with it."""
+    """Counts decoded images, from any thread. The decode law (each image once in a sweep) is tested with it."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -35,10 +35,10 @@ decodes = Counter()
 
 
 def identity(source: Mapping) -> bytes:
-    """What makes two pictures the same, without decoding: 16 bytes.
+    """What makes two images the same, without decoding: 16 bytes.
 
-    A linked picture is its absolute path, size in bytes and time of last change (ns), so that a file that is replaced or edited is
-    another picture, and asking costs one `stat`. An embedded picture is a digest of all its bytes, wherever it is stored.
+    A linked image is its absolute path, size in bytes and time of last change (ns), so that a file that is replaced or edited is
+    another image, and asking costs one `stat`. An embedded image is a digest of all its bytes, wherever it is stored.
 
     Args:
         source: `{"bytes": ..., "path": ...}` as an undecoded `datasets` image column has it.
@@ -61,10 +61,10 @@ def identity(source: Mapping) -> bytes:
 
 
 def decode(source: Mapping) -> np.ndarray:
-    """The pixels of a picture, upright.
+    """The pixels of an image, upright.
 
-    As the `Image` feature of `datasets` does, a picture with an EXIF orientation is turned upright. Unlike it, the result is always 8 bits
-    and has one or three channels: black-and-white and grey pictures stay (H, W); 16-bit grey is scaled over its whole range,
+    As the `Image` feature of `datasets` does, an image with an EXIF orientation is turned upright. Unlike it, the result is always 8 bits
+    and has one or three channels: black-and-white and grey images stay (H, W); 16-bit grey is scaled over its whole range,
     0..65535 to 0..255, rounded (`convert("L")` of Pillow would clip or truncate it); an alpha channel is dropped; palettes, CMYK,
     YCbCr and HSV become RGB by Pillow's conversion.
 
@@ -75,10 +75,10 @@ def decode(source: Mapping) -> np.ndarray:
         uint8, (H, W) or (H, W, 3), not to be written to.
 
     Raises:
-        MedfmcError: the file is missing, truncated, no picture, or of a kind with no obvious 8-bit form.
+        MedfmcError: the file is missing, truncated, no image, or of a kind with no obvious 8-bit form.
     """
     data = source["bytes"]
-    name = source.get("path") or "an embedded picture"
+    name = source.get("path") or "an embedded image"
     try:
         with Image.open(io.BytesIO(data) if data is not None else _path(source)) as image:
             image.load()
@@ -120,12 +120,12 @@ def channels(source: Mapping) -> int:
 
 def _path(source: Mapping) -> str:
     if not source["path"]:
-        raise MedfmcError("a row of the dataset has neither the bytes nor the path of its picture; build the dataset again (medfmc build).")
+        raise MedfmcError("a row of the dataset has neither the bytes nor the path of its image; build the dataset again (medfmc build).")
     return source["path"]
 
 
 def _unreadable(name: str, error: Exception) -> MedfmcError:
     if isinstance(error, FileNotFoundError):
-        return MedfmcError(f"the picture {name} is not there; if the download was moved, build the dataset again (medfmc build).")
+        return MedfmcError(f"the image {name} is not there; if the download was moved, build the dataset again (medfmc build).")
     reason = str(error).strip() or type(error).__name__
-    return MedfmcError(f"the picture {name} cannot be decoded ({reason}); it may be truncated: fetch it again.")
+    return MedfmcError(f"the image {name} cannot be decoded ({reason}); it may be truncated: fetch it again.")

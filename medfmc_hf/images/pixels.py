@@ -1,6 +1,6 @@
-"""Every picture decoded once: evaluation pictures lie on disk at final size, for all configs, processes and runs.
+"""Every image decoded once: evaluation images lie on disk at final size, for all configs, processes and runs.
 
-Training pictures are in `medfmc_hf.images.views`, and are named here too, so that a reader of pixels needs one module.
+Training images are in `medfmc_hf.images.views`, and are named here too, so that a reader of pixels needs one module.
 """
 
 import os
@@ -14,21 +14,21 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import MedfmcError
-from ..progress import bar, say
+from ..progress import bar, notify
 from ..subsets import Subset
 from .decoding import channels, decode, decodes
 from .processing import Processing, process
-from .rows import PictureRows, in_order
+from .rows import ImageRows, in_order
 from .store import PixelStore, check_disk, default_cache
-from .views import PICTURE_BUDGET, PictureStore, TrainingPixels
+from .views import IMAGE_BUDGET, ImageStore, TrainingPixels
 
 if TYPE_CHECKING:
     import datasets
 
 __all__ = [
-    "PICTURE_BUDGET",
+    "IMAGE_BUDGET",
     "EvaluationPixels",
-    "PictureStore",
+    "ImageStore",
     "TrainingPixels",
     "decode",
     "decodes",
@@ -36,22 +36,22 @@ __all__ = [
     "evaluation_pixels",
 ]
 
-_COMMIT_PICTURES, _COMMIT_SECONDS = 64, 2.0  # the most that a kill can cost
+_COMMIT_IMAGES, _COMMIT_SECONDS = 64, 2.0  # the most that a kill can cost
 
 
 class EvaluationPixels:
-    """Processed pictures of a dataset's rows, on disk.
+    """Processed images of a dataset's rows, on disk.
 
     `len(pixels)` is the number of rows; `pixels[indices]` is uint8 (B, C, height, width), a copy in memory. `indices` is a slice or row
-    numbers in any order. C is 1 where all pictures asked for are grey, else 3. A stored picture that was damaged is made again.
+    numbers in any order. C is 1 where all images asked for are grey, else 3. A stored image that was damaged is made again.
 
     Attributes:
-        identities: what picture each row is, as `medfmc_hf.images.decoding.identity` gives it.
+        identities: what image each row is, as `medfmc_hf.images.decoding.identity` gives it.
     """
 
-    def __init__(self, store: PixelStore, pictures: PictureRows, processing: Processing) -> None:
-        self.identities = pictures.identities
-        self._store, self._pictures, self._processing = store, pictures, processing
+    def __init__(self, store: PixelStore, images: ImageRows, processing: Processing) -> None:
+        self.identities = images.identities
+        self._store, self._images, self._processing = store, images, processing
         self._reader = store.open()
         self._places = [store.where[identity] for identity in self.identities]
 
@@ -60,17 +60,17 @@ class EvaluationPixels:
 
     def __getitem__(self, indices: slice | Sequence[int] | np.ndarray | torch.Tensor) -> torch.Tensor:
         rows = range(len(self))[indices] if isinstance(indices, slice) else np.atleast_1d(np.asarray(indices, np.int64)).tolist()
-        found = [self._picture(row) for row in rows]
-        batch = np.empty((len(found), max((len(picture) for picture in found), default=1), self._store.height, self._store.width), np.uint8)
-        for place, picture in zip(batch, found):
-            place[:] = picture
+        found = [self._image(row) for row in rows]
+        batch = np.empty((len(found), max((len(image) for image in found), default=1), self._store.height, self._store.width), np.uint8)
+        for place, image in zip(batch, found):
+            place[:] = image
         return torch.from_numpy(batch)
 
     def forget_checks(self) -> None:
-        """Read as a new process does: compare the checksum of every picture once more."""
+        """Read as a new process does: compare the checksum of every image once more."""
         self._reader.forget()
 
-    def _picture(self, row: int) -> np.ndarray:
+    def _image(self, row: int) -> np.ndarray:
         """uint8, (C, height, width)."""
         pixels = self._reader.read(self._places[row])
         if pixels is None:
@@ -81,13 +81,13 @@ class EvaluationPixels:
         return pixels.reshape(-1, self._store.height, self._store.width)
 
     def _mend(self, row: int) -> None:
-        """Store a damaged picture again."""
+        """Store a damaged image again."""
         identity, store = self.identities[row], self._store
         store.drop_damaged([identity])
         with FileLock(store.lock_path):
             store.prepare()
             if identity not in store.where:
-                store.append([(identity, process(decode(self._pictures.source(row)), self._processing).numpy())])
+                store.append([(identity, process(decode(self._images.source(row)), self._processing).numpy())])
         self._reader, self._places = store.open(), [store.where.get(name, place) for name, place in zip(self.identities, self._places)]
 
 
@@ -97,43 +97,43 @@ def evaluation_pixels(
     *,
     subset: Subset,
     cache: str | os.PathLike | None = None,
-    progress: str = "pictures",
-    decoded: PictureStore | None = None,
+    progress: str = "images",
+    decoded: ImageStore | None = None,
 ) -> EvaluationPixels:
-    """The rows' pictures as the backbone's processor gives them, before normalising.
+    """The rows' images as the backbone's processor gives them, before normalising.
 
     What any process ever stored for this subset and geometry is not decoded again. The rest is decoded now, on several threads, and stored.
-    Ctrl-C or a kill loses at most the last two seconds of that. While another process stores pictures of the same kind, this one waits.
+    Ctrl-C or a kill loses at most the last two seconds of that. While another process stores images of the same kind, this one waits.
 
     Args:
         rows: rows of a MedFMC config, linked or embedded.
         processing: as `processing_of` gives it.
-        subset: whose pictures they are.
+        subset: whose images they are.
         cache: folder of the stores; None for `default_cache()`.
         progress: what the progress bar says.
-        decoded: pictures that are in memory for training and need not be decoded again.
+        decoded: images that are in memory for training and need not be decoded again.
 
     Raises:
-        MedfmcError: a picture cannot be decoded, or the folder cannot hold the pixels.
+        MedfmcError: an image cannot be decoded, or the folder cannot hold the pixels.
     """
-    pictures = PictureRows(rows)
+    images = ImageRows(rows)
     root = Path(cache) if cache is not None else default_cache()
     try:
         store = PixelStore(root, subset.key, processing.geometry, processing.height, processing.width)
-        if _missing(store, pictures):
-            _fill(store, pictures, processing, progress, decoded.whole_pictures() if decoded else {})
-        return EvaluationPixels(store, pictures, processing)
+        if _missing(store, images):
+            _fill(store, images, processing, progress, decoded.whole_images() if decoded else {})
+        return EvaluationPixels(store, images, processing)
     except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
         reason = getattr(error, "strerror", None) or error
         raise MedfmcError(f"pixels cannot be stored in {root} ({reason}); name another folder as the pixel cache.") from None
 
 
-def _missing(store: PixelStore, pictures: PictureRows) -> dict[bytes, int]:
-    """The pictures that the store lacks, and a row of each."""
-    return {identity: row for identity, row in pictures.distinct().items() if identity not in store.where}
+def _missing(store: PixelStore, images: ImageRows) -> dict[bytes, int]:
+    """The images that the store lacks, and a row of each."""
+    return {identity: row for identity, row in images.distinct().items() if identity not in store.where}
 
 
-def _fill(store: PixelStore, pictures: PictureRows, processing: Processing, progress: str, decoded: dict[bytes, torch.Tensor]) -> None:
+def _fill(store: PixelStore, images: ImageRows, processing: Processing, progress: str, decoded: dict[bytes, torch.Tensor]) -> None:
     """Store what is missing, unless another process does so first."""
     store.lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock, told = FileLock(store.lock_path), False
@@ -143,16 +143,16 @@ def _fill(store: PixelStore, pictures: PictureRows, processing: Processing, prog
             break
         except Timeout:
             if not told:
-                say(f"waiting for another process that stores pixels in {store.folder}")
+                notify(f"waiting for another process that stores pixels in {store.folder}")
                 told = True
             store.refresh()
-            if not _missing(store, pictures):
+            if not _missing(store, images):
                 return
     try:
         store.prepare()
-        missing = _missing(store, pictures)
+        missing = _missing(store, images)
         if missing:
-            _store(store, missing, pictures, processing, progress, decoded)
+            _store(store, missing, images, processing, progress, decoded)
     finally:
         lock.release()
 
@@ -160,24 +160,24 @@ def _fill(store: PixelStore, pictures: PictureRows, processing: Processing, prog
 def _store(
     store: PixelStore,
     missing: dict[bytes, int],
-    pictures: PictureRows,
+    images: ImageRows,
     processing: Processing,
     progress: str,
     decoded: dict[bytes, torch.Tensor],
 ) -> None:
-    depth = channels(pictures.source(next(iter(missing.values()))))
+    depth = channels(images.source(next(iter(missing.values()))))
     check_disk(store.folder, len(missing) * depth * processing.height * processing.width)
 
     def work(row: int) -> np.ndarray:
-        known = decoded.get(pictures.identities[row])
-        picture = decode(pictures.source(row)) if known is None else known.cpu().permute(1, 2, 0)
-        return process(picture, processing).numpy()
+        known = decoded.get(images.identities[row])
+        image = decode(images.source(row)) if known is None else known.cpu().permute(1, 2, 0)
+        return process(image, processing).numpy()
 
     results, done, last = in_order(work, list(missing.values())), [], time.monotonic()
     try:
-        for identity, pixels in zip(missing, bar(results, total=len(missing), desc=progress, unit="picture")):
+        for identity, pixels in zip(missing, bar(results, total=len(missing), desc=progress, unit="image")):
             done.append((identity, pixels))
-            if len(done) >= _COMMIT_PICTURES or time.monotonic() - last > _COMMIT_SECONDS:
+            if len(done) >= _COMMIT_IMAGES or time.monotonic() - last > _COMMIT_SECONDS:
                 store.append(done)
                 done, last = [], time.monotonic()
     finally:

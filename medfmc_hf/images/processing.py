@@ -17,14 +17,14 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Processing:
-    """All the numbers between a decoded picture and the backbone.
+    """All the numbers between a decoded image and the backbone.
 
-    A picture is resized, cropped at its centre (zeros outside it) to `height` x `width`, and normalised as `(x * rescale - mean) / std`.
+    An image is resized, cropped at its centre (zeros outside it) to `height` x `width`, and normalised as `(x * rescale - mean) / std`.
 
     Attributes:
         height: rows of the result, in pixels.
         width: columns of the result, in pixels.
-        resize: `(height, width)`, which squashes the picture to that size, or `(edge,)`, which scales the shorter edge to `edge` and keeps
+        resize: `(height, width)`, which squashes the image to that size, or `(edge,)`, which scales the shorter edge to `edge` and keeps
             the shape.
         resample: one of `medfmc_hf.images.resize.RESAMPLES`.
         rescale: factor that is applied to 0..255 before normalising.
@@ -66,25 +66,25 @@ class Processing:
         return f"{self.geometry}:" + ",".join(f"{value:.9g}" for value in (self.rescale, *self.mean, *self.std))
 
 
-def process(picture: np.ndarray | torch.Tensor, processing: Processing) -> torch.Tensor:
-    """Resize and crop one picture.
+def process(image: np.ndarray | torch.Tensor, processing: Processing) -> torch.Tensor:
+    """Resize and crop one image.
 
     Args:
-        picture: uint8, (H, W) grey or (H, W, 3) RGB.
+        image: uint8, (H, W) grey or (H, W, 3) RGB.
         processing: as `processing_of` gives it.
 
     Returns:
         uint8, (C, height, width); C is 1 for grey and 3 for RGB. Within one grey level of transformers' PIL processor.
     """
-    picture = channels_first(picture)
-    size = processing.resize if processing.rule == "direct" else shortest_edge_size(*picture.shape[1:], processing.resize[0])
-    return centre_crop(resize_as_pillow(picture, size, processing.resample), processing.height, processing.width)
+    image = channels_first(image)
+    size = processing.resize if processing.rule == "direct" else shortest_edge_size(*image.shape[1:], processing.resize[0])
+    return centre_crop(resize_as_pillow(image, size, processing.resample), processing.height, processing.width)
 
 
 def normalise(
     batch: torch.Tensor, processing: Processing, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
 ) -> torch.Tensor:
-    """Rescale and normalise uint8 pixels, and give grey pictures three channels.
+    """Rescale and normalise uint8 pixels, and give grey images three channels.
 
     Args:
         batch: uint8, (B, C, h, w), C = 1 or 3.

@@ -1,7 +1,7 @@
-"""Resizing and cropping uint8 pictures as Pillow and transformers do, in plain torch, without torchvision.
+"""Resizing and cropping uint8 images as Pillow and transformers do, in plain torch, without torchvision.
 
 torch's antialiased kernel for uint8 has Pillow's filters and shrinks a photograph many times faster. It is fast for three or four
-channels, so a grey picture is cut in four and its quarters are resized as if they were channels.
+channels, so a grey image is cut in four and its quarters are resized as if they were channels.
 """
 
 import math
@@ -11,27 +11,27 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-with warnings.catch_warnings():  # torch warns once of arrays it may not write to, such as Pillow gives; nothing here writes to pictures
+with warnings.catch_warnings():  # torch warns once of arrays it may not write to, such as Pillow gives; nothing here writes to images
     warnings.simplefilter("ignore")
     torch.from_numpy(np.frombuffer(b"0", np.uint8))
 
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers, which processors store
 
 
-def channels_first(picture: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """A picture (H, W) or (H, W, 3) as (1, H, W) or (3, H, W), in the same memory, which is not to be written to."""
-    picture = torch.as_tensor(picture)
-    return picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)
+def channels_first(image: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """An image (H, W) or (H, W, 3) as (1, H, W) or (3, H, W), in the same memory, which is not to be written to."""
+    image = torch.as_tensor(image)
+    return image[None] if image.ndim == 2 else image.permute(2, 0, 1)
 
 
 def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
-    """(height, width) of a picture whose shorter side is scaled to `edge`; the longer one is rounded down."""
+    """(height, width) of an image whose shorter side is scaled to `edge`; the longer one is rounded down."""
     if width <= height:
         return int(edge * height / width), edge
     return edge, int(edge * width / height)
 
 
-def resize_as_pillow(picture: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
+def resize_as_pillow(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
     """`resize`, within one grey level of what the installed Pillow gives.
 
     Both work on columns and rows one after the other, and round and clip in between. torch does columns first. So does Pillow, but from
@@ -40,25 +40,25 @@ def resize_as_pillow(picture: torch.Tensor, size: tuple[int, int], resample: str
     value of a million of black-and-white noise, none found in anything smoother.)
 
     Args:
-        picture: uint8, (C, H, W), on the CPU.
+        image: uint8, (C, H, W), on the CPU.
         size: (height, width), in pixels.
         resample: one of `RESAMPLES`.
 
     Returns:
         uint8, (C, height, width), contiguous.
     """
-    shrink_height, shrink_width = picture.shape[1] / size[0], picture.shape[2] / size[1]
-    columns_first = shrink_height <= 1.15 * shrink_width and picture.shape[1] <= 1.5 * picture.shape[2]
+    shrink_height, shrink_width = image.shape[1] / size[0], image.shape[2] / size[1]
+    columns_first = shrink_height <= 1.15 * shrink_width and image.shape[1] <= 1.5 * image.shape[2]
     if columns_first and (resample == "bilinear" or min(shrink_height, shrink_width) >= 1.4):
-        return resize(picture, size, resample)
-    return _pillow(picture, size, resample)
+        return resize(image, size, resample)
+    return _pillow(image, size, resample)
 
 
-def resize(picture: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """Antialiased resize of one picture, on the device it is on: columns, then rows, each rounded to whole grey levels.
+def resize(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
+    """Antialiased resize of one image, on the device it is on: columns, then rows, each rounded to whole grey levels.
 
     Args:
-        picture: uint8, (C, H, W), in any memory order; C is 1 or 3.
+        image: uint8, (C, H, W), in any memory order; C is 1 or 3.
         size: (height, width), in pixels.
         resample: one of `RESAMPLES`.
 
@@ -66,22 +66,22 @@ def resize(picture: torch.Tensor, size: tuple[int, int], resample: str) -> torch
         uint8, (C, height, width), contiguous.
     """
     height, width = size
-    if tuple(picture.shape[1:]) == (height, width):
-        return picture.contiguous()
+    if tuple(image.shape[1:]) == (height, width):
+        return image.contiguous()
     if resample not in ("bilinear", "bicubic"):
-        return _pillow(picture, size, resample)
-    if picture.device.type != "cpu":
-        return _float_resize(picture, size, resample)
-    if picture.shape[0] == 1:
-        columns = _grey_columns(picture[0].numpy(), width, resample)
+        return _pillow(image, size, resample)
+    if image.device.type != "cpu":
+        return _float_resize(image, size, resample)
+    if image.shape[0] == 1:
+        columns = _grey_columns(image[0].numpy(), width, resample)
         return torch.from_numpy(_grey_rows(columns, height, resample))[None]
-    return F.interpolate(picture[None], size=size, mode=resample, antialias=True)[0].contiguous()
+    return F.interpolate(image[None], size=size, mode=resample, antialias=True)[0].contiguous()
 
 
-def _float_resize(picture: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
+def _float_resize(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
     """For devices whose kernels know no uint8."""
-    values = picture[None].float()
-    for step in ((picture.shape[1], size[1]), size):
+    values = image[None].float()
+    for step in ((image.shape[1], size[1]), size):
         values = F.interpolate(values, size=step, mode=resample, antialias=True).add_(0.5).floor_().clamp_(0, 255)
     return values[0].to(torch.uint8).contiguous()
 
@@ -92,52 +92,52 @@ def _interpolate(packed: np.ndarray, size: tuple[int, int], resample: str) -> np
     return F.interpolate(channels, size=size, mode=resample, antialias=True)[0].permute(1, 2, 0).numpy()
 
 
-def _grey_columns(picture: np.ndarray, width: int, resample: str) -> np.ndarray:
-    """(H, W) to (H, width). Rows do not mix, so four blocks of rows can be the channels of one picture."""
-    if picture.shape[1] == width:
-        return picture
-    height = picture.shape[0]
+def _grey_columns(image: np.ndarray, width: int, resample: str) -> np.ndarray:
+    """(H, W) to (H, width). Rows do not mix, so four blocks of rows can be the channels of one image."""
+    if image.shape[1] == width:
+        return image
+    height = image.shape[0]
     block = -(-height // 4)
-    packed = np.zeros((block, picture.shape[1], 4), np.uint8)
+    packed = np.zeros((block, image.shape[1], 4), np.uint8)
     for channel in range(4):
-        rows = picture[channel * block : (channel + 1) * block]
+        rows = image[channel * block : (channel + 1) * block]
         packed[: len(rows), :, channel] = rows
     resized = _interpolate(packed, (block, width), resample)
     return resized.transpose(2, 0, 1).reshape(4 * block, width)[:height]
 
 
-def _grey_rows(picture: np.ndarray, height: int, resample: str) -> np.ndarray:
+def _grey_rows(image: np.ndarray, height: int, resample: str) -> np.ndarray:
     """(H, W) to (height, W). Columns do not mix, so four neighbours can be the channels of one pixel."""
-    if picture.shape[0] == height:
-        return np.ascontiguousarray(picture)
-    have, width = picture.shape
+    if image.shape[0] == height:
+        return np.ascontiguousarray(image)
+    have, width = image.shape
     packed = np.zeros((have, -(-width // 4) * 4), np.uint8)
-    packed[:, :width] = picture
+    packed[:, :width] = image
     resized = _interpolate(packed.reshape(have, -1, 4), (height, packed.shape[1] // 4), resample)
     return np.ascontiguousarray(resized.reshape(height, -1)[:, :width])
 
 
-def _pillow(picture: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
+def _pillow(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
     """The filters that torch lacks."""
     from PIL import Image
 
-    pixels = np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy())
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    resized = np.array(image.resize(size[::-1], RESAMPLES.index(resample)))
+    pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
+    whole = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    resized = np.array(whole.resize(size[::-1], RESAMPLES.index(resample)))
     channels_last = resized if resized.ndim == 3 else resized[..., None]
-    return torch.from_numpy(channels_last).permute(2, 0, 1).contiguous().to(picture.device)
+    return torch.from_numpy(channels_last).permute(2, 0, 1).contiguous().to(image.device)
 
 
-def centre_crop(picture: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The middle of a picture (C, H, W) as (C, height, width), with zeros around it where it is smaller, placed as transformers does."""
-    have_height, have_width = picture.shape[1:]
+def centre_crop(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The middle of an image (C, H, W) as (C, height, width), with zeros around it where it is smaller, placed as transformers does."""
+    have_height, have_width = image.shape[1:]
     if (have_height, have_width) == (height, width):
-        return picture
+        return image
     top, left = (have_height - height) // 2, (have_width - width) // 2
     full_height, full_width = max(height, have_height), max(width, have_width)
     if (full_height, full_width) != (have_height, have_width):
         above, before = math.ceil((full_height - have_height) / 2), math.ceil((full_width - have_width) / 2)
-        padded = picture.new_zeros(picture.shape[0], full_height, full_width)
-        padded[:, above : above + have_height, before : before + have_width] = picture
-        picture, top, left = padded, top + above, left + before
-    return picture[:, top : top + height, left : left + width].contiguous()
+        padded = image.new_zeros(image.shape[0], full_height, full_width)
+        padded[:, above : above + have_height, before : before + have_width] = image
+        image, top, left = padded, top + above, left + before
+    return image[:, top : top + height, left : left + width].contiguous()

@@ -1,4 +1,4 @@
-"""The pictures of a dataset's rows, undecoded: which are the same, and where each one is."""
+"""The images of a dataset's rows, undecoded: which are the same, and where each one is."""
 
 import os
 from collections import deque
@@ -11,23 +11,23 @@ from .decoding import identity
 if TYPE_CHECKING:
     import datasets
 
-_SLICE = 64  # embedded pictures that are in memory at once, and pictures that a thread asks for in one go
+_SLICE = 64  # embedded images that are in memory at once, and images that a thread asks for in one go
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
-def picture_sources(dataset: "datasets.Dataset") -> list[dict]:
-    """Where each picture is, in row order, undecoded: `{"bytes": None, "path": "/..."}` or, embedded, `{"bytes": b"...", "path": "name"}`.
+def image_sources(dataset: "datasets.Dataset") -> list[dict]:
+    """Where each image is, in row order, undecoded: `{"bytes": None, "path": "/..."}` or, embedded, `{"bytes": b"...", "path": "name"}`.
 
-    The bytes of embedded pictures come into memory: of a large dataset ask a slice at a time.
+    The bytes of embedded images come into memory: of a large dataset ask a slice at a time.
     """
     return dataset.select_columns(["image"]).with_format("arrow")[:]["image"].to_pylist()
 
 
-class PictureRows:
-    """Rows of a MedFMC config, seen as pictures.
+class ImageRows:
+    """Rows of a MedFMC config, seen as images.
 
     Attributes:
-        identities: of each row, as `medfmc_hf.images.decoding.identity` gives it; rows that repeat a picture have the same.
+        identities: of each row, as `medfmc_hf.images.decoding.identity` gives it; rows that repeat an image have the same.
     """
 
     def __init__(self, rows: "datasets.Dataset") -> None:
@@ -38,7 +38,7 @@ class PictureRows:
             length = _SLICE
             while len(self.identities) < len(rows):
                 start = len(self.identities)
-                sources = picture_sources(rows.select(range(start, min(start + length, len(rows)))))
+                sources = image_sources(rows.select(range(start, min(start + length, len(rows)))))
                 parts = [sources[part : part + _SLICE] for part in range(0, len(sources), _SLICE)]
                 for part in pool.map(lambda part: [identity(source) for source in part], parts):
                     self.identities += part
@@ -50,10 +50,10 @@ class PictureRows:
 
     def source(self, row: int) -> dict:
         """`{"bytes": ..., "path": ...}` of a row."""
-        return self._sources[row] or picture_sources(self._rows.select([row]))[0]
+        return self._sources[row] or image_sources(self._rows.select([row]))[0]
 
     def distinct(self) -> dict[bytes, int]:
-        """Each different picture and a row that has it, in row order."""
+        """Each different image and a row that has it, in row order."""
         first: dict[bytes, int] = {}
         for row, name in enumerate(self.identities):
             first.setdefault(name, row)

@@ -1,14 +1,14 @@
-"""The files that hold evaluation pictures at final size: found by any process, grown by any, safe to kill, checked when read.
+"""The files that hold evaluation images at final size: found by any process, grown by any, safe to kill, checked when read.
 
 A store is a folder `<subset>-<geometry>-v<SCHEMA>/` of three files:
 
 - `store.json`, which says what it is;
-- `pixels.bin`, pictures one after another, each uint8 (C, height, width);
-- `index.bin`, 40 bytes a picture: its identity, where it starts, its channels, a checksum of its pixels, and a checksum of these.
+- `pixels.bin`, images one after another, each uint8 (C, height, width);
+- `index.bin`, 40 bytes an image: its identity, where it starts, its channels, a checksum of its pixels, and a checksum of these.
 
-Both files are only ever appended to. Pixels are written and synced before the index names them; of two entries of one picture the later
-counts, which is how a damaged picture is replaced. A process that dies leaves at most some bytes that no index names. A lock keeps two
-processes from doing the same work; where it excludes nobody, pictures are stored twice and nothing else happens. Readers take no lock.
+Both files are only ever appended to. Pixels are written and synced before the index names them; of two entries of one image the later
+counts, which is how a damaged image is replaced. A process that dies leaves at most some bytes that no index names. A lock keeps two
+processes from doing the same work; where it excludes nobody, images are stored twice and nothing else happens. Readers take no lock.
 """
 
 import json
@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import MedfmcError
 from ..files import sync, write_json
-from ..progress import say
+from ..progress import notify
 
 SCHEMA = 2
 _KIND = "medfmc_hf pixels"
@@ -36,7 +36,7 @@ _RECORD = np.dtype([("identity", "V16"), ("offset", "<u8"), ("channels", "<u4"),
 
 
 class Place(NamedTuple):
-    """Where a stored picture is.
+    """Where a stored image is.
 
     Attributes:
         start: first byte in `pixels.bin`.
@@ -61,9 +61,9 @@ class PixelStore:
 
     Attributes:
         folder: where its files are.
-        height: rows of its pictures, in pixels.
-        width: columns of its pictures, in pixels.
-        where: identity of a stored picture to its `Place`, as of the last `refresh`.
+        height: rows of its images, in pixels.
+        width: columns of its images, in pixels.
+        where: identity of a stored image to its `Place`, as of the last `refresh`.
     """
 
     def __init__(self, root: Path, subset: str, geometry: str, height: int, width: int) -> None:
@@ -81,7 +81,7 @@ class PixelStore:
         return _lock_path(self.folder)
 
     def refresh(self) -> None:
-        """Learn of the pictures that other processes have stored since. A store of another description has none."""
+        """Learn of the images that other processes have stored since. A store of another description has none."""
         try:
             if not self._read and _read_description(self.folder / _STORE) != self._description:
                 return
@@ -94,18 +94,18 @@ class PixelStore:
         records = np.frombuffer(data, _RECORD, count=len(data) // _RECORD.itemsize)
         self._read += len(records) * _RECORD.itemsize
         area = self.height * self.width
-        # What a crash tore, or a disk spoilt, is passed over: its pictures will be stored again.
+        # What a crash tore, or a disk spoilt, is passed over: its images will be stored again.
         records = records[(_check(records) == records["check"]) & (records["offset"] + records["channels"] * np.uint64(area) <= size)]
         places = map(Place, records["offset"].tolist(), records["channels"].tolist(), records["sum"].tolist())
         named = zip((bytes(name) for name in records["identity"]), places)
         self.where.update((name, place) for name, place in named if place not in self._damaged)
 
     def open(self) -> "Reader":
-        """What reads stored pictures."""
+        """What reads stored images."""
         return Reader(self.folder / _PIXELS, self.height * self.width)
 
     def drop_damaged(self, identities: Sequence[bytes]) -> int:
-        """Forget those of some pictures whose bytes are not what was stored, so that they are stored again. Returns how many that are.
+        """Forget those of some images whose bytes are not what was stored, so that they are stored again. Returns how many that are.
 
         A process reads each through once.
         """
@@ -115,7 +115,7 @@ class PixelStore:
                 self._damaged.add(self.where.pop(identity))
                 damaged += 1
         if damaged:
-            say(f"{damaged} of the stored pictures in {self.folder} are damaged, perhaps by the disk; they are made again.")
+            notify(f"{damaged} of the stored images in {self.folder} are damaged, perhaps by the disk; they are made again.")
         return damaged
 
     def prepare(self) -> None:
@@ -133,19 +133,19 @@ class PixelStore:
         self.where, self._read = {}, 0
         self.refresh()
 
-    def append(self, pictures: Sequence[tuple[bytes, np.ndarray]]) -> None:
-        """Store pictures, durably. The caller holds the lock and has called `prepare`.
+    def append(self, images: Sequence[tuple[bytes, np.ndarray]]) -> None:
+        """Store images, durably. The caller holds the lock and has called `prepare`.
 
         Args:
-            pictures: (identity, uint8 (C, height, width)).
+            images: (identity, uint8 (C, height, width)).
         """
-        if not pictures:
+        if not images:
             return
-        contents = [np.ascontiguousarray(pixels).data.cast("B") for _, pixels in pictures]
+        contents = [np.ascontiguousarray(pixels).data.cast("B") for _, pixels in images]
         start = _append(self.folder / _PIXELS, b"".join(contents))
-        records = np.zeros(len(pictures), _RECORD)
-        records["identity"] = np.frombuffer(b"".join(name for name, _ in pictures), "V16")
-        records["channels"] = [pixels.shape[0] for _, pixels in pictures]
+        records = np.zeros(len(images), _RECORD)
+        records["identity"] = np.frombuffer(b"".join(name for name, _ in images), "V16")
+        records["channels"] = [pixels.shape[0] for _, pixels in images]
         records["offset"] = start + np.cumsum([0, *(len(content) for content in contents[:-1])])
         records["sum"] = [checksum(content) for content in contents]
         records["check"] = _check(records)
@@ -154,7 +154,7 @@ class PixelStore:
 
 
 class Reader:
-    """Reads pictures out of `pixels.bin`, from any thread, and compares the bytes of each with what was stored, once in a process.
+    """Reads images out of `pixels.bin`, from any thread, and compares the bytes of each with what was stored, once in a process.
 
     It reads and does not map: what another process does to the file is then an answer, and not the end of this process.
     """
@@ -170,11 +170,11 @@ class Reader:
         self._compared = self._sound.setdefault((str(path.absolute()), status.st_dev, status.st_ino), set())
 
     def is_sound(self, place: Place) -> bool:
-        """Whether the bytes of a picture are what was stored."""
+        """Whether the bytes of an image are what was stored."""
         return self._file is not None and (place in self._compared or self.read(place) is not None)
 
     def read(self, place: Place) -> np.ndarray | None:
-        """The bytes of a picture: uint8, (channels * height * width,), not to be written to. None if they are not what was stored."""
+        """The bytes of an image: uint8, (channels * height * width,), not to be written to. None if they are not what was stored."""
         size = place.channels * self._area
         content = b"" if self._file is None else self._at(place.start, size)
         if len(content) != size or (place not in self._compared and checksum(content) != place.sum):
@@ -183,7 +183,7 @@ class Reader:
         return np.frombuffer(content, np.uint8)
 
     def forget(self) -> None:
-        """Forget which pictures of this file were compared."""
+        """Forget which images of this file were compared."""
         if self._file is not None:
             self._compared.clear()
 
@@ -256,14 +256,14 @@ class StoreInfo:
         folder: where it is.
         subset: subset key.
         geometry: size and interpolation, as `Processing.geometry` writes them.
-        pictures: stored pictures.
+        images: stored images.
         bytes: of its files.
     """
 
     folder: Path
     subset: str
     geometry: str
-    pictures: int
+    images: int
     bytes: int
 
 
@@ -280,7 +280,7 @@ def list_stores(root: Path) -> list[StoreInfo]:
                 folder=path.parent,
                 subset=str(description.get("subset")),
                 geometry=str(description.get("geometry")),
-                pictures=sizes.get(_INDEX, 0) // (_RECORD.itemsize if description.get("schema") == SCHEMA else 32),
+                images=sizes.get(_INDEX, 0) // (_RECORD.itemsize if description.get("schema") == SCHEMA else 32),
                 bytes=sum(sizes.values()),
             )
         )

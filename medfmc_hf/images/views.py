@@ -1,4 +1,4 @@
-"""Training pictures: decoded once, kept in memory at full size within a budget, and cut into views for each batch."""
+"""Training images: decoded once, kept in memory at full size within a budget, and cut into views for each batch."""
 
 import threading
 from collections import OrderedDict
@@ -9,26 +9,26 @@ import numpy as np
 import torch
 
 from ..errors import MedfmcError
-from ..progress import bar, say
+from ..progress import bar, notify
 from .augmentation import crop_flip
 from .decoding import decode
 from .processing import Processing, process
 from .resize import channels_first
-from .rows import PictureRows, in_order
+from .rows import ImageRows, in_order
 
 if TYPE_CHECKING:
     import datasets
 
-PICTURE_BUDGET = 4 << 30  # bytes of decoded training pictures kept in memory unless the caller says otherwise
-VIEWS = 4  # fixed views of a picture
+IMAGE_BUDGET = 4 << 30  # bytes of decoded training images kept in memory unless the caller says otherwise
+VIEWS = 4  # fixed views of an image
 GPU_SHARE = 4  # on a GPU, a fourth of its memory: decoding again costs it far more than a processor
 
 
-class PictureStore:
-    """Decoded pictures in memory, shared by all runs of a process; beyond the budget the least recently used are dropped.
+class ImageStore:
+    """Decoded images in memory, shared by all runs of a process; beyond the budget the least recently used are dropped.
 
     Args:
-        budget_bytes: how much may be kept, on all devices together; None for `PICTURE_BUDGET`, or a fourth of a GPU's memory if that is
+        budget_bytes: how much may be kept, on all devices together; None for `IMAGE_BUDGET`, or a fourth of a GPU's memory if that is
             more.
     """
 
@@ -41,7 +41,7 @@ class PictureStore:
 
     @property
     def is_full(self) -> bool:
-        """Whether one more picture would push another out."""
+        """Whether one more image would push another out."""
         with self._lock:
             return bool(self._kept) and self.bytes + self.bytes // len(self._kept) > self.budget_bytes
 
@@ -49,8 +49,8 @@ class PictureStore:
         with self._lock:
             return key in self._kept
 
-    def whole_pictures(self) -> dict[bytes, torch.Tensor]:
-        """The decoded pictures by identity: uint8, (C, H, W)."""
+    def whole_images(self) -> dict[bytes, torch.Tensor]:
+        """The decoded images by identity: uint8, (C, H, W)."""
         with self._lock:
             return {key[0]: tensor for key, tensor in self._kept.items() if len(key) == 2}
 
@@ -71,29 +71,29 @@ class PictureStore:
                 if not self._told:
                     self._told = True
                     budget = f"{self.budget_bytes / 2**30:.1f} GiB"
-                    say(f"the decoded training pictures exceed {budget}; some are decoded again when they are needed.")
+                    notify(f"the decoded training images exceed {budget}; some are decoded again when they are needed.")
         return tensor
 
 
 def default_budget() -> int:
-    """Bytes of decoded pictures that a process keeps."""
+    """Bytes of decoded images that a process keeps."""
     if not torch.cuda.is_available():
-        return PICTURE_BUDGET
-    return max(PICTURE_BUDGET, torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory // GPU_SHARE)
+        return IMAGE_BUDGET
+    return max(IMAGE_BUDGET, torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory // GPU_SHARE)
 
 
 class TrainingPixels:
     """Views of a dataset's rows for training.
 
     Args:
-        rows: the training rows of a config; rows that repeat a picture share its decoding.
+        rows: the training rows of a config; rows that repeat an image share its decoding.
         processing: as `processing_of` gives it.
-        augmentation: `crop-flip`, a fresh random resized crop and flip each time; `fixed-views`, one of `views` such views that a picture
-            has for good, whatever the run, so that a frozen trunk's outputs can be kept; `none`, what evaluation sees.
-        views: views of a picture, for `fixed-views`.
+        augmentation: `crop-flip`, a fresh random resized crop and flip each time; `fixed-views`, one of `views` such views that an image
+            has for good, whatever the run, so that outputs of frozen blocks can be cached; `none`, what evaluation sees.
+        views: views of an image, for `fixed-views`.
         budget_bytes: of a store of its own; what does not fit is decoded again when it is needed.
-        store: decoded pictures to share with other runs, instead of a store of its own.
-        device: where views are cut and returned. A GPU keeps the pictures in its own memory.
+        store: decoded images to share with other runs, instead of a store of its own.
+        device: where views are cut and returned. A GPU keeps the images in its own memory.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class TrainingPixels:
         augmentation: Literal["crop-flip", "fixed-views", "none"] = "crop-flip",
         views: int = VIEWS,
         budget_bytes: int | None = None,
-        store: PictureStore | None = None,
+        store: ImageStore | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         if augmentation not in ("crop-flip", "fixed-views", "none"):
@@ -114,22 +114,22 @@ class TrainingPixels:
         self.processing, self.augmentation = processing, augmentation
         self.views = views if augmentation == "fixed-views" else 1
         self.device = torch.device(device or "cpu")
-        self.store = store if store is not None else PictureStore(budget_bytes)
-        self._pictures = PictureRows(rows)
+        self.store = store if store is not None else ImageStore(budget_bytes)
+        self._images = ImageRows(rows)
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     @property
     def identities(self) -> list[bytes]:
-        """What picture each row is, as `medfmc_hf.images.decoding.identity` gives it."""
-        return self._pictures.identities
+        """What image each row is, as `medfmc_hf.images.decoding.identity` gives it."""
+        return self._images.identities
 
-    def warm(self, progress: str = "training pictures") -> None:
+    def precompute(self, progress: str = "training images") -> None:
         """Decode now, on several threads, what the store has room for, so that the first epoch does not wait."""
-        make = self._picture if self.augmentation == "crop-flip" else self._fixed
-        rows = [row for row in self._pictures.distinct().values() if self._key(row) not in self.store]
-        for _ in bar(in_order(lambda row: self.store.is_full or make(row), rows), total=len(rows), desc=progress, unit="picture"):
+        make = self._image if self.augmentation == "crop-flip" else self._fixed
+        rows = [row for row in self._images.distinct().values() if self._key(row) not in self.store]
+        for _ in bar(in_order(lambda row: self.store.is_full or make(row), rows), total=len(rows), desc=progress, unit="image"):
             pass
 
     def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
@@ -137,11 +137,11 @@ class TrainingPixels:
 
         Args:
             indices: row numbers; a row may come more than once.
-            seeds: of the draws of each view, 0 to 2^63 - 1: a view depends on its picture and its seed, whatever else is in the batch, so
+            seeds: of the draws of each view, 0 to 2^63 - 1: a view depends on its image and its seed, whatever else is in the batch, so
                 that several processes may share one.
 
         Returns:
-            uint8, (B, C, height, width) on the device; C is 1 where all pictures are grey, else 3.
+            uint8, (B, C, height, width) on the device; C is 1 where all images are grey, else 3.
         """
         rows, seeds = np.asarray(indices, np.int64).tolist(), np.asarray(seeds, np.int64).tolist()
         views = [self._view(row, torch.Generator().manual_seed(seed)) for row, seed in zip(rows, seeds, strict=True)]
@@ -162,15 +162,15 @@ class TrainingPixels:
 
     def _view(self, row: int, generator: torch.Generator) -> torch.Tensor:
         if self.augmentation == "crop-flip":
-            return crop_flip(self._picture(row), self.processing, generator)
+            return crop_flip(self._image(row), self.processing, generator)
         number = int(torch.randint(self.views, (1,), generator=generator)) if self.augmentation == "fixed-views" else 0
         return self._fixed(row)[number]
 
-    def _picture(self, row: int) -> torch.Tensor:
-        """The whole picture: uint8, (C, H, W), rows of pixels one after the other in memory."""
+    def _image(self, row: int) -> torch.Tensor:
+        """The whole image: uint8, (C, H, W), rows of pixels one after the other in memory."""
 
         def make() -> torch.Tensor:
-            return channels_first(decode(self._pictures.source(row))).to(self.device)
+            return channels_first(decode(self._images.source(row))).to(self.device)
 
         return self.store.get(self._key(row)[:2], make)
 
@@ -179,14 +179,14 @@ class TrainingPixels:
 
         def make() -> torch.Tensor:
             if self.augmentation == "none":
-                return process(decode(self._pictures.source(row)), self.processing)[None].to(self.device)
-            generator = torch.Generator().manual_seed(int.from_bytes(self._pictures.identities[row][:7], "big"))
-            picture = self._picture(row)
-            return torch.stack([crop_flip(picture, self.processing, generator) for _ in range(self.views)])
+                return process(decode(self._images.source(row)), self.processing)[None].to(self.device)
+            generator = torch.Generator().manual_seed(int.from_bytes(self._images.identities[row][:7], "big"))
+            image = self._image(row)
+            return torch.stack([crop_flip(image, self.processing, generator) for _ in range(self.views)])
 
         return self.store.get(self._key(row), make)
 
     def _key(self, row: int) -> tuple:
         """Under which the store keeps what views of a row are made from."""
-        whole = (self._pictures.identities[row], self.device)
+        whole = (self._images.identities[row], self.device)
         return whole if self.augmentation == "crop-flip" else (*whole, self.processing.geometry, self.augmentation, self.views)

@@ -28,7 +28,7 @@ class Origin:
         revision: the commit on the Hub; None for a local folder.
         image_size: side of the square it is fed, in pixels.
         subset: key of the subset its head is for.
-        pool: what the head reads: `stock`, the vector that transformers' image classifier of this architecture pools, or `tower`, the one
+        pool: what the head reads: `stock`, the vector that transformers' image classifier of this architecture pools, or `encoder`, the one
             that the vision encoder itself pools, as it was pretrained (CLIP: the class token after the last normalisation; SigLIP: its
             attention pool). Files of before this was written have `stock`.
     """
@@ -90,7 +90,7 @@ def load_backbone(
     except Exception as error:  # a repository may hold anything, and transformers raises nearly every kind
         raise MedfmcError(_not_loaded(name, error)) from error
     if needed := vision_encoders.needed_inputs(network):
-        raise MedfmcError(f"{name} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the picture.")
+        raise MedfmcError(f"{name} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the image.")
     _check_weights(name, network, report)
     draw_head(network)
     network.name_or_path = name  # PEFT writes it into adapter_config.json, and the folder of a cache means nothing elsewhere
@@ -155,7 +155,7 @@ def _first_line(error: Exception) -> str:
 
 
 def same_model(one: Checkpoint, other: Checkpoint, subset: Subset) -> bool:
-    """Whether two checkpoints hold the same numbers, in whatever files, and make the same logits of a random picture."""
+    """Whether two checkpoints hold the same numbers, in whatever files, and make the same logits of a random image."""
     models = []
     for checkpoint in (one, other):
         model = load_backbone(checkpoint, subset)
@@ -167,9 +167,9 @@ def same_model(one: Checkpoint, other: Checkpoint, subset: Subset) -> bool:
     side = models[0].origin.image_size
     if models[1].origin.image_size != side:
         return False
-    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        return torch.equal(*(model(pixel_values=picture).logits for model in models))
+        return torch.equal(*(model(pixel_values=image).logits for model in models))
 
 
 def image_size_of(config: PretrainedConfig) -> int:

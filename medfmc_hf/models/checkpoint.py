@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import MedfmcError
 from ..hub_answers import explained, is_transient, is_unanswered
-from ..progress import say
+from ..progress import notify
 
 ANSWER_SECONDS = 15  # that a Hub has for its first answer
 CONFIG = "config.json"
@@ -210,7 +210,7 @@ def _instead(cached: Checkpoint | None, repo_id: str, revision: str | None, erro
             f"{repo_id} is in the cache only in part, and the Hub cannot be asked for the rest: {lacking} is not on this machine. Fetch it "
             f"where there is a network: hf download {repo_id}{at}"
         ) from error
-    say(f"{repo_id} is taken from the cache, as of commit {cached.commit[:12]}")
+    notify(f"{repo_id} is taken from the cache, as of commit {cached.commit[:12]}")
     return cached
 
 

@@ -11,7 +11,7 @@ from ..errors import MedfmcError
 from ..files import write_json
 from ..images.processing import IMAGENET, Processing
 from ..images.resize import RESAMPLES
-from ..progress import say
+from ..progress import notify
 from .backbones import read_config
 from .checkpoint import Checkpoint, find_checkpoint, read_json
 
@@ -92,7 +92,7 @@ def _default(checkpoint: "Checkpoint", image_size: int | None) -> Processing:
         )
     size = image_size or getattr(getattr(config, "vision_config", config), "image_size", None) or 224
     height, width = (size, size) if isinstance(size, int) else size
-    say(f"{model} names no image processor: bicubic resize to {height} x {width}, and ImageNet's mean and standard deviation.")
+    notify(f"{model} names no image processor: bicubic resize to {height} x {width}, and ImageNet's mean and standard deviation.")
     return Processing(height, width, (height, width))
 
 
@@ -104,7 +104,7 @@ def _from_values(name: str, values: dict, image_size: int | None) -> Processing:
         return otherwise if values.get(key) is None else values[key]
 
     if value("do_pad", False):
-        raise MedfmcError("it pads pictures to a common size, which is not done here.")
+        raise MedfmcError("it pads images to a common size, which is not done here.")
     height, width, edges = _sizes(name, values, value, image_size)
     rescale = value("rescale_factor", 1 / 255) if value("do_rescale", True) else 1.0
     mean, std = _three(value("image_mean", default["normalise"][0])), _three(value("image_std", default["normalise"][1]))
@@ -149,9 +149,9 @@ def _sizes(name: str, values: dict, value, image_size: int | None) -> tuple[int,
     elif set(size) not in ({"shortest_edge"}, {"height", "width"}):
         problem = f"its size is {size}"
     elif not crop and "shortest_edge" in size:
-        problem = "it keeps the shape of pictures and does not crop"
+        problem = "it keeps the shape of images and does not crop"
     if problem and image_size is None:
-        raise MedfmcError(f"{problem}, so pictures could not share a batch; give image_size to squash them to a square instead.")
+        raise MedfmcError(f"{problem}, so images could not share a batch; give image_size to squash them to a square instead.")
     if problem:
         return image_size, image_size, (image_size, image_size)
     edges = tuple(size.values()) if "shortest_edge" in size else (size["height"], size["width"])

@@ -15,7 +15,7 @@ _FUSED = r"qkv|in_proj|qkv_proj"
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Structure:
     """The parts of an image classifier, as module names.
 
     Attributes:
@@ -29,7 +29,7 @@ class Anatomy:
     heads: tuple[str, ...]
 
 
-def anatomy_of(model: nn.Module, head_needed: bool = True) -> Anatomy:
+def structure_of(model: nn.Module, head_needed: bool = True) -> Structure:
     """Find the parts of an image classifier.
 
     Args:
@@ -53,7 +53,7 @@ def anatomy_of(model: nn.Module, head_needed: bool = True) -> Anatomy:
         family = "windows"
     else:
         family = "tokens"
-    return Anatomy(family, blocks, head_names(model, blocks) if head_needed else ())
+    return Structure(family, blocks, head_names(model, blocks) if head_needed else ())
 
 
 def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple[str, ...]:
@@ -65,9 +65,9 @@ def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple
         MedfmcError: the classifier has none.
     """
     blocks = blocks or _block_names(model)
-    trunk = blocks[0].split(".")[0] if blocks else None
+    body = blocks[0].split(".")[0] if blocks else None
     classes = getattr(getattr(model, "config", None), "num_labels", None)
-    beside = [(name, part) for name, part in model.named_modules() if name.split(".")[0] != trunk]
+    beside = [(name, part) for name, part in model.named_modules() if name.split(".")[0] != body]
     heads = tuple(name for name, part in beside if isinstance(part, nn.Linear) and part.out_features == classes)
     if not heads and hasattr(getattr(model, "timm_model", None), "get_classifier"):
         classifier = model.timm_model.get_classifier()
@@ -87,19 +87,19 @@ def attention_of(block: nn.Module) -> nn.Module | None:
     )
 
 
-def query_value(model: nn.Module, anatomy: Anatomy) -> list[str]:
+def query_value(model: nn.Module, structure: Structure) -> list[str]:
     """Names of the query and value projections (or of the fused one) of every block; of the dense layers of a convolutional block."""
-    return inside_attention(model, anatomy, ("query", "value"))
+    return inside_attention(model, structure, ("query", "value"))
 
 
-def inside_attention(model: nn.Module, anatomy: Anatomy, parts: tuple[str, ...] = ("query", "key", "value", "output")) -> list[str]:
+def inside_attention(model: nn.Module, structure: Structure, parts: tuple[str, ...] = ("query", "key", "value", "output")) -> list[str]:
     """Names of the given projections of every block's attention; where they are fused, of the fused one.
 
     A convolutional block has no attention: its dense layers stand in.
     """
     patterns = {"query": _QUERY, "key": _KEY, "value": _VALUE}
     names = []
-    for block_name in anatomy.blocks:
+    for block_name in structure.blocks:
         block = model.get_submodule(block_name)
         attention = attention_of(block)
         if attention is None:
@@ -114,12 +114,12 @@ def inside_attention(model: nn.Module, anatomy: Anatomy, parts: tuple[str, ...] 
     return names
 
 
-def inside_mlp(model: nn.Module, anatomy: Anatomy) -> list[str]:
+def inside_mlp(model: nn.Module, structure: Structure) -> list[str]:
     """Names of the dense layers of every block that are no part of its attention."""
     attention = set()
-    if anatomy.family != "convolutional":
-        attention = {name for block in anatomy.blocks for name in dense_layers(model, _attention_branch(model, block))}
-    return [name for block in anatomy.blocks for name in dense_layers(model, block) if name not in attention]
+    if structure.family != "convolutional":
+        attention = {name for block in structure.blocks for name in dense_layers(model, _attention_branch(model, block))}
+    return [name for block in structure.blocks for name in dense_layers(model, block) if name not in attention]
 
 
 def dense_layers(model: nn.Module, block_name: str) -> list[str]:

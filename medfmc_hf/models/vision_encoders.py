@@ -27,11 +27,11 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from ..errors import MedfmcError
 
 
-class TowerForImageClassification(PreTrainedModel):
-    """A vision tower and a linear classifier on the vector the tower itself pools.
+class VisionEncoderForImageClassification(PreTrainedModel):
+    """A vision encoder and a linear classifier on the vector the encoder itself pools.
 
-    The pooled vector is the tower's `pooler_output`: the normalised CLS token of DINOv3 and CLIP, attention pooling for SigLIP.
-    `register` makes `AutoModelForImageClassification` know one subclass for each kind of tower.
+    The pooled vector is the encoder's `pooler_output`: the normalised CLS token of DINOv3 and CLIP, attention pooling for SigLIP.
+    `register` makes `AutoModelForImageClassification` know one subclass for each kind of encoder.
     """
 
     base_model_prefix = "tower"
@@ -64,7 +64,7 @@ def vision_part(config: PretrainedConfig) -> PretrainedConfig:
 
 def pool_of(network: nn.Module) -> str:
     """What the head reads, see `medfmc_hf.models.backbones.Origin`."""
-    return "tower" if isinstance(network, TowerForImageClassification) else "stock"
+    return "encoder" if isinstance(network, VisionEncoderForImageClassification) else "stock"
 
 
 def from_pretrained(config: PretrainedConfig, folder: str, *, beside_text: bool, **options) -> tuple[PreTrainedModel, dict]:
@@ -99,8 +99,8 @@ def loader_of(config: PretrainedConfig) -> type:
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         if isinstance(config, MetaClip2VisionConfig):  # the one that AutoModel does not list
             AutoModel.register(MetaClip2VisionConfig, MetaClip2VisionModel, exist_ok=True)
-        tower = MODEL_MAPPING.get(type(config), None)
-        if getattr(tower, "main_input_name", None) != "pixel_values" or _width(config) is None:
+        encoder = MODEL_MAPPING.get(type(config), None)
+        if getattr(encoder, "main_input_name", None) != "pixel_values" or _width(config) is None:
             raise MedfmcError(
                 f"{config.model_type} is no vision backbone: looked for an image classifier of it in transformers, and for a model that "
                 "takes pixel_values and has a hidden_size."
@@ -110,28 +110,28 @@ def loader_of(config: PretrainedConfig) -> type:
 
 
 def register(config_class: type[PretrainedConfig]) -> None:
-    """Make `AutoModelForImageClassification` give a tower with this config a head."""
+    """Make `AutoModelForImageClassification` give an encoder with this config a head."""
     name = f"{config_class.__name__.removesuffix('Config')}ForImageClassification"
-    classifier = type(name, (TowerForImageClassification,), {"config_class": config_class, "__module__": __name__})
+    classifier = type(name, (VisionEncoderForImageClassification,), {"config_class": config_class, "__module__": __name__})
     globals()[name] = classifier  # so that it can be pickled
     AutoModelForImageClassification.register(config_class, classifier, exist_ok=True)
 
 
 def _width(config: PretrainedConfig) -> int | None:
-    """Numbers in the vector that a tower pools."""
+    """Numbers in the vector that an encoder pools."""
     return getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
 
 
 def needed_inputs(network: nn.Module) -> list[str]:
-    """What the model, or the tower in it, must be given besides pixel_values."""
-    parts = [network.tower] if isinstance(network, TowerForImageClassification) else [network]
+    """What the model, or the encoder in it, must be given besides pixel_values."""
+    parts = [network.tower] if isinstance(network, VisionEncoderForImageClassification) else [network]
     parameters = [each for part in parts for each in inspect.signature(part.forward).parameters.values()]
     ordinary = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [each.name for each in parameters if each.default is each.empty and each.kind in ordinary and each.name != "pixel_values"]
 
 
 def asks_for_interpolation(network: nn.Module) -> bool:
-    """Whether the model or its tower has the switch `interpolate_pos_encoding`."""
+    """Whether the model or its encoder has the switch `interpolate_pos_encoding`."""
     parts = [network, *network.children()]
     return any("interpolate_pos_encoding" in inspect.signature(part.forward).parameters for part in parts)
 

@@ -38,7 +38,7 @@ class Cell:
         shots: one of `SHOT_ORDER`.
         seeds: of the splits of the runs that finished, each once.
         runs: ids of these runs, in the order of their seeds and training seeds.
-        test_rows: pictures of the test set; None where the records do not say.
+        test_rows: images of the test set; None where the records do not say.
         test_patients: patients of it.
         metrics: by metric, an `Estimate` in fractions.
         per_class: by class, the mean over runs of `auc` and `ap` or `recall`, and `positives`; None where undefined.
@@ -58,7 +58,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ColumnComparison:
     """All pairs of adaptations on one subset, number of shots and metric, on the same test rows and the same seeds.
 
     Attributes:
@@ -99,7 +99,7 @@ class Board:
 
     adaptations: list[Adaptation] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
+    comparisons: list[ColumnComparison] = field(default_factory=list)
     references: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
@@ -266,7 +266,7 @@ def _cell(experiment: Experiment, sound: set[str]) -> Cell:
     )
 
 
-def _compare(experiments: list[Experiment], sound: set[str]) -> list[Comparison]:
+def _compare(experiments: list[Experiment], sound: set[str]) -> list[ColumnComparison]:
     """The experiments of each column pair by pair: those that were tested on the same rows and have seeds in common."""
     columns: dict[tuple, list[tuple[Experiment, dict]]] = defaultdict(list)
     for experiment in experiments:
@@ -284,7 +284,7 @@ def _compare(experiments: list[Experiment], sound: set[str]) -> list[Comparison]
             corrected = holm([pair["p"] for pair in pairs])
             adaptations = tuple(experiment.adaptation for experiment, _ in members)
             pairs = tuple(pair | {"p_holm": float(p)} for pair, p in zip(pairs, corrected))
-            result.append(Comparison(subset, shots, metric, adaptations, pairs))
+            result.append(ColumnComparison(subset, shots, metric, adaptations, pairs))
     return [comparison for comparison in result if comparison.pairs]
 
 

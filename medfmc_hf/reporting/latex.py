@@ -56,7 +56,7 @@ def _line(words: list[str]) -> str:
 
 
 def _best(board: Board, metrics: dict[str, str]) -> set[tuple[str, str, str]]:
-    """Places of the highest means, among the rows of one protocol and one number of test pictures."""
+    """Places of the highest means, among the rows of one protocol and one number of test images."""
     protocol = {adaptation.key: adaptation.protocol for adaptation in board.adaptations}
     columns = defaultdict(list)
     for cell in board.cells:

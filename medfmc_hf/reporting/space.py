@@ -28,10 +28,10 @@ short_description: Few-shot adaptation results on MedFMC
 
 This page reads the results of [{records}](https://huggingface.co/datasets/{records}) when it is opened: `board.json`, which
 `medfmc report` makes with intervals and comparisons, and every `run.json` that is not in it yet, which is shown as new, with the spread
-over draws alone.
+over seeds alone.
 
 To add results, open a pull request on the data set with the records of your runs. `run.json` is enough for a row; `predictions.parquet`
-adds the test-set interval and the paired comparison, but it holds patient ids and labels of the test pictures, so this line leaves it out.
+adds the test-set interval and the paired comparison, but it holds patient ids and labels of the test images, so this line leaves it out.
 
     hf upload {records} runs runs --repo-type dataset --create-pr --include "*/run.json"
 

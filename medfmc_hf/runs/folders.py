@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import MedfmcError
 from ..files import private_sibling, private_siblings, sync_folder
-from ..progress import say
+from ..progress import notify
 from .config import RunConfig
 from .record import RunRecord, record_path
 
@@ -121,7 +121,7 @@ def _empty_out(old: Path, heir: Path, folder: Path) -> None:
     if (path.exists() or path.is_symlink()) and record_in(old) is None:
         kept = next(name for n in range(1, 1000) if not (name := old.with_name(f".{folder.name}.unreadable-{n}")).exists())
         old.rename(kept)
-        say(f"the record in {folder} cannot be read; it is kept as {kept.name}, and the run is done again.")
+        notify(f"the record in {folder} cannot be read; it is kept as {kept.name}, and the run is done again.")
         return
     if heir.is_dir():
         for entry in old.iterdir():
@@ -167,7 +167,7 @@ def find_runs(roots: str | os.PathLike | list, left_out: list[str] | None = None
         left_out += reasons
     elif reasons:
         shown = "\n  ".join(reasons[:5]) + (f"\n  and {len(reasons) - 5} more" if len(reasons) > 5 else "")
-        say(f"{len(reasons)} record{'s' * (len(reasons) > 1)} left out:\n  {shown}")
+        notify(f"{len(reasons)} record{'s' * (len(reasons) > 1)} left out:\n  {shown}")
 
 
 def _records_below(root: Path) -> list[Path]:

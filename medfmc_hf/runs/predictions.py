@@ -44,7 +44,7 @@ def probabilities_of(logits: np.ndarray, *, multilabel: bool) -> np.ndarray:
 
 
 def save_predictions(folder: str | os.PathLike, splits: Mapping[str, Predictions]) -> Path:
-    """Write `predictions.parquet`: one row a picture, columns split, image_id, patient_id, target, logits."""
+    """Write `predictions.parquet`: one row an image, columns split, image_id, patient_id, target, logits."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

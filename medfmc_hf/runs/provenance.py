@@ -11,9 +11,9 @@ from .record import RunRecord
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn", "numpy", "pillow")
 
 PROTOCOLS = {
-    "clean": "clean: repeated support rows removed, validation = pool minus support, test = every published picture outside the pool",
+    "clean": "clean: repeated support rows removed, validation = pool minus support, test = every published image outside the pool",
     "official": "official: the challenge's lists as they are; support rows repeat and most of them are in validation too (chest, endo)",
-    "transfer": "transfer: train_20 / val_20 of the official lists, test = every published picture outside the pool",
+    "transfer": "transfer: train_20 / val_20 of the official lists, test = every published image outside the pool",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a frozen network computes of a picture, computed once for each picture and kept on disk: features, and the outputs of a trunk."""
+"""What a frozen network computes of an image, computed once for each image and cached on disk: features, and outputs of frozen blocks."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -17,8 +17,8 @@ from ..progress import bar
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Pictures(Protocol):
-    """Rows of uint8 pixels, (B, C, height, width), and what picture each is."""
+class Images(Protocol):
+    """Rows of uint8 pixels, (B, C, height, width), and what image each is."""
 
     identities: Sequence[bytes]
 
@@ -26,16 +26,16 @@ class Pictures(Protocol):
 
 
 def batch_size(device: torch.device) -> int:
-    """Pictures a batch; the last one is padded.
+    """Images a batch; the last one is padded.
 
-    What is kept of a picture must not depend on which others were computed with it. A matrix product of another size may round otherwise,
-    so batches are of one size; and on a CPU the place of a row in it matters too, so there each picture goes alone, which costs a tenth.
+    What is cached of an image must not depend on which others were computed with it. A matrix product of another size may round otherwise,
+    so batches are of one size; and on a CPU the place of a row in it matters too, so there each image goes alone, which costs a tenth.
     """
     return 64 if device.type == "cuda" else 1
 
 
-class Kept:
-    """Rows of numbers on disk: `kept[rows]` is float32 (B, *shape), a copy in memory; `len(kept)` is the number of rows."""
+class CachedRows:
+    """Rows of numbers on disk: `cached[rows]` is float32 (B, *shape), a copy in memory; `len(cached)` is the number of rows."""
 
     def __init__(self, store: PixelStore, identities: Sequence[bytes], shape: tuple[int, ...]) -> None:
         self._store, self._reader, self._shape = store, store.open(), shape
@@ -49,16 +49,16 @@ class Kept:
         batch = np.empty((len(chosen), 4 * int(np.prod(self._shape))), np.uint8)
         for place, row in zip(batch, chosen):
             stored = self._reader.read(self._places[row])
-            if stored is None:  # they were whole when the run began, see `keep`
-                raise MedfmcError(f"what is kept in {self._store.folder} has changed while it was read; check the disk, and run again.")
+            if stored is None:  # they were whole when the run began, see `cache_rows`
+                raise MedfmcError(f"what is cached in {self._store.folder} has changed while it was read; check the disk, and run again.")
             place[:] = stored
         return torch.from_numpy(batch.view(np.float32).reshape(len(chosen), *self._shape))
 
 
-def keep(
+def cache_rows(
     network: Network,
     shape: tuple[int, ...],
-    parts: Sequence[Pictures],
+    parts: Sequence[Images],
     process: Processing,
     *,
     root: Path,
@@ -66,15 +66,15 @@ def keep(
     key: Sequence[str],
     what: str,
     device: torch.device,
-) -> list[Kept]:
-    """Compute what is missing and give what is kept of every row of every part.
+) -> list[CachedRows]:
+    """Compute what is missing and give what is cached of every row of every part.
 
-    Only one process computes for a store at a time; the others wait and find its results. A kill loses 32 pictures at most (a GPU's: 64).
+    Only one process computes for a store at a time; the others wait and find its results. A kill loses 32 images at most (a GPU's: 64).
 
     Args:
-        network: float32 (B, 3, height, width) on the device -> float (B, *shape). It must treat every picture of a batch alone.
+        network: float32 (B, 3, height, width) on the device -> float (B, *shape). It must treat every image of a batch alone.
         shape: of one result.
-        parts: the pictures, such as one part a split.
+        parts: the images, such as one part a split.
         process: how pixels are normalised for the network.
         root: folder of the stores.
         subset: subset key, for the name of the store.
@@ -91,11 +91,11 @@ def keep(
         with FileLock(store.lock_path):
             store.prepare()
             _fill(store, network, parts, process, what, device)
-    return [Kept(store, part.identities, shape) for part in parts]
+    return [CachedRows(store, part.identities, shape) for part in parts]
 
 
-def _missing(store: PixelStore, parts: Sequence[Pictures]) -> dict[bytes, tuple[int, int]]:
-    """Identity to (part, row), of the distinct pictures that the store lacks."""
+def _missing(store: PixelStore, parts: Sequence[Images]) -> dict[bytes, tuple[int, int]]:
+    """Identity to (part, row), of the distinct images that the store lacks."""
     missing = {}
     for number, part in enumerate(parts):
         for row, identity in enumerate(part.identities):
@@ -105,17 +105,17 @@ def _missing(store: PixelStore, parts: Sequence[Pictures]) -> dict[bytes, tuple[
 
 
 @torch.inference_mode()
-def _fill(store: PixelStore, network: Network, parts: Sequence[Pictures], process: Processing, what: str, device: torch.device) -> None:
+def _fill(store: PixelStore, network: Network, parts: Sequence[Images], process: Processing, what: str, device: torch.device) -> None:
     missing, size = _missing(store, parts), batch_size(device)
-    commit = max(size, 32)  # pictures that a kill can cost
+    commit = max(size, 32)  # images that a kill can cost
     check_disk(store.folder, len(missing) * store.width)
     names = list(missing)
     done: list[tuple[bytes, np.ndarray]] = []
     try:
-        for start in bar(range(0, len(names), size), desc=f"{what} of {len(names)} pictures", unit="batch"):
+        for start in bar(range(0, len(names), size), desc=f"{what} of {len(names)} images", unit="batch"):
             batch = names[start : start + size]
-            pictures = [normalise(parts[part][[row]], process, device=device) for part, row in (missing[name] for name in batch)]
-            padded = torch.cat([*pictures, *[pictures[0]] * (size - len(pictures))])
+            images = [normalise(parts[part][[row]], process, device=device) for part, row in (missing[name] for name in batch)]
+            padded = torch.cat([*images, *[images[0]] * (size - len(images))])
             results = network(padded)[: len(batch)].float().cpu().numpy()
             done += [(name, np.ascontiguousarray(row).view(np.uint8).reshape(1, 1, -1)) for name, row in zip(batch, results)]
             if len(done) >= commit:

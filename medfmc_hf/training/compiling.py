@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..errors import MedfmcError
-from ..progress import say
+from ..progress import notify
 
 _WORTH = 120.0  # seconds of training without the compiler below which it is not tried
 _GAIN = 1.1  # times faster that a probe must say it is
@@ -58,7 +58,7 @@ def pays(blocks: Sequence[nn.Module], step: Callable[[], None], steps: int, gain
             with compiled(blocks):
                 return plain / _seconds(step)
         except MedfmcError as error:
-            say(f"nothing is compiled: {error}")
+            notify(f"nothing is compiled: {error}")
             return 0.0
 
     return gain_once(gain) > _GAIN

@@ -1,7 +1,7 @@
-"""Cuts a network in two: the trunk, which a method leaves as it is, and the rest, which it trains.
+"""Splits a network in two: the frozen blocks at its front, which a method leaves as they are, and the rest, which it trains.
 
-A method that adapts the last k of L blocks has a trunk of L - k blocks; one that trains the head alone has all but the head. What the
-trunk makes of a picture is the same in every run, so it is computed once and kept (`kept.py`), and training on fixed views and
+A method that adapts the last k of L blocks leaves L - k blocks frozen; one that trains the head alone, all of them. What
+these make of an image is the same in every run, so it is computed once and cached (`cached_features.py`), and training on fixed views and
 testing go through the rest alone.
 """
 
@@ -18,46 +18,46 @@ from torch import nn
 
 from ..images.pixels import EvaluationPixels, TrainingPixels
 from ..images.processing import Processing
-from ..models.structure import Anatomy, anatomy_of
+from ..models.structure import Structure, structure_of
 from ..runs import RunConfig
-from .cached_features import Kept
+from .cached_features import CachedRows
 
 if TYPE_CHECKING:
     from .shared import Shared
 
 
-def cut(model: nn.Module, process: Processing) -> nn.Module:
-    """`model` as a `CutNetwork`, or `model` itself where it has no trunk.
+def split(model: nn.Module, process: Processing) -> nn.Module:
+    """`model` as a `SplitNetwork`, or `model` itself where no block at its front is frozen.
 
     Args:
         model: what `medfmc_hf.adaptation.adapt.adapt` returned.
-        process: gives the size of the pictures.
+        process: gives the size of the images.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    anatomy = anatomy_of(base)
-    length = trunk_length(base, anatomy)
+    structure = structure_of(base)
+    length = frozen_length(base, structure)
     if length == 0:
         return model
-    network = CutNetwork(model, base, anatomy, length, (process.height, process.width))
+    network = SplitNetwork(model, base, structure, length, (process.height, process.width))
     return network if network.is_exact() else model
 
 
-def trunk_length(base: nn.Module, anatomy: Anatomy) -> int:
+def frozen_length(base: nn.Module, structure: Structure) -> int:
     """How many blocks at the front of a network are left as they are; one more than there are blocks if only the head is trained.
 
-    Zero where no trunk can be cut off: the blocks do not hand one sequence of tokens on, or the embeddings are trained.
+    Zero where they cannot be split off: the blocks do not hand one sequence of tokens on, or the embeddings are trained.
     """
     names = [name for name, _ in base.named_parameters()]
     changed = [name for name, p in base.named_parameters() if p.requires_grad]
-    changed = [name for name in changed if not name.startswith(tuple(f"{head}." for head in anatomy.heads))]
-    if not changed and len(anatomy.heads) == 1:
-        return len(anatomy.blocks) + 1
-    if anatomy.family != "tokens":
+    changed = [name for name in changed if not name.startswith(tuple(f"{head}." for head in structure.heads))]
+    if not changed and len(structure.heads) == 1:
+        return len(structure.blocks) + 1
+    if structure.family != "tokens":
         return 0
-    first = next(place for place, name in enumerate(names) if name.startswith(f"{anatomy.blocks[0]}."))
+    first = next(place for place, name in enumerate(names) if name.startswith(f"{structure.blocks[0]}."))
     if set(changed) & set(names[:first]):  # parameters are named in the order of the network
         return 0
-    untouched = [not any(name.startswith(f"{block}.") for name in changed) for block in anatomy.blocks]
+    untouched = [not any(name.startswith(f"{block}.") for name in changed) for block in structure.blocks]
     return untouched.index(False) if False in untouched else len(untouched)
 
 
@@ -65,29 +65,29 @@ class _Reached(Exception):
     """Carries what was made so far out of a forward pass that need not go on."""
 
 
-class CutNetwork(nn.Module):
-    """A network that takes pictures, or what its trunk makes of them.
+class SplitNetwork(nn.Module):
+    """A network that takes images, or what its frozen blocks make of them.
 
-    `forward(pixel_values)` gives the network's output for float32 (B, 3, H, W). For the result of `trunk` of these pictures, which has
+    `forward(pixel_values)` gives the network's output for float32 (B, 3, H, W). For the result of `frozen` of these images, which has
     fewer dimensions, it gives the same logits.
 
     Attributes:
         network: the adapted model.
-        length: blocks of the trunk; one more than there are blocks if the trunk is all but the head.
+        length: how many blocks are frozen; one more than there are if all but the head is.
     """
 
-    def __init__(self, network: nn.Module, base: nn.Module, anatomy: Anatomy, length: int, side: tuple[int, int]) -> None:
+    def __init__(self, network: nn.Module, base: nn.Module, structure: Structure, length: int, side: tuple[int, int]) -> None:
         super().__init__()
         self.network, self.length = network, length
-        self._head = base.get_submodule(anatomy.heads[0]) if length > len(anatomy.blocks) else None
-        self.__dict__["_blocks"] = [base.get_submodule(name) for name in anatomy.blocks[:length]]  # not children of their own
-        self._picture = (1, 3, *side)
+        self._head = base.get_submodule(structure.heads[0]) if length > len(structure.blocks) else None
+        self.__dict__["_blocks"] = [base.get_submodule(name) for name in structure.blocks[:length]]  # not children of their own
+        self._image = (1, 3, *side)
         self._in_tuple = False
         self.training = network.training
 
     @torch.no_grad()
-    def trunk(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What the trunk makes of pictures, without dropout: (B, tokens, dim), or (B, dim) where only the head is left."""
+    def frozen(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the frozen blocks make of images, without dropout: (B, tokens, dim), or (B, dim) where only the head is left."""
 
         def after_block(module, args, output):
             self._in_tuple = isinstance(output, tuple)
@@ -109,7 +109,7 @@ class CutNetwork(nn.Module):
         finally:
             hook.remove()
             self.network.train(training)
-        raise RuntimeError("the network did not go through its trunk")
+        raise RuntimeError("the network did not go through its frozen blocks")
 
     def forward(self, pixel_values: torch.Tensor):
         if pixel_values.ndim == 4:
@@ -117,12 +117,12 @@ class CutNetwork(nn.Module):
         if self._head is not None:
             return SimpleNamespace(logits=self._head(pixel_values))
         with self._skipping(pixel_values):
-            # What else the blocks are given (positions, masks) depends on the size of the pictures alone, so one blank picture will do.
-            return self.network(pixel_values=torch.zeros(self._picture, device=pixel_values.device))
+            # What else the blocks are given (positions, masks) depends on the size of the images alone, so one blank image will do.
+            return self.network(pixel_values=torch.zeros(self._image, device=pixel_values.device))
 
     @contextmanager
     def _skipping(self, hidden: torch.Tensor) -> Iterator[None]:
-        """Let the last block of the trunk return `hidden`, and the others what they are given."""
+        """Let the last frozen block return `hidden`, and the others what they are given."""
 
         def last(*args, **kwargs):
             return (hidden,) if self._in_tuple else hidden
@@ -141,13 +141,13 @@ class CutNetwork(nn.Module):
 
     @torch.no_grad()
     def is_exact(self) -> bool:
-        """Whether the two parts make the whole, tried on a random picture: the way through a network is its author's, not ours."""
+        """Whether the two parts make the whole, tried on a random image: the way through a network is its author's, not ours."""
         device = next(self.parameters()).device
-        picture = torch.rand(self._picture, generator=torch.Generator().manual_seed(0)).to(device)
+        image = torch.rand(self._image, generator=torch.Generator().manual_seed(0)).to(device)
         training = self.training
         self.eval()
         try:
-            whole, parts = self(picture).logits, self(self.trunk(picture)).logits
+            whole, parts = self(image).logits, self(self.frozen(image)).logits
         except (TypeError, ValueError, RuntimeError, KeyError, AttributeError):
             return False
         finally:
@@ -155,16 +155,16 @@ class CutNetwork(nn.Module):
         return whole.shape == parts.shape and torch.allclose(whole, parts, rtol=1e-4, atol=1e-5)
 
 
-def keep_outputs(
-    network: CutNetwork,
+def cache_outputs(
+    network: SplitNetwork,
     shared: "Shared",
     config: RunConfig,
     device: torch.device,
     store: dict[str, EvaluationPixels],
     views: TrainingPixels,
     support: EvaluationPixels | None,
-) -> tuple[dict[str, Kept], "TrainingPixels | KeptViews"]:
-    """The trunk's outputs in place of pixels: of every scored split, and of the training views where they are fixed.
+) -> tuple[dict[str, CachedRows], "TrainingPixels | CachedViews"]:
+    """The outputs of the frozen blocks in place of pixels: of every scored split, and of the training views where they are fixed.
 
     Args:
         network: the cut network.
@@ -172,20 +172,20 @@ def keep_outputs(
         config: of the run.
         device: where it is.
         store: the scored splits.
-        views: of the training pictures.
-        support: the training pictures as evaluation sees them, where training sees them so too.
+        views: of the training images.
+        support: the training images as evaluation sees them, where training sees them so too.
     """
     parts = dict(store)
     if views.augmentation == "fixed-views":
         parts["train"] = _FixedViews(views)
     elif support is not None:
         parts["train"] = support
-    kept = dict(zip(parts, shared.keep(f"trunk{network.length}", network.trunk, list(parts.values()), config, device)))
-    return kept, KeptViews(kept.pop("train"), views.views) if "train" in parts else views
+    cached = dict(zip(parts, shared.cache_rows(f"frozen{network.length}", network.frozen, list(parts.values()), config, device)))
+    return cached, CachedViews(cached.pop("train"), views.views) if "train" in parts else views
 
 
 class _FixedViews:
-    """The fixed views of some rows as pictures of their own: view v of row r is picture r * views + v."""
+    """The fixed views of some rows as images of their own: view v of row r is image r * views + v."""
 
     def __init__(self, views: TrainingPixels) -> None:
         self._views, self._count = views, views.views
@@ -199,14 +199,14 @@ class _FixedViews:
         return torch.stack([self._views.view(*divmod(row, self._count)) for row in rows])
 
 
-class KeptViews:
+class CachedViews:
     """Stands for `TrainingPixels` with fixed views, and makes the same draws."""
 
-    def __init__(self, kept: Kept, views: int) -> None:
-        self._kept, self._views = kept, views
+    def __init__(self, cached: CachedRows, views: int) -> None:
+        self._kept, self._views = cached, views
 
     def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
-        """The trunk's outputs for one of the views of each row."""
+        """The outputs of the frozen blocks for one of the views of each row."""
         rows = np.asarray(indices, np.int64) * self._views
         if self._views > 1:
             generators = [torch.Generator().manual_seed(seed) for seed in np.asarray(seeds, np.int64).tolist()]

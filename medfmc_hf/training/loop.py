@@ -1,4 +1,4 @@
-"""The Accelerate loop of one run: `Loop.fit` trains a model on views of a support set, `Loop.predict` gives logits of stored pictures."""
+"""The Accelerate loop of one run: `Loop.fit` trains a model on views of a support set, `Loop.predict` gives logits of stored images."""
 
 import math
 import time
@@ -57,14 +57,14 @@ class Loop:
     accelerator: Accelerator
     watch: Stopwatch
     compiled: bool = False  # whether the blocks of the network are
-    best_logits: np.ndarray | None = None  # of the validation pictures, at the epoch that was put back
+    best_logits: np.ndarray | None = None  # of the validation images, at the epoch that was put back
 
     def autocast(self) -> torch.autocast:
         """The precision of the network; the loss is float32."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
     def ready(self, batch: torch.Tensor) -> torch.Tensor:
-        """A batch as the network takes it: pixels normalised, a trunk's outputs as they are."""
+        """A batch as the network takes it: pixels normalised, outputs of frozen blocks as they are."""
         if batch.dtype == torch.uint8:
             return processing.normalise(batch, self.process, device=self.accelerator.device)
         return batch.to(self.accelerator.device, non_blocking=True)
@@ -74,7 +74,7 @@ class Loop:
 
         Args:
             model: with `.logits` in its output; only parameters that require a gradient are trained.
-            views: `TrainingPixels` of the support set, n pictures.
+            views: `TrainingPixels` of the support set, n images.
             targets: integers, (n,) or (n, classes).
             validation: `EvaluationPixels`, or None for fixed epochs.
             validation_targets: their labels.
@@ -135,25 +135,25 @@ class Loop:
         return history
 
     @torch.no_grad()
-    def predict(self, model, pictures, progress: str | None = None) -> np.ndarray:
-        """Logits of n stored pictures: float32, (n, classes), the same in every process."""
+    def predict(self, model, images, progress: str | None = None) -> np.ndarray:
+        """Logits of n stored images: float32, (n, classes), the same in every process."""
         accelerator = self.accelerator
         model.eval().to(accelerator.device)
         rank, world = accelerator.process_index, accelerator.num_processes
-        n = len(pictures)
+        n = len(images)
         mine = torch.arange(math.ceil(n / world)) * world + rank
         mine = mine.clamp(max=n - 1)  # every process predicts equally many; the repeats are cut off below
         parts = []
         with merged(accelerator.unwrap_model(model)), self.autocast():
             batches = mine.split(evaluation_batch(accelerator.device))
             for rows in bar(batches, desc=progress, hidden=not (progress and accelerator.is_main_process)):
-                parts.append(model(pixel_values=self.ready(pictures[rows])).logits.float())
+                parts.append(model(pixel_values=self.ready(images[rows])).logits.float())
         gathered = accelerator.gather(torch.cat(parts)).reshape(world, len(mine), -1)
         return gathered.transpose(0, 1).reshape(world * len(mine), -1)[:n].cpu().numpy()
 
 
 def evaluation_batch(device: torch.device) -> int:
-    """Pictures at a time in `Loop.predict`; it changes speed and memory, not results.
+    """Images at a time in `Loop.predict`; it changes speed and memory, not results.
 
     What a larger batch makes on a CPU is too large for its caches and for the allocator to keep: a seventh slower.
     """

@@ -25,15 +25,15 @@ from ..errors import MedfmcError
 from ..evaluation.experiments import adaptation_of
 from ..images import pixels
 from ..models.image_processor import save_processor
-from ..progress import say
+from ..progress import notify
 from ..runs import MethodOptions, Predictions, RunConfig, RunRecord, hashes_of, provenance, save_predictions
 from ..runs.folders import is_finished, new_run, run_folder
 from ..runs.launcher import check_launcher
 from ..subsets import ConfigName, subset_of
 from . import compiling, frozen_blocks
-from .cached_features import Kept
+from .cached_features import CachedRows
 from .loop import Loop, Stopwatch, make_accelerator, score, steps_per_epoch
-from .shared import Loan, Shared
+from .shared import Acquired, Shared
 
 Split = tuple[ConfigName, str]  # a config and one of its splits
 
@@ -70,7 +70,7 @@ def train(
         config: what to run.
         data: folder that `medfmc build` made, or a dataset repository on the Hub.
         out: folder below which the run's folder is made.
-        shared: pass one object to many calls to load data, pictures and the backbone once. It does not change a result.
+        shared: pass one object to many calls to load data, images and the backbone once. It does not change a result.
         accelerator: made if None. With several processes, all of them call this function.
         trained: what `medfmc_hf.benchmark.grouped` made of this run beside others; it is tested and saved here.
 
@@ -90,7 +90,7 @@ def train(
         run_id = shared.identity(config)
         folder = run_folder(out, config, run_id)
         if is_finished(folder):
-            say(f"Already finished: {folder}")
+            notify(f"Already finished: {folder}")
             return folder, RunRecord.load(folder)
         splits = shared.splits(config.dataset_config)
         scored = scored_splits(config, shared)
@@ -103,14 +103,14 @@ def train(
         data = provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), test_sha256, facts)
         _ = checkpoint.content
 
-    with shared.lend(config) as loan:
+    with shared.acquire(config) as acquired:
         work = by_gradient if adapt.method_of(config.method).kind == "gradient" else by_features
-        logits, history = work(loop, loan, shared, scored, targets, trained)
+        logits, history = work(loop, acquired, shared, scored, targets, trained)
         predictions = {
             name: Predictions(np.array(part["image_id"]), np.array(part["patient_id"]), targets[name], logits[name])
             for name, part in rows.items()
         }
-        model = loan.adapted or loan.backbone
+        model = acquired.adapted or acquired.backbone
         record = RunRecord(
             id=run_id,
             status="finished",
@@ -147,28 +147,28 @@ def _describe(record: RunRecord, folder: Path, test: Predictions) -> None:
         model_card.write_card(record, folder / "adapter", test)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        say(f"the run is finished, but its model card could not be written ({type(error).__name__}: {reason}); please report this.")
+        notify(f"the run is finished, but its model card could not be written ({type(error).__name__}: {reason}); please report this.")
 
 
 def by_gradient(
     loop: Loop,
-    loan: Loan,
+    acquired: Acquired,
     shared: Shared,
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
     trained: Trained | None,
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """Train the backbone that was lent. Returns the logits of every scored split, and the history of `Loop.fit`."""
+    """Train the backbone of the run. Returns the logits of every scored split, and the history of `Loop.fit`."""
     config, watch, train_split = loop.config, loop.watch, (loop.config.dataset_config, "train")
     with watch("start"):
-        model = adapted(loan, config, len(targets["train"])).to(loop.accelerator.device)
+        model = adapted(acquired, config, len(targets["train"])).to(loop.accelerator.device)
     with watch("data"):
         store = {name: shared.evaluation_pixels(*split, config) for name, split in scored.items()}
         views = pixels.TrainingPixels(
             shared.splits(train_split[0])["train"],
             loop.process,
             augmentation=config.augmentation,
-            store=shared.pictures,
+            store=shared.images,
             device=loop.accelerator.device,
         )
     if trained is not None:
@@ -177,15 +177,15 @@ def by_gradient(
             for name, value in trained.values.items():
                 model.get_parameter(name).copy_(value)
         with watch("test"):
-            return {name: loop.predict(model, part, f"{name} pictures") for name, part in store.items()}, trained.history
-    network = frozen_blocks.cut(model, loop.process)
+            return {name: loop.predict(model, part, f"{name} images") for name, part in store.items()}, trained.history
+    network = frozen_blocks.split(model, loop.process)
     if network is not model:
         support = shared.evaluation_pixels(*train_split, config) if config.augmentation == "none" else None
-        with watch("trunk"), loop.autocast():
-            store, views = frozen_blocks.keep_outputs(network, shared, config, loop.accelerator.device, store, views, support)
+        with watch("frozen blocks"), loop.autocast():
+            store, views = frozen_blocks.cache_outputs(network, shared, config, loop.accelerator.device, store, views, support)
     if isinstance(views, pixels.TrainingPixels):
         with watch("data"):
-            views.warm()
+            views.precompute()
     blocks = adapt.blocks_of(model)[getattr(network, "length", 0) :]
     with watch("start"):
         loop.compiled = compile_pays(loop, network, blocks, views, len(targets["train"]), shared)
@@ -193,7 +193,7 @@ def by_gradient(
         history = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
         logits = {} if loop.best_logits is None else {"validation": loop.best_logits}
         with watch("test"):
-            logits |= {name: loop.predict(network, part, f"{name} pictures") for name, part in store.items() if name not in logits}
+            logits |= {name: loop.predict(network, part, f"{name} images") for name, part in store.items() if name not in logits}
     return logits, history
 
 
@@ -224,20 +224,20 @@ def compile_pays(loop: Loop, network: torch.nn.Module, blocks: list, views, rows
         len(batch),
     )
     steps = steps_per_epoch(config, rows) * config.epochs
-    return compiling.pays(blocks, step, steps, lambda probe: shared.once(key, probe))
+    return compiling.pays(blocks, step, steps, lambda probe: shared.cached(key, probe))
 
 
-def adapted(loan: Loan, config: RunConfig, rows: int) -> torch.nn.Module:
-    """Adapt the backbone that was lent, with new weights that the run's seed alone decides."""
+def adapted(acquired: Acquired, config: RunConfig, rows: int) -> torch.nn.Module:
+    """Adapt the backbone of the run, with new weights that the run's seed alone decides."""
     set_seed(config.seed_of_training)
     steps = steps_per_epoch(config, rows) * config.epochs
-    loan.adapted = adapt.adapt(loan.backbone, config.method, config.method_options, total_steps=steps)
-    return loan.adapted
+    acquired.adapted = adapt.adapt(acquired.backbone, config.method, config.method_options, total_steps=steps)
+    return acquired.adapted
 
 
 def by_features(
     loop: Loop,
-    loan: Loan,
+    acquired: Acquired,
     shared: Shared,
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
@@ -249,8 +249,8 @@ def by_features(
     with loop.watch("data"):
         store = {name: shared.evaluation_pixels(*split, config) for name, split in splits.items()}
     with loop.watch("features"):
-        kept = frozen_features(loop, loan.backbone, shared, list(store.values()))
-        features = {name: part[:].numpy() for name, part in zip(store, kept)}
+        cached = frozen_features(loop, acquired.backbone, shared, list(store.values()))
+        features = {name: part[:].numpy() for name, part in zip(store, cached)}
     with loop.watch("train"):
         together = np.concatenate([features[name] for name in scored])
         options = adapt.all_options(config.method, config.method_options)
@@ -259,16 +259,20 @@ def by_features(
     return dict(zip(scored, np.split(logits, ends), strict=True)), []
 
 
-def frozen_features(loop: Loop, backbone: torch.nn.Module, shared: Shared, parts: list[pixels.EvaluationPixels]) -> list[Kept]:
-    """What the head reads of every picture of every part, computed now where it is not on disk."""
+def frozen_features(loop: Loop, backbone: torch.nn.Module, shared: Shared, parts: list[pixels.EvaluationPixels]) -> list[CachedRows]:
+    """What the head reads of every image of every part, computed now where it is not on disk."""
     device = loop.accelerator.device
     backbone.to(device)
+
+    def network(batch: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(train_free.features(backbone, [batch]))
+
     with loop.autocast():
-        return shared.keep("features", lambda batch: torch.from_numpy(train_free.features(backbone, [batch])), parts, loop.config, device)
+        return shared.cache_rows("features", network, parts, loop.config, device)
 
 
 def scored_splits(config: RunConfig, shared: Shared) -> dict[str, Split]:
-    """The splits a run predicts: test; validation where it selects by it; the challenge's pictures where asked."""
+    """The splits a run predicts: test; validation where it selects by it; the challenge's images where asked."""
     name = config.dataset_config
     scored = {"test": (name, "test")}
     if config.select == "best":

@@ -1,4 +1,4 @@
-"""What the runs of one process share: the data, its pictures, fingerprints, and one loaded backbone that is handed from run to run."""
+"""What the runs of one process share: the data, its images, fingerprints, and one loaded backbone that is handed from run to run."""
 
 import hashlib
 import os
@@ -22,15 +22,15 @@ from ..models.image_processor import processing_of
 from ..models.structure import head_names
 from ..runs import RunConfig, identity
 from ..subsets import ConfigName, Subset, subset_of
-from .cached_features import Kept, Network, Pictures, keep
+from .cached_features import CachedRows, Images, Network, cache_rows
 
 if TYPE_CHECKING:
     import datasets
 
 
 @dataclass
-class Loan:
-    """A backbone lent to a run: the run sets `adapted` to what it made of it, and gets it back off at the end.
+class Acquired:
+    """A backbone that a run has for itself: it sets `adapted` to what it made of it, and gets it back off at the end.
 
     Attributes:
         backbone: with a fresh head for the run's subset and seed.
@@ -48,19 +48,19 @@ class Shared:
     Attributes:
         data: folder of a build, or a dataset repository on the Hub.
         cache: folder of the pixel cache; None for the user's.
-        pictures: decoded training pictures, within a budget of memory.
-        trains_on: the device where runs to come cut views of whole training pictures; what is decoded of these for another purpose is then
+        images: decoded training images, within a budget of memory.
+        trains_on: the device where runs to come cut views of whole training images; what is decoded of these for another purpose is then
             kept for them. None if no run does.
     """
 
     data: str | os.PathLike = "medfmc"
     cache: Path | None = None
-    pictures: pixels.PictureStore = field(default_factory=pixels.PictureStore)
+    images: pixels.ImageStore = field(default_factory=pixels.ImageStore)
     trains_on: torch.device | None = None
     _known: dict = field(default_factory=dict)
     _backbone: tuple | None = None
 
-    def once(self, key: tuple, make: Callable):
+    def cached(self, key: tuple, make: Callable):
         """What `make` gave the first time something was asked for under `key`."""
         if key not in self._known:
             self._known[key] = make()
@@ -68,21 +68,21 @@ class Shared:
 
     @property
     def root(self) -> Path:
-        """Folder of the stores of pixels, features and trunk outputs."""
+        """Folder of the stores of pixels, features and outputs of frozen blocks."""
         return Path(self.cache) if self.cache is not None else pixels.default_cache()
 
     def splits(self, name: ConfigName):
         """The `DatasetDict` of a config, loaded once."""
-        return self.once(("splits", name), lambda: read_linked(self.data, name) or loading.load_splits(self.data, name))
+        return self.cached(("splits", name), lambda: read_linked(self.data, name) or loading.load_splits(self.data, name))
 
     def data_fingerprint(self, name: ConfigName) -> str:
-        """Hash of the rows of a config, and of the size that a build shrank its pictures to."""
+        """Hash of the rows of a config, and of the size that a build shrank its images to."""
 
         def make():
             rows, side = loading.fingerprint(self.splits(name), subset_of(name.subset)), loading.max_side_of(self.data)
             return rows if side is None else hashlib.sha256(f"{rows} max_side {side}".encode()).hexdigest()
 
-        return self.once(("data", name), make)
+        return self.cached(("data", name), make)
 
     def checkpoint(self, config: RunConfig) -> Checkpoint:
         """The files of the backbone of a run.
@@ -97,7 +97,7 @@ class Shared:
             except MedfmcError as error:
                 return error
 
-        found = self.once(("checkpoint", config.model, config.revision), make)
+        found = self.cached(("checkpoint", config.model, config.revision), make)
         if isinstance(found, MedfmcError):
             raise found
         return found
@@ -111,36 +111,36 @@ class Shared:
         return identity(config, self.data_fingerprint(config.dataset_config), self.backbone_fingerprint(config))
 
     def processing(self, config: RunConfig) -> Processing:
-        """How the backbone of a run wants its pictures."""
+        """How the backbone of a run wants its images."""
         key = config.model, config.revision, config.image_size
-        return self.once(("processing", *key), lambda: processing_of(self.checkpoint(config), image_size=config.image_size))
+        return self.cached(("processing", *key), lambda: processing_of(self.checkpoint(config), image_size=config.image_size))
 
     def evaluation_pixels(self, name: ConfigName, split: str, config: RunConfig) -> pixels.EvaluationPixels:
-        """The pictures of a split at the size of the run's backbone."""
+        """The images of a split at the size of the run's backbone."""
         process = self.processing(config)
 
         def make():
             rows = self.splits(name)[split]
             if split == "train" and self.trains_on is not None:
-                pixels.TrainingPixels(rows, process, store=self.pictures, device=self.trains_on).warm()
+                pixels.TrainingPixels(rows, process, store=self.images, device=self.trains_on).precompute()
             return pixels.evaluation_pixels(
                 rows,
                 process,
                 cache=self.cache,
                 subset=subset_of(name.subset),
-                progress=f"{name} {split} pictures",
-                decoded=self.pictures,
+                progress=f"{name} {split} images",
+                decoded=self.images,
             )
 
-        return self.once(("pixels", name, split, process.geometry), make)
+        return self.cached(("pixels", name, split, process.geometry), make)
 
-    def keep(self, what: str, network: Network, parts: Sequence[Pictures], config: RunConfig, device: torch.device) -> list[Kept]:
-        """What a frozen part of a run's backbone makes of pictures, kept on disk; see `medfmc_hf.training.cached_features.keep`.
+    def cache_rows(self, what: str, network: Network, parts: Sequence[Images], config: RunConfig, device: torch.device) -> list[CachedRows]:
+        """What a frozen part of a run's backbone makes of images, cached on disk; see `medfmc_hf.training.cached_features.cache_rows`.
 
         Args:
-            what: names the part: `features`, or a trunk and its length.
+            what: names the part: `features`, or `frozen` and how many blocks.
             network: float32 (B, 3, height, width) -> float (B, ...).
-            parts: the pictures, such as one part a split.
+            parts: the images, such as one part a split.
             config: of the run.
             device: where the network is.
         """
@@ -153,15 +153,15 @@ class Shared:
             with torch.inference_mode():
                 return tuple(network(torch.zeros(1, 3, process.height, process.width, device=device)).shape[1:])
 
-        shape = self.once(("shape", what, key, process.key()), measure)
-        return keep(network, shape, parts, process, root=self.root, subset=config.subset, key=key, what=what, device=device)
+        shape = self.cached(("shape", what, key, process.key()), measure)
+        return cache_rows(network, shape, parts, process, root=self.root, subset=config.subset, key=key, what=what, device=device)
 
     @contextmanager
-    def lend(self, config: RunConfig) -> Iterator[Loan]:
-        """Lend the backbone of a run, loaded now if the last run had another one.
+    def acquire(self, config: RunConfig) -> Iterator[Acquired]:
+        """Give the backbone of a run, loaded now if the last run had another one.
 
         Its head is drawn anew from the run's seed. Afterwards the adaptation is taken off, so that every weight is as it was, bit for bit;
-        if the run failed, the backbone is let go instead and the next run loads it again.
+        if the run failed, the backbone is released instead and the next run loads it again.
         """
         key = config.model, config.revision, config.image_size
         subset = subset_of(config.subset)
@@ -172,17 +172,17 @@ class Shared:
             self._backbone = key, model
         model = self._backbone[1]
         try:
-            _give_head(model, subset)
+            _fit_head(model, subset)
             adapt.reset_head(model, config.seed_of_training)
-            loan = Loan(model)
-            yield loan
-            if loan.adapted is not None:
-                adapt.strip(loan.adapted)
+            acquired = Acquired(model)
+            yield acquired
+            if acquired.adapted is not None:
+                adapt.unload(acquired.adapted)
         except BaseException:
-            self.let_go()
+            self.release()
             raise
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Forget the loaded backbone, and free its memory."""
         self._backbone = None
 
@@ -191,7 +191,7 @@ def read_linked(data: str | os.PathLike, name: ConfigName) -> "datasets.DatasetD
     """What `load_splits` gives, straight from the Parquet files of a linked build: these are small, and a grid has dozens of configs.
 
     Returns:
-        None for anything else than a linked build that has the config and all its pictures; `load_splits` says what is wrong with it.
+        None for anything else than a linked build that has the config and all its images; `load_splits` says what is wrong with it.
     """
     import datasets
     import pyarrow as pa
@@ -207,14 +207,14 @@ def read_linked(data: str | os.PathLike, name: ConfigName) -> "datasets.DatasetD
         tables = {split: pa.concat_tables(pq.read_table(Path(data) / file) for file in part["files"]) for split, part in entry.items()}
     except (OSError, pa.ArrowInvalid):
         return None
-    if loading.missing_pictures(path for table in tables.values() for path in loading.linked_paths(table["image"])):
+    if loading.missing_images(path for table in tables.values() for path in loading.linked_paths(table["image"])):
         return None
     splits = datasets.DatasetDict({split: datasets.Dataset(table) for split, table in tables.items()})
     loading.check_columns(splits, name, data)
     return splits
 
 
-def _give_head(model: nn.Module, subset: Subset) -> None:
+def _fit_head(model: nn.Module, subset: Subset) -> None:
     """Give the classifier as many outputs as the subset has classes; `load_backbone` makes the same of the config."""
     if model.origin.subset == subset.key:
         return

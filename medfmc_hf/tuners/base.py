@@ -10,8 +10,8 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
 
 from ..errors import MedfmcError
-from ..models.structure import anatomy_of
-from ..progress import say
+from ..models.structure import structure_of
+from ..progress import notify
 
 
 @dataclass
@@ -75,7 +75,7 @@ class VisionTuner(BaseTuner):
     why_not_merged: str
 
     def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
-        self.anatomy = anatomy_of(model, head_needed=config.modules_to_save is None)
+        self.structure = structure_of(model, head_needed=config.modules_to_save is None)
 
     @abstractmethod
     def _find_targets(self, config: PeftConfig) -> list[str]:
@@ -95,10 +95,10 @@ class VisionTuner(BaseTuner):
             _ = [self.model.get_submodule(name) for name in found]  # PEFT passes over names that are not there
             peft_config.target_modules = set(found)
         if peft_config.modules_to_save is None:
-            peft_config.modules_to_save = list(self.anatomy.heads)
+            peft_config.modules_to_save = list(self.structure.heads)
         if not peft_config.inference_mode:
             trained = ", ".join(peft_config.modules_to_save) or "nothing else"
-            say(f"{self.method}: {self._describe(peft_config)}; also trained: {trained}")
+            notify(f"{self.method}: {self._describe(peft_config)}; also trained: {trained}")
         return peft_config
 
     def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, parameter_name=None) -> None:

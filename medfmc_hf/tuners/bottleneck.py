@@ -114,12 +114,12 @@ class BottleneckModel(VisionTuner):
         super()._pre_injection_hook(model, config, adapter_name)
         # Found now, while no adapter is in the way: a second adapter of any style finds the same places.
         self.places = {
-            (name, place): finder(model.get_submodule(name)) for name in self.anatomy.blocks for place, (finder, _) in _NEEDS.items()
+            (name, place): finder(model.get_submodule(name)) for name in self.structure.blocks for place, (finder, _) in _NEEDS.items()
         }
 
     def _find_targets(self, config: BottleneckConfig) -> list[str]:
         targets = []
-        for name in self.anatomy.blocks:
+        for name in self.structure.blocks:
             for place in _PLACES[config.style]:
                 if (found := self.places[name, place]) is None:
                     kind = type(self.model.get_submodule(name)).__name__
@@ -129,7 +129,7 @@ class BottleneckModel(VisionTuner):
 
     def _describe(self, config: BottleneckConfig) -> str:
         where = {"houlsby": "after attention and MLP", "pfeiffer": "after the MLP", "adaptformer": "beside the MLP"}[config.style]
-        return f"{config.style}, {config.bottleneck_dim} wide, {where} of {self.anatomy.blocks[0]} .. {self.anatomy.blocks[-1]}"
+        return f"{config.style}, {config.bottleneck_dim} wide, {where} of {self.structure.blocks[0]} .. {self.structure.blocks[-1]}"
 
     def _update(self, layer: BottleneckLayer, config: BottleneckConfig, adapter_name: str, key: str) -> None:
         linears = [part for part in layer.get_base_layer().modules() if isinstance(part, nn.Linear)]

@@ -167,17 +167,17 @@ class VptModel(VisionTuner):
         self.position = int(has_class_token(model))
         self.patch_pixels = patch_pixels(model)
         self.projections: dict[str, nn.Module] = {}  # a plain dict, so that they are saved once, with the layer that owns them
-        if self.anatomy.family == "convolutional":
+        if self.structure.family == "convolutional":
             raise MedfmcError("prompts are tokens, and a convolutional network has no sequence of tokens that they could join.")
-        for name in self.anatomy.blocks if self.anatomy.family == "tokens" else ():
+        for name in self.structure.blocks if self.structure.family == "tokens" else ():
             _refuse_unknown_bias(model.get_submodule(name))
 
     @property
     def _places(self) -> tuple[str, ...]:
         """Names of what is wrapped: blocks, or the stages of Swin."""
-        if self.anatomy.family == "tokens":
-            return self.anatomy.blocks
-        return tuple(dict.fromkeys(name.rsplit(".", 2)[0] for name in self.anatomy.blocks))
+        if self.structure.family == "tokens":
+            return self.structure.blocks
+        return tuple(dict.fromkeys(name.rsplit(".", 2)[0] for name in self.structure.blocks))
 
     def _find_targets(self, config: VptConfig) -> list[str]:
         return list(self._places)
@@ -196,7 +196,7 @@ class VptModel(VisionTuner):
     def _wrap(self, target: nn.Module, key: str) -> VptLayer:
         if key not in self._places:
             raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; {key} is none of them.")
-        if self.anatomy.family == "windows":
+        if self.structure.family == "windows":
             from .windows import PromptedStage
 
             return PromptedStage(target)
@@ -205,7 +205,7 @@ class VptModel(VisionTuner):
     def _update(self, layer: VptLayer, config: VptConfig, adapter_name: str, key: str) -> None:
         chosen = self._chosen(config)
         first, last = key == chosen[0], key == chosen[-1]
-        windows = self.anatomy.family == "windows"
+        windows = self.structure.family == "windows"
         if windows and config.projection is not None:
             raise MedfmcError("projection needs one width of tokens; Swin's grows from stage to stage.")
         if config.pool_prompts and not windows:

@@ -2,7 +2,7 @@
 
 Follows Jia et al. 2022 and their Swin code: in each window the prompts attend and are attended without bias; what the windows make of
 a prompt is averaged; where four patches are merged into one, a prompt is merged with itself. Their code spreads the prompts over
-windows in an order that mixes the pictures of a batch after the first block; here every picture keeps its own.
+windows in an order that mixes the images of a batch after the first block; here every image keeps its own.
 """
 
 import math
@@ -126,7 +126,7 @@ def _attention_v2(attention: nn.Module, tokens: torch.Tensor, mask: torch.Tensor
 
 
 def _extended(bias: torch.Tensor, mask: torch.Tensor | None, windows: int, count: int) -> torch.Tensor:
-    """Bias (1, heads, n, n) and shift mask (windows of a picture, n, n) as (1 or all windows, heads, count + n, count + n)."""
+    """Bias (1, heads, n, n) and shift mask (windows of an image, n, n) as (1 or all windows, heads, count + n, count + n)."""
     bias = F.pad(bias, (count, 0, count, 0))
     if mask is None:
         return bias

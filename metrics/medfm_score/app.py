@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 CONFIGURATIONS = ["default", "chest", "colon", "endo", "neojaundice", "retino"]
 EXAMPLE = "0, 0.9, 0.1\n1, 0.2, 0.8\n1, 0.6, 0.4\n"
 HELP = (
-    "One row per picture: its class index, then one score per class. Multi-label: the positive class indices separated by spaces "
+    "One row per image: its class index, then one score per class. Multi-label: the positive class indices separated by spaces "
     "(or nothing), then the scores."
 )
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 import torch
-from tiny_models import pictures, tiny
+from tiny_models import images, tiny
 
 from medfmc_hf.adaptation import adapt
 from medfmc_hf.errors import MedfmcError
@@ -52,7 +52,7 @@ def train(model, x):
 @pytest.mark.parametrize("method", OURS)
 @pytest.mark.parametrize("name", ["vit", "swin", "resnet"])
 def test_train_save_load_and_strip(folders, tmp_path, name, method):
-    backbone, x = load(folders, name), pictures(name)
+    backbone, x = load(folders, name), images(name)
     before = {n: v.clone() for n, v in backbone.state_dict().items()}
     try:
         model = adapt.adapt(backbone, method, total_steps=10)
@@ -67,13 +67,13 @@ def test_train_save_load_and_strip(folders, tmp_path, name, method):
         files = adapt.save(model, tmp_path)
         assert torch.allclose(adapt.load(tmp_path)(pixel_values=x).logits, expected, atol=1e-6)
     assert all(file.is_file() for file in files)
-    after = adapt.strip(model).state_dict()
+    after = adapt.unload(model).state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(v, before[n]) for n, v in after.items())
 
 
 def test_a_backbone_can_be_shared_by_runs(folders):
-    x, alone = pictures("vit"), []
+    x, alone = images("vit"), []
     for seed in (1, 2):
         backbone = load(folders)
         adapt.reset_head(backbone, seed)
@@ -85,7 +85,7 @@ def test_a_backbone_can_be_shared_by_runs(folders):
         torch.manual_seed(seed)
         model = train(adapt.adapt(backbone, "lora"), x)
         assert torch.equal(model(pixel_values=x).logits, expected)
-        backbone = adapt.strip(model)
+        backbone = adapt.unload(model)
 
 
 def test_what_trains(folders):
@@ -120,7 +120,7 @@ def test_adapters_leave_batch_norm_alone(folders):
     for method, moves in (("lora", False), ("linear-sgd", False), ("full", True)):
         model = adapt.adapt(load(folders, "resnet"), method)
         before = {n: b.clone() for n, b in model.named_buffers() if "running" in n}
-        model.train()(pixel_values=pictures("resnet"))
+        model.train()(pixel_values=images("resnet"))
         assert any(not torch.equal(b, before[n]) for n, b in model.named_buffers() if "running" in n) == moves
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from tiny_models import CONFIGS, pictures, tiny
+from tiny_models import CONFIGS, images, tiny
 
 from medfmc_hf.adaptation import train_free
 from medfmc_hf.errors import MedfmcError
@@ -19,7 +19,7 @@ def unit(x):
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_features_are_what_the_head_reads(name):
-    model, x = tiny(name), pictures(name, 4)
+    model, x = tiny(name), images(name, 4)
     found = train_free.features(model, [x[:3], x[3:]])
     assert found.dtype == np.float32
     if name != "deit teacher":  # two heads, two vectors; the first is taken
@@ -28,8 +28,8 @@ def test_features_are_what_the_head_reads(name):
             assert torch.allclose(head(torch.from_numpy(found)), model(x).logits, atol=1e-5)
 
 
-def test_features_need_pictures():
-    with pytest.raises(MedfmcError, match="no pictures"):
+def test_features_need_images():
+    with pytest.raises(MedfmcError, match="no images"):
         train_free.features(tiny("vit"), [])
 
 

@@ -30,12 +30,12 @@ def configs_of(backbone, method, options, **changes):
 def alone(config, shared):
     """The values and history of a run trained by `Loop.fit`."""
     accelerator = one_run.make_accelerator(config)
-    with shared.lend(config) as loan:
+    with shared.acquire(config) as acquired:
         rows = shared.splits(config.dataset_config)["train"]
         loop = one_run.Loop(config, grouped.subset_of("retino"), shared.processing(config), accelerator, one_run.Stopwatch())
         targets = grouped.loading.targets_of(rows, loop.subset)
-        model = one_run.adapted(loan, config, len(rows))
-        views = grouped.TrainingPixels(rows, loop.process, augmentation=config.augmentation, store=shared.pictures)
+        model = one_run.adapted(acquired, config, len(rows))
+        views = grouped.TrainingPixels(rows, loop.process, augmentation=config.augmentation, store=shared.images)
         history = loop.fit(model, views, targets)
         return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}, history
 
@@ -110,10 +110,10 @@ def test_stacking_equals_a_loop_to_double_precision():
     model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)).double()
     runs = [copy.deepcopy(dict(model[2].named_parameters(prefix="2"))) for _ in range(4)]
     runs = [{name: (p.detach() + torch.randn_like(p)).requires_grad_() for name, p in run.items()} for run in runs]
-    pictures = torch.randn(4, 5, 6, dtype=torch.float64)
+    images = torch.randn(4, 5, 6, dtype=torch.float64)
     stacked = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
-    grouped.vmap(lambda values, x: grouped.functional_call(model, values, (x,)))(stacked, pictures).square().sum().backward()
-    for run, x in zip(runs, pictures):
+    grouped.vmap(lambda values, x: grouped.functional_call(model, values, (x,)))(stacked, images).square().sum().backward()
+    for run, x in zip(runs, images):
         own = {name: p.detach().clone().requires_grad_() for name, p in run.items()}
         grouped.functional_call(model, own, (x,)).square().sum().backward()
         for name in run:

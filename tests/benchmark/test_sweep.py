@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from medfmc_hf.benchmark import sweep as sweep_module
 from medfmc_hf.benchmark.grid import Grid, read_grid
-from medfmc_hf.benchmark.grid_plan import estimate, plan
+from medfmc_hf.benchmark.grid_plan import forecast, plan
 from medfmc_hf.benchmark.sweep import sweep
 from medfmc_hf.images.pixels import decodes
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
@@ -41,7 +41,7 @@ def contents(root) -> dict[str, bytes | dict]:
     """What runs left, times aside: every file but cards and locks by its path; records without what depends on time and machine."""
     found = {}
     for path in sorted(Path(root).rglob("*")):
-        if path.is_dir() or ".claims" in path.parts or path.name == "README.md":
+        if path.is_dir() or ".locks" in path.parts or path.name == "README.md":
             continue
         content = path.read_bytes()
         if path.name == "run.json":
@@ -64,7 +64,7 @@ def test_a_sweep_runs_each_cell_once_and_skips_what_is_finished(sample_build, ti
     sweep(plan([*configs, *grid_of(tiny_backbone, ["prototype"]).configs()], again, tmp_path), again, tmp_path)
     assert len(list(find_runs(tmp_path))) == 6
     assert all(path.stat().st_mtime_ns == before for path, before in times.items())
-    assert decodes.count == 0, "the second sweep decodes no picture"
+    assert decodes.count == 0, "the second sweep decodes no image"
 
 
 METHODS = ["linear", "lora", {"method": "partial", "augmentation": "fixed-views"}]
@@ -92,12 +92,12 @@ def hooks_of(model):
 def test_a_run_gives_the_backbone_back_as_it_was(method, sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     (config, *_) = grid_of(tiny_backbone, [method]).configs()
-    with shared.lend(config) as loan:
-        model, before = loan.backbone, {name: value.clone() for name, value in loan.backbone.state_dict().items()}
+    with shared.acquire(config) as acquired:
+        model, before = acquired.backbone, {name: value.clone() for name, value in acquired.backbone.state_dict().items()}
         hooks = hooks_of(model)
     train(config, shared=shared, out=tmp_path)
-    with shared.lend(config) as loan:
-        assert loan.backbone is model, "it was not loaded again"
+    with shared.acquire(config) as acquired:
+        assert acquired.backbone is model, "it was not loaded again"
         after = model.state_dict()
         assert list(after) == list(before)
         assert all(torch.equal(after[name], before[name]) for name in before)
@@ -113,7 +113,7 @@ def test_the_backbone_is_loaded_once_for_all_subsets(sample_build, tiny_backbone
     assert table.count("finished") == 4 and len(loads) == 1
 
 
-def test_fifteen_configs_on_frozen_features_cost_their_distinct_pictures(sample_build, tiny_backbone, tmp_path):
+def test_fifteen_configs_on_frozen_features_cost_their_distinct_images(sample_build, tiny_backbone, tmp_path):
     forwards = []
 
     def count(module, args, output):
@@ -138,17 +138,17 @@ def test_fifteen_configs_on_frozen_features_cost_their_distinct_pictures(sample_
     assert len(images) <= sum(forwards) / 4 <= 1.1 * len(images), "the frozen law; the backbone has four blocks"
 
 
-def test_training_and_frozen_features_decode_a_picture_once_between_them(sample_build, tiny_backbone, tmp_path):
+def test_training_and_frozen_features_decode_an_image_once_between_them(sample_build, tiny_backbone, tmp_path):
     shared = Shared(sample_build, cache=tmp_path / "cache")
-    cells = plan(grid_of(tiny_backbone, ["linear", "lora", "vpt"], shots=[1, 5]).configs(), shared, tmp_path / "runs")
+    jobs = plan(grid_of(tiny_backbone, ["linear", "lora", "vpt"], shots=[1, 5]).configs(), shared, tmp_path / "runs")
     images = {
         image
-        for cell in cells
+        for job in jobs
         for split in ("train", "test")
-        for image in shared.splits(cell.config.dataset_config)[split]["image_id"]
+        for image in shared.splits(job.config.dataset_config)[split]["image_id"]
     }  # fmt: skip
     decodes.reset()
-    assert sweep(cells, shared, tmp_path / "runs").count("finished") == 12
+    assert sweep(jobs, shared, tmp_path / "runs").count("finished") == 12
     assert decodes.count == len(images)
 
 
@@ -190,11 +190,11 @@ def test_ctrl_c_stops_the_sweep_and_keeps_what_is_finished(sample_build, tiny_ba
         return real(config, **options)
 
     monkeypatch.setattr(one_run, "train", interrupted)
-    cells = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
+    jobs = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        sweep(cells, shared, tmp_path)
+        sweep(jobs, shared, tmp_path)
     assert [record.status for _, record in find_runs(tmp_path)] == ["finished"]
-    assert sweep(cells, shared, tmp_path).count("finished") == 2
+    assert sweep(jobs, shared, tmp_path).count("finished") == 2
 
 
 # --- processes ---
@@ -238,7 +238,7 @@ def test_two_processes_leave_what_one_does(grid_file, through, sample_build, env
 
 
 def test_two_processes_on_one_run_train_it_as_one_does(tiny_backbone, sample_build, environment, cache, tmp_path):
-    """To rounding: they see the same views of the same pictures, half of each batch each."""
+    """To rounding: they see the same views of the same images, half of each batch each."""
     grid = tmp_path / "grid.yaml"
     grid.write_text(yaml.safe_dump(GRID | {"backbones": [str(tiny_backbone)], "methods": ["linear", "vpt"]}))
     argv = command(grid, sample_build, cache, tmp_path / "two", "--together", processes=2)
@@ -273,13 +273,13 @@ def test_a_sweep_killed_again_and_again_ends_as_one_that_ran_through(grid_file, 
 
 def test_leftovers_of_a_kill_are_removed(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
-    (cell, *_) = plan(grid_of(tiny_backbone, ["linear"]).configs(), shared, tmp_path)
-    (cell.folder / "adapter").mkdir(parents=True)
+    (job, *_) = plan(grid_of(tiny_backbone, ["linear"]).configs(), shared, tmp_path)
+    (job.folder / "adapter").mkdir(parents=True)
     for name in ("adapter/half.safetensors", ".predictions.parquet.x1.part", "predictions.parquet"):
-        (cell.folder / name).write_text("half")
-    train(cell.config, shared=shared, out=tmp_path)
-    assert {path.name for path in cell.folder.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
-    assert not (cell.folder / "adapter" / "half.safetensors").exists()
+        (job.folder / name).write_text("half")
+    train(job.config, shared=shared, out=tmp_path)
+    assert {path.name for path in job.folder.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
+    assert not (job.folder / "adapter" / "half.safetensors").exists()
 
 
 WITHOUT_LOCKS = """
@@ -321,7 +321,7 @@ def test_a_bad_record_in_a_grid_is_kept_and_its_run_is_done_again(sample_build, 
 
 @pytest.mark.parametrize(("method", "options"), [("linear", {}), ("partial", {"augmentation": "fixed-views"}), ("lora", {})])
 def test_flipped_bytes_in_what_is_kept_change_no_result(sample_build, tiny_backbone, tmp_path, method, options):
-    """Pixels, features and trunk outputs: every store is damaged, in many places."""
+    """Pixels, features and outputs of frozen blocks: every store is damaged, in many places."""
     from medfmc_hf.images.store import Reader
 
     config = RunConfig(subset="retino", shots=1, model=str(tiny_backbone), method=method, epochs=1, **options)
@@ -350,11 +350,11 @@ def test_merging_changes_rounding_alone_and_leaves_no_trace(tiny_backbone):
                 if "lora_" in name:
                     p.add_(0.1 * torch.randn_like(p))
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        pictures = torch.randn(3, 3, 64, 64)
+        images = torch.randn(3, 3, 64, 64)
         with torch.no_grad():
-            apart = model(pixel_values=pictures).logits
+            apart = model(pixel_values=images).logits
             with merged(model):
-                together = model(pixel_values=pictures).logits
+                together = model(pixel_values=images).logits
                 assert not torch.equal(model.state_dict()[weight := _merged_weight(model)], before[weight]), "it was merged"
         torch.testing.assert_close(apart, together, atol=1e-4, rtol=1e-4)
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -364,28 +364,28 @@ def _merged_weight(model) -> str:
     return next(name for name in model.state_dict() if name.endswith("base_layer.weight"))
 
 
-def test_a_picture_is_kept_the_same_whatever_is_computed_with_it(sample_build, tiny_backbone, tmp_path):
+def test_an_image_is_kept_the_same_whatever_is_computed_with_it(sample_build, tiny_backbone, tmp_path):
     kept = []
     for number, seeds in enumerate(([0], [1, 0])):
         shared = Shared(sample_build, cache=tmp_path / str(number))
         for seed in seeds:
             config = RunConfig(subset="retino", shots=1, seed=seed, method="linear", model=str(tiny_backbone))
             loop = one_run.Loop(config, None, shared.processing(config), one_run.make_accelerator(config), one_run.Stopwatch())
-            with shared.lend(config) as loan:
+            with shared.acquire(config) as acquired:
                 part = shared.evaluation_pixels(config.dataset_config, "train", config)
-                (features,) = one_run.frozen_features(loop, loan.backbone, shared, [part])
+                (features,) = one_run.frozen_features(loop, acquired.backbone, shared, [part])
         kept.append(features[:].numpy())
     assert np.array_equal(*kept)
 
 
 def test_the_plan_puts_the_costliest_unit_first_and_keeps_sharers_together(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
-    cells = plan(grid_of(tiny_backbone, ["linear", "knn", "lora", "full"], shots=[1, 5]).configs(), shared, tmp_path)
-    units: dict[str, float] = {}
-    for cell in cells:
-        units[cell.unit] = units.get(cell.unit, 0) + cell.work
-    assert list(units.values()) == sorted(units.values(), reverse=True)
-    assert len(units) == 9 and [cell.unit for cell in cells] == sorted((cell.unit for cell in cells), key=list(units).index)
+    jobs = plan(grid_of(tiny_backbone, ["linear", "knn", "lora", "full"], shots=[1, 5]).configs(), shared, tmp_path)
+    batches_of_jobs: dict[str, float] = {}
+    for job in jobs:
+        batches_of_jobs[job.share] = batches_of_jobs.get(job.share, 0) + job.work
+    assert list(batches_of_jobs.values()) == sorted(batches_of_jobs.values(), reverse=True)
+    assert len(batches_of_jobs) == 9 and [job.share for job in jobs] == sorted((job.share for job in jobs), key=list(batches_of_jobs).index)
 
 
 def test_the_estimate_of_disk_is_what_a_sweep_then_takes(sample_build, tiny_backbone, tmp_path):
@@ -397,15 +397,15 @@ def test_the_estimate_of_disk_is_what_a_sweep_then_takes(sample_build, tiny_back
         {"method": "linear-sgd", "augmentation": "none"},
         "vpt",
     ]
-    cells = plan(grid_of(tiny_backbone, methods).configs(), shared, tmp_path / "runs")
-    expected = estimate(cells, shared).disk_bytes
-    assert sweep(cells, shared, tmp_path / "runs").count("finished") == len(cells) == 10
+    jobs = plan(grid_of(tiny_backbone, methods).configs(), shared, tmp_path / "runs")
+    expected = forecast(jobs, shared).disk_bytes
+    assert sweep(jobs, shared, tmp_path / "runs").count("finished") == len(jobs) == 10
     stored = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("pixels.bin"))
     weights = sum(path.stat().st_size for path in (tmp_path / "runs").rglob("*.safetensors"))
     assert stored < expected < 1.1 * (stored + weights)
     assert {path.parent.name.split("-")[1].rstrip("0123456789") for path in (tmp_path / "cache").rglob("pixels.bin")} >= {
         "features",
-        "trunk",
+        "frozen",
     }
 
 
@@ -414,16 +414,16 @@ def test_a_claimed_unit_is_left_to_its_holder(sample_build, tiny_backbone, cache
     from filelock import FileLock
 
     shared = Shared(sample_build, cache=cache)
-    cells = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
-    (tmp_path / ".claims").mkdir()
-    lock = FileLock(tmp_path / ".claims" / f"{sweep_module._file_name(cells[0].unit)}.lock")
+    jobs = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
+    (tmp_path / ".locks").mkdir()
+    lock = FileLock(tmp_path / ".locks" / f"{sweep_module._file_name(jobs[0].share)}.lock")
     lock.acquire()
     naps = []
 
     def nap(seconds):
-        naps.append([cell.id for cell in cells if cell.record])
+        naps.append([job.id for job in jobs if job.record])
         lock.release()
 
     monkeypatch.setattr(sweep_module.time, "sleep", nap)
-    table = sweep(cells, shared, tmp_path)
-    assert naps == [[cells[1].id]] and table.count("finished") == 2
+    table = sweep(jobs, shared, tmp_path)
+    assert naps == [[jobs[1].id]] and table.count("finished") == 2

@@ -1,5 +1,5 @@
 import pytest
-from trees import PICTURES, figshare
+from trees import IMAGES, figshare
 
 from medfmc_hf import cli
 from medfmc_hf.data import lists
@@ -18,7 +18,7 @@ def test_summary_says_what_there_is_what_is_absent_and_what_to_type_next(tmp_pat
     assert status == 0
     endo = next(line for line in out.splitlines() if line.startswith("endo "))
     assert endo.split()[:4] == ["endo", "24", "8", "33"] and "exp1 to exp5" in endo
-    assert "chest: not built; neither pictures nor labels are there." in out
+    assert "chest: not built; neither images nor labels are there." in out
     assert "medfmc is ready, with 49 configs" in out and "medfmc check medfmc" in out
     command = out.strip().splitlines()[-1]
     assert "load_dataset('medfmc', 'endo-5shot-seed0')" in command
@@ -43,7 +43,7 @@ def test_mistakes_end_in_one_message_and_status_2(tmp_path, capsys):
 def test_every_option_reaches_the_build(tmp_path, capsys):
     figshare(tmp_path / "lists", "endo")
     figshare(tmp_path / "download", "endo", "retino", "neojaundice", lists=False, side=20)
-    (tmp_path / "download" / "Retino" / "images" / PICTURES["retino"][0][0]).unlink()
+    (tmp_path / "download" / "Retino" / "images" / IMAGES["retino"][0][0]).unlink()
     options = ["--subsets", "endo", "retino", "neojaundice", "--lists", tmp_path / "lists/data_backup", "--embed", "--max-side", 10]
     options += ["--allow-missing", "--jaundice-threshold", "inclusive", "--out", tmp_path / "medfmc"]
     status, out, _ = run(capsys, "build", tmp_path / "download", *options)

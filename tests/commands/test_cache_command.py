@@ -13,7 +13,7 @@ from medfmc_hf.subsets import SUBSETS
 
 @pytest.fixture
 def cache(tmp_path):
-    """Three grey and two colour pictures of endo at two sizes, and of chest at one."""
+    """Three grey and two colour images of endo at two sizes, and of chest at one."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(5):

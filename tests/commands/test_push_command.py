@@ -52,11 +52,11 @@ def test_a_mistake_in_a_real_process_shows_no_traceback(run, tmp_path):
 
 
 def test_predict_prints_and_writes(run, tmp_path, capsys):
-    picture = tmp_path / "picture.png"
-    Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(picture)
-    assert main(["predict", str(run), str(picture), "--csv", str(tmp_path / "out.csv"), "--device", "cpu"]) == 0
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(image)
+    assert main(["predict", str(run), str(image), "--csv", str(tmp_path / "out.csv"), "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("Research use only.") and "ulcer" in out and str(picture) in out
+    assert out.startswith("Research use only.") and "ulcer" in out and str(image) in out
     assert (tmp_path / "out.csv").read_text().startswith("image,ulcer,erosion,polyp,tumor,note\n")
     assert main(["predict", str(run), str(tmp_path / "missing.png")]) == 2
     assert "missing.png is not there" in capsys.readouterr().err

@@ -23,7 +23,7 @@ def test_write_and_check(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.strip() == "mine.zip" and set(asked) == {("medfmc", "validation")}
     assert main(["submission", "check", "mine.zip", "--data", "build"]) == 1
     out = capsys.readouterr().out
-    assert out.count("problem: ") == 9 and "has 10 rows; the validation phase has 2055 pictures of endo" in out
+    assert out.count("problem: ") == 9 and "has 10 rows; the validation phase has 2055 images of endo" in out
     assert out.splitlines()[-1] == "mine.zip, validation phase, 9 files: 9 problems."
     assert main(["submission", "runs", "--phase", "validation", "--out", "mine.zip"]) == 2
     assert "exists already" in capsys.readouterr().err

@@ -43,11 +43,11 @@ LEAK = {
 
 @pytest.fixture(scope="module")
 def real(shared):
-    """The audit of all configs made from the real tables and lists, as if every published picture were there."""
+    """The audit of all configs made from the real tables and lists, as if every published image were there."""
     found, releases = find([shared / "grand_challenge", shared / "openmedlab", shared / "paper_lists", shared / "figshare"]), []
     for subset in SUBSETS.values():
         releases.append(read_release(found, subset))
-        releases[-1].pictures = dict.fromkeys(releases[-1].labels, "/nowhere.png")
+        releases[-1].image_paths = dict.fromkeys(releases[-1].labels, "/nowhere.png")
         releases[-1].image_sha256 = dict.fromkeys(releases[-1].labels, 64 * "0")
         releases[-1].lists.pop("MedFMC_test/test_WithoutLabel", None)
     rows = {config: splits for plan in make_plans(releases, {}) for config, splits in rows_of(plan).items()}
@@ -65,7 +65,7 @@ def test_leaks_of_the_official_lists(real, key, shots, seed):
     assert audit.splits["validation"].rows == audit.splits["validation"].images == VALIDATION[key, shots][seed]
     shared_images = {overlap.splits: overlap.images for overlap in audit.overlaps}
     assert shared_images == {("train", "validation"): LEAK[key, shots][seed], ("train", "test"): 0, ("validation", "test"): 0}
-    leaks = [remark for remark in audit.by_design if "share pictures" in remark]
+    leaks = [remark for remark in audit.by_design if "share images" in remark]
     assert len(leaks) == bool(LEAK[key, shots][seed])
     clean = real[str(ConfigName(key, shots, seed))]
     assert clean.mistakes == [] and clean.splits["train"].rows == SUPPORT_IMAGES[key, shots][seed]
@@ -114,7 +114,7 @@ def test_scans_and_studies_that_the_official_lists_share(real):
     assert overlaps("colon")["train", "test"].scans == 50 and overlaps("colon")["train", "test"].patients == 0
     assert overlaps("colon-transfer")["train", "validation"].scans == 3
     assert overlaps("endo-transfer")["train", "validation"].patients == 22
-    assert real["endo-1shot-seed0-official"].by_design[0] == "test has no picture of tumor"
+    assert real["endo-1shot-seed0-official"].by_design[0] == "test has no image of tumor"
     assert all(audit.mistakes == [] for audit in real.values()) and len(real) == 131
 
 
@@ -128,7 +128,7 @@ A, B, C = "13333_2021.01_0001_1", "13333_2021.01_0001_2", "13333_2021.01_0002_1"
 @pytest.mark.parametrize(
     ("config", "splits", "mistakes"),
     [
-        (ConfigName("endo", 1, 0), {"train": [A], "test": [A]}, ["train and test share 1 pictures", "train and test share 1 studies"]),
+        (ConfigName("endo", 1, 0), {"train": [A], "test": [A]}, ["train and test share 1 images", "train and test share 1 studies"]),
         (ConfigName("endo", 1, 0), {"train": [A], "test": [B]}, ["train and test share 1 studies"]),
         (ConfigName("endo", 1, 0), {"validation": [A], "test": [B]}, ["validation and test share 1 studies"]),
         (ConfigName("endo", 1, 0), {"train": [A], "validation": [B]}, []),
@@ -137,12 +137,12 @@ A, B, C = "13333_2021.01_0001_1", "13333_2021.01_0001_2", "13333_2021.01_0002_1"
         (
             ConfigName("endo", 1, 0, "official"),
             {"train": [A], "test": [A, C]},
-            ["train and test share 1 pictures", "train and test share 1 studies"],
+            ["train and test share 1 images", "train and test share 1 studies"],
         ),
         (ConfigName("neojaundice", 1, 0), {"train": ["0001-1"], "validation": ["0001-2"]}, ["train and validation share 1 infants"]),
         (ConfigName("colon", 1, 0), {"train": ["a-lv1-1p0001"], "validation": ["a-lv1-2p0001"]}, []),
         (ConfigName("colon", 1, 0), {"train": ["a-lv1-1p0001"], "validation": ["a-lv1-1p0002"]}, ["train and validation share 1 regions"]),
-        (ConfigName("retino", 1, 0), {"train": ["a"], "validation": ["a"]}, ["train and validation share 1 pictures"]),
+        (ConfigName("retino", 1, 0), {"train": ["a"], "validation": ["a"]}, ["train and validation share 1 images"]),
     ],
 )
 def test_what_is_a_mistake(config, splits, mistakes):
@@ -189,7 +189,7 @@ def test_a_test_row_moved_into_train(folder):
     rewrite(file_of(folder, "endo-1shot-seed0", "train"), lambda table: pa.concat_tables([table, test.slice(0, 1)]))
     mistakes = check_build(folder).all_mistakes
     assert "endo-1shot-seed0, train: its rows are not those that were built" in mistakes
-    assert "endo-1shot-seed0: train and test share 1 pictures" in mistakes
+    assert "endo-1shot-seed0: train and test share 1 images" in mistakes
     assert "endo-1shot-seed0: train and validation together are not the pool, the train split of endo" in mistakes
 
 
@@ -244,11 +244,11 @@ def test_missing_and_cut_files(folder):
         assert any(f"{name} cannot be read" in mistake for mistake in mistakes)
 
 
-def test_pictures_that_are_gone(tmp_path):
+def test_images_that_are_gone(tmp_path):
     folder = tmp_path / "medfmc"
     build([figshare(tmp_path / "download", "retino")], folder)
     next((tmp_path / "download/Retino/images").iterdir()).unlink()
-    assert any("1 linked pictures are not there any more" in mistake for mistake in check_build(folder).all_mistakes)
+    assert any("1 linked images are not there any more" in mistake for mistake in check_build(folder).all_mistakes)
 
 
 @pytest.mark.parametrize("content", ["", "no head", "---\n[\n---\n", "---\nconfigs: 3\n---\n"])

@@ -11,7 +11,7 @@ import datasets
 import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image, ImageFile
-from trees import AT_THRESHOLD, PICTURES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem, write_list, write_pictures
+from trees import AT_THRESHOLD, IMAGES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem, write_images, write_list
 
 from medfmc_hf.data import build as build_module
 from medfmc_hf.data import lists, parquet
@@ -51,7 +51,7 @@ def test_columns_are_typed_and_rows_are_right(root, key, monkeypatch):
     label = splits["train"].features[subset.label_column]
     assert (label.feature if subset.multilabel else label).names == list(subset.classes)
     assert isinstance(splits["train"].features["image"], datasets.Image)
-    truth = {stem(name): row for name, row in PICTURES[key]}
+    truth = {stem(name): row for name, row in IMAGES[key]}
     everything = [row for split in splits.values() for row in split]
     assert sorted(row["image_id"] for row in everything) == sorted(truth)
     for row in everything:
@@ -96,7 +96,7 @@ def test_a_path_that_datasets_cannot_load_from_is_refused(root, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["sp ace", "é", "a=b", "a#b%20", "[x] y"])
-def test_odd_paths_of_pictures(tmp_path, name):
+def test_odd_paths_of_images(tmp_path, name):
     build([figshare(tmp_path / name, "retino")], tmp_path / "medfmc")
     assert load_splits(tmp_path / "medfmc", "retino")["train"][0]["image"].size == (8, 8)
 
@@ -134,17 +134,17 @@ def test_challenge_config(tmp_path):
     built = build([grand_challenge(tmp_path / "download")], tmp_path / "medfmc")
     for key, unlabelled in (("colon", -1), ("endo", None)):
         splits, subset = load_splits(tmp_path / "medfmc", f"{key}-challenge"), SUBSETS[key]
-        assert splits["validation"]["image_id"][:] == [stem(name) for name, _ in PICTURES[key][WITH_LABEL[key] :]]
+        assert splits["validation"]["image_id"][:] == [stem(name) for name, _ in IMAGES[key][WITH_LABEL[key] :]]
         assert all(label is not None and label != -1 for label in splits["validation"][subset.label_column])
         assert len(splits["test"]) == 3 and list(splits["test"][subset.label_column]) == [unlabelled] * 3
-        assert built.manifest["subsets"][key]["images"] == len(PICTURES[key])
+        assert built.manifest["subsets"][key]["images"] == len(IMAGES[key])
         assert built.manifest["subsets"][key]["private_test_images"] == 3
 
 
 def test_absent_subsets_are_said_and_skipped(tmp_path):
     built = build([figshare(tmp_path / "download", "retino")], tmp_path / "medfmc")
     assert set(built.absent) == {"chest", "colon", "endo", "neojaundice"} and len(built.manifest["configs"]) == 16
-    with pytest.raises(MedfmcError, match=r"--subsets names what is not below .*endo: neither pictures nor labels"):
+    with pytest.raises(MedfmcError, match=r"--subsets names what is not below .*endo: neither images nor labels"):
         build([tmp_path / "download"], tmp_path / "other", subsets=["retino", "endo"])
 
 
@@ -159,8 +159,8 @@ def test_nothing_recognised_says_where_it_looked(tmp_path):
 def test_all_that_is_wrong_is_named_at_once_and_nothing_is_written(tmp_path):
     figshare(tmp_path / "download")
     for key, name in (("endo", "Endo"), ("retino", "Retino")):
-        (tmp_path / "download" / name / "images" / PICTURES[key][0][0]).unlink()
-    cut = tmp_path / "download/ChestDR/images" / PICTURES["chest"][0][0]
+        (tmp_path / "download" / name / "images" / IMAGES[key][0][0]).unlink()
+    cut = tmp_path / "download/ChestDR/images" / IMAGES["chest"][0][0]
     cut.write_bytes(cut.read_bytes()[:-7])
     table = tmp_path / "download/ColonPath" / SUBSETS["colon"].table
     table.write_text(table.read_text().replace(",1\n", ",7\n"))
@@ -168,8 +168,8 @@ def test_all_that_is_wrong_is_named_at_once_and_nothing_is_written(tmp_path):
         build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=False)
     message = str(error.value)
     for part in (
-        "chest: 1 pictures are damaged",
-        "endo: 1 of 24 pictures",
+        "chest: 1 images are damaged",
+        "endo: 1 of 24 images",
         "retino: 1 of 20",
         "colon:",
         "unknown class 7",
@@ -182,20 +182,20 @@ def test_all_that_is_wrong_is_named_at_once_and_nothing_is_written(tmp_path):
 
 def test_allow_missing_goes_on_without_and_says_so(tmp_path):
     figshare(tmp_path / "download", "endo")
-    gone, cut = (tmp_path / "download/Endo/images" / PICTURES["endo"][i][0] for i in (0, POOL["endo"]))
+    gone, cut = (tmp_path / "download/Endo/images" / IMAGES["endo"][i][0] for i in (0, POOL["endo"]))
     gone.unlink()
     cut.write_bytes(b"")
     built = build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=True)
     splits = load_splits(tmp_path / "medfmc", "endo")
-    assert len(splits["train"]) == POOL["endo"] - 1 and len(splits["test"]) == len(PICTURES["endo"]) - POOL["endo"] - 1
-    assert "built without them: 1 of 24 pictures are named but not there" in (tmp_path / "medfmc/README.md").read_text()
+    assert len(splits["train"]) == POOL["endo"] - 1 and len(splits["test"]) == len(IMAGES["endo"]) - POOL["endo"] - 1
+    assert "built without them: 1 of 24 images are named but not there" in (tmp_path / "medfmc/README.md").read_text()
     assert built.report.all_mistakes == []
     assert check_build(tmp_path / "medfmc").all_mistakes == []
 
 
-def test_a_config_without_any_training_picture_is_left_out(tmp_path):
+def test_a_config_without_any_training_image_is_left_out(tmp_path):
     figshare(tmp_path / "download", "endo")
-    for name, _ in PICTURES["endo"][: POOL["endo"]]:
+    for name, _ in IMAGES["endo"][: POOL["endo"]]:
         (tmp_path / "download/Endo/images" / name).unlink()
     built = build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=True)
     assert list(built.manifest["configs"]) == ["endo-challenge"]
@@ -235,7 +235,7 @@ def test_lists_are_fetched_for_what_lacks_them_only(tmp_path, monkeypatch):
 def test_pool_of_the_paper_is_used_where_it_is(tmp_path):
     figshare(tmp_path / "download", "retino")
     drawn = load_built_pool(tmp_path)
-    pool = PICTURES["retino"][:7]
+    pool = IMAGES["retino"][:7]
     write_list(tmp_path / "download/Retino/fewshot-pool.txt", "retino", pool)
     assert load_built_pool(tmp_path) == sorted(stem(name) for name, _ in pool) != drawn
     assert "fewshot-pool.txt of the paper" in (tmp_path / "medfmc/README.md").read_text()
@@ -290,14 +290,14 @@ def test_embedded_builds_hold_the_same_rows_and_travel(root, tmp_path):
     assert not any(str(tmp_path).encode() in file for file in content(tmp_path / "moved").values())  # nobody's folders are given away
 
 
-def test_max_side_shrinks_large_pictures_once_and_leaves_small_ones(tmp_path, monkeypatch):
+def test_max_side_shrinks_large_images_once_and_leaves_small_ones(tmp_path, monkeypatch):
     figshare(tmp_path / "download", "endo", side=40)
-    small = PICTURES["endo"][0][0]
-    write_pictures(tmp_path / "download/Endo/images", [small], side=16)
+    small = IMAGES["endo"][0][0]
+    write_images(tmp_path / "download/Endo/images", [small], side=16)
     encoded, encode = [], parquet._encode
     monkeypatch.setattr(parquet, "_encode", lambda *args: encoded.append(1) or encode(*args))
     build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=16)
-    assert len(encoded) == len(PICTURES["endo"]) - 1
+    assert len(encoded) == len(IMAGES["endo"]) - 1
     rows = load_splits(tmp_path / "medfmc", "endo")["train"]
     assert {row["image"].size for row in rows} == {(16, 16)}
     sources = {row["image"]["path"]: row["image"]["bytes"] for row in rows.cast_column("image", datasets.Image(decode=False))}
@@ -312,10 +312,10 @@ def test_max_side_shrinks_large_pictures_once_and_leaves_small_ones(tmp_path, mo
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16", "LA"])
 def test_max_side_keeps_what_a_mode_says(tmp_path, mode):
     figshare(tmp_path / "download", "retino", side=40)
-    path = tmp_path / "download/Retino/images" / PICTURES["retino"][0][0]
+    path = tmp_path / "download/Retino/images" / IMAGES["retino"][0][0]
     level = {"I;16": 40_000, "1": 255}.get(mode, 200)
-    picture = Image.new("I;16", (40, 20), level) if mode == "I;16" else Image.new("L", (40, 20), level).convert(mode)
-    picture.save(path)
+    image = Image.new("I;16", (40, 20), level) if mode == "I;16" else Image.new("L", (40, 20), level).convert(mode)
+    image.save(path)
     build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=10)
     splits = load_splits(tmp_path / "medfmc", "retino")
     (shrunk,) = [row["image"] for split in splits.values() for row in split if row["image_id"] == path.stem]
@@ -324,7 +324,7 @@ def test_max_side_keeps_what_a_mode_says(tmp_path, mode):
     assert abs((value[0] if isinstance(value, tuple) else value) - level) <= 2
 
 
-def test_a_picture_that_only_decoding_finds_damaged_is_named(tmp_path):
+def test_an_image_that_only_decoding_finds_damaged_is_named(tmp_path):
     figshare(tmp_path / "download", "neojaundice", side=40)
     path = tmp_path / "download/NeoJaundice/images/0001-1.jpg"
     buffer = io.BytesIO()
@@ -358,16 +358,16 @@ def test_a_disk_that_is_too_small_is_said_before_writing(root, tmp_path, monkeyp
         build([root / "download"], tmp_path / "medfmc", embed=True)
 
 
-def test_lists_that_would_leak_test_pictures_are_refused(tmp_path):
+def test_lists_that_would_leak_test_images_are_refused(tmp_path):
     figshare(tmp_path / "download", "endo")
     folder = tmp_path / "download/data_backup/MedFMC/endo"
     with (folder / "endo_1-shot_train_exp1.txt").open("a") as file:
         file.write((folder / "test_WithLabel.txt").read_text().splitlines()[0] + "\n")
-    with pytest.raises(MedfmcError, match=r"(?s)splits that are wrong.*endo-1shot-seed0-official: train and test share 1 pictures"):
+    with pytest.raises(MedfmcError, match=r"(?s)splits that are wrong.*endo-1shot-seed0-official: train and test share 1 images"):
         build([tmp_path / "download"], tmp_path / "medfmc")
 
 
-def test_no_picture_is_decoded(root, tmp_path, monkeypatch):
+def test_no_image_is_decoded(root, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("an image was decoded")
 
@@ -404,15 +404,15 @@ def test_card(root):
         assert part in card
 
 
-def test_an_embedded_build_is_not_replaced_by_one_that_lacks_its_pictures(tmp_path):
+def test_an_embedded_build_is_not_replaced_by_one_that_lacks_its_images(tmp_path):
     source = figshare(tmp_path / "download", "endo", "colon")
     build([source], tmp_path / "medfmc", embed=True)
     before = content(tmp_path / "medfmc")
-    with pytest.raises(MedfmcError, match="holds the pictures of colon, which this build lacks"):
+    with pytest.raises(MedfmcError, match="holds the images of colon, which this build lacks"):
         build([source], tmp_path / "medfmc", embed=True, subsets=["endo"])
     assert content(tmp_path / "medfmc") == before
     build([source], tmp_path / "linked")
-    build([source], tmp_path / "linked", subsets=["endo"])  # whose pictures lie elsewhere
+    build([source], tmp_path / "linked", subsets=["endo"])  # whose images lie elsewhere
 
 
 def test_what_a_build_says_of_its_images_reaches_a_run(sample, sample_build, tmp_path):

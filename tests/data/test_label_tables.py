@@ -1,7 +1,7 @@
 """Every quirk that the tables and lists of the releases are known to have, one by one."""
 
 import pytest
-from trees import PICTURES, list_line, stem, table_rows, write_list, write_table
+from trees import IMAGES, list_line, stem, table_rows, write_list, write_table
 
 from medfmc_hf.data.label_tables import image_id_of, read_list, read_table
 from medfmc_hf.subsets import SUBSETS
@@ -9,7 +9,7 @@ from medfmc_hf.subsets import SUBSETS
 
 def expected(key):
     return [
-        (stem(name), tuple(i for i, v in enumerate(row) if v) if SUBSETS[key].multilabel else row.index(1)) for name, row in PICTURES[key]
+        (stem(name), tuple(i for i, v in enumerate(row) if v) if SUBSETS[key].multilabel else row.index(1)) for name, row in IMAGES[key]
     ]
 
 
@@ -151,16 +151,16 @@ def test_files_that_are_no_tables(tmp_path, content, message):
     "change", [str, lambda text: text.replace("\n", "\r\n"), str.rstrip, lambda text: text.replace(".png", "").replace(".jpg", "")]
 )
 def test_lists(tmp_path, key, change):
-    path = write_list(tmp_path / "trainval.txt", key, PICTURES[key])
+    path = write_list(tmp_path / "trainval.txt", key, IMAGES[key])
     path.write_bytes(change(path.read_text()).encode())
     file = read_list(path, SUBSETS[key], labelled=True)
     assert file.problems == [] and file.rows == expected(key)
 
 
 def test_list_without_labels_keeps_spaces_in_names(tmp_path):
-    path = write_list(tmp_path / "test_WithoutLabel.txt", "colon", [(name, None) for name, _ in PICTURES["colon"]])
+    path = write_list(tmp_path / "test_WithoutLabel.txt", "colon", [(name, None) for name, _ in IMAGES["colon"]])
     file = read_list(path, SUBSETS["colon"], labelled=False)
-    assert [image_id for image_id, _ in file.rows] == [stem(name) for name, _ in PICTURES["colon"]]
+    assert [image_id for image_id, _ in file.rows] == [stem(name) for name, _ in IMAGES["colon"]]
     assert " " in file.rows[0][0]
 
 
@@ -170,12 +170,12 @@ def test_list_without_labels_keeps_spaces_in_names(tmp_path):
 )
 def test_wrong_lines_are_named(tmp_path, key, line, message):
     path = tmp_path / "trainval.txt"
-    path.write_text(list_line(key, *PICTURES[key][0]) + "\n" + line + "\n")
+    path.write_text(list_line(key, *IMAGES[key][0]) + "\n" + line + "\n")
     file = read_list(path, SUBSETS[key], labelled=True)
     assert "line 2" in file.problems[0] and message in file.problems[0]
 
 
-def test_image_id_cuts_only_extensions_of_pictures():
+def test_image_id_cuts_only_extensions_of_images():
     assert image_id_of(" images/1.3.12.2.1107.png ") == "1.3.12.2.1107"
     assert image_id_of("1.3.12.2.1107") == "1.3.12.2.1107"
     assert image_id_of(r"C:\data\0003-1.JPG") == "0003-1"

@@ -6,12 +6,12 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from trees import PICTURES, figshare, stem
+from trees import IMAGES, figshare, stem
 
 from medfmc_hf.data.build import build
 from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits, targets_of
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.images.rows import picture_sources
+from medfmc_hf.images.rows import image_sources
 from medfmc_hf.subsets import SUBSETS, ConfigName
 from medfmc_hf.training.shared import Shared
 
@@ -32,7 +32,7 @@ def test_takes_a_name_or_its_parts(folder):
 
 @pytest.mark.parametrize("subset", [ENDO, COLON])
 def test_targets(folder, subset):
-    rows, truth = load_splits(folder, subset.key)["test"], {stem(name): row for name, row in PICTURES[subset.key]}
+    rows, truth = load_splits(folder, subset.key)["test"], {stem(name): row for name, row in IMAGES[subset.key]}
     targets, expected = targets_of(rows, subset), np.array([truth[image_id] for image_id in rows["image_id"]])
     assert targets.dtype == np.int64
     assert np.array_equal(targets, expected if subset.multilabel else expected.argmax(axis=1))
@@ -49,9 +49,9 @@ def test_targets_of_unlabelled_rows():
     assert targets_of(rows, COLON).tolist() == [1, -1, -1]
 
 
-def test_picture_sources(folder):
+def test_image_sources(folder):
     rows = load_splits(folder, "endo")["test"]
-    sources = picture_sources(rows)
+    sources = image_sources(rows)
     assert [stem(source["path"].rpartition("/")[2]) for source in sources] == rows["image_id"][:]
     assert all(source["bytes"] is None for source in sources)
 
@@ -80,18 +80,18 @@ def test_choosing_a_config_touches_no_pixels(folder, monkeypatch):
     splits = load_splits(folder, "endo-5shot-seed0")
 
     def refuse(*_, **__):
-        raise AssertionError("a picture was opened")
+        raise AssertionError("an image was opened")
 
     monkeypatch.setattr(Image, "open", refuse)
     monkeypatch.setattr(datasets.Image, "decode_example", refuse)
     load_splits(folder, "endo-5shot-seed0")
-    fingerprint(splits, ENDO), targets_of(splits["test"], ENDO), picture_sources(splits["test"])
+    fingerprint(splits, ENDO), targets_of(splits["test"], ENDO), image_sources(splits["test"])
 
 
-def test_pictures_that_have_moved(tmp_path):
+def test_images_that_have_moved(tmp_path):
     build([figshare(tmp_path / "download", "endo")], tmp_path / "medfmc")
     (tmp_path / "download").rename(tmp_path / "new place")
-    with pytest.raises(MedfmcError, match=rf"(?s)24 of the pictures that endo links to .*medfmc build NEW_PLACE --out {tmp_path}/medfmc"):
+    with pytest.raises(MedfmcError, match=rf"(?s)24 of the images that endo links to .*medfmc build NEW_PLACE --out {tmp_path}/medfmc"):
         load_splits(tmp_path / "medfmc", "endo")
     build([tmp_path / "new place"], tmp_path / "medfmc")
     assert len(load_splits(tmp_path / "medfmc", "endo")["test"])

@@ -3,10 +3,10 @@
 import dataclasses
 
 import pytest
-from trees import AT_THRESHOLD, PICTURES, POOL, figshare, grand_challenge, stem, table_rows, write_list, write_pictures, write_table
+from trees import AT_THRESHOLD, IMAGES, POOL, figshare, grand_challenge, stem, table_rows, write_images, write_list, write_table
 
 from medfmc_hf.data import lists
-from medfmc_hf.data.release import match_pictures, read_release
+from medfmc_hf.data.release import match_images, read_release
 from medfmc_hf.data.sources import find
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.subsets import SUBSETS
@@ -15,28 +15,28 @@ from medfmc_hf.subsets import SUBSETS
 def read(root, key, **options):
     found = find([root])
     release = read_release(found, SUBSETS[key], **options)
-    match_pictures(release, found)
+    match_images(release, found)
     return release
 
 
 @pytest.mark.parametrize("key", SUBSETS)
 def test_a_sound_download(tmp_path, key):
     release = read(figshare(tmp_path, key), key)
-    assert release.problems == [] and release.lost == []
-    multi_hot = {stem(name): list(row) for name, row in PICTURES[key]}
+    assert release.problems == [] and release.missing_images == []
+    multi_hot = {stem(name): list(row) for name, row in IMAGES[key]}
     assert {image_id: row.tolist() for image_id, row in release.multi_hot().items()} == multi_hot
-    assert set(release.pictures) == set(multi_hot)
+    assert set(release.image_paths) == set(multi_hot)
 
 
 @pytest.mark.parametrize("key", ["chest", "colon", "endo"])
 def test_grand_challenge_says_the_same(tmp_path, key):
     one, other = read(figshare(tmp_path / "a", key), key), read(grand_challenge(tmp_path / "b", key), key)
-    assert other.problems == [] and other.lost == []
+    assert other.problems == [] and other.missing_images == []
     assert other.labels == one.labels
     private = other.lists.pop(lists.PRIVATE)
     assert len(private) == 3 and not set(private) & set(other.labels)
     assert {kind: other.lists[kind] for kind in one.lists} == one.lists
-    assert len(other.pictures) == len(one.pictures) + 3
+    assert len(other.image_paths) == len(one.image_paths) + 3
 
 
 def test_without_the_published_table_labels_come_from_the_other_files(tmp_path):
@@ -63,12 +63,12 @@ def test_private_list_is_known_by_its_content(tmp_path):
     assert len(read(tmp_path, "endo").lists[lists.PRIVATE]) == 3
 
 
-def test_private_list_without_its_pictures_is_left_out(tmp_path):
+def test_private_list_without_its_images_is_left_out(tmp_path):
     grand_challenge(tmp_path, "endo")
     for path in (tmp_path / "MedFMC_test" / "endo" / "images").iterdir():
         path.unlink()
     release = read(tmp_path, "endo")
-    assert release.lost == [] and lists.PRIVATE not in release.lists
+    assert release.missing_images == [] and lists.PRIVATE not in release.lists
     assert any("private test are not there" in note for note in release.notes)
 
 
@@ -79,7 +79,7 @@ def test_contradicting_tables_are_named_with_counts(tmp_path):
         row[2] = 1 - row[2]
     other = write_table(tmp_path / "MedFMC_train" / "colon" / "colon_train.csv", rows)
     (problem,) = read(tmp_path, "colon").problems
-    assert "contradict each other on the label of 5 pictures" in problem and "and 2 more" in problem
+    assert "contradict each other on the label of 5 images" in problem and "and 2 more" in problem
     assert str(other) in problem and SUBSETS["colon"].table in problem and f"{stem(rows[1][1])} (0 / 1)" in problem
 
 
@@ -89,78 +89,81 @@ def test_contradicting_list_is_named(tmp_path):
     first = path.read_text().splitlines()[0]
     path.write_text(path.read_text().replace(first, first[:-7] + "0 0 0 0"))
     problems = read(tmp_path, "endo").problems
-    assert len(problems) == 1 and "contradict each other on the label of 1 pictures" in problems[0] and "exp3.txt" in problems[0]
+    assert len(problems) == 1 and "contradict each other on the label of 1 images" in problems[0] and "exp3.txt" in problems[0]
 
 
-def test_lists_that_name_unpublished_pictures(tmp_path):
+def test_lists_that_name_unpublished_images(tmp_path):
     figshare(tmp_path, "retino")
-    write_list(tmp_path / "Retino" / "fewshot-pool.txt", "retino", [("nobody.png", (1, 0, 0, 0, 0)), PICTURES["retino"][0]])
+    write_list(tmp_path / "Retino" / "fewshot-pool.txt", "retino", [("nobody.png", (1, 0, 0, 0, 0)), IMAGES["retino"][0]])
     (problem,) = read(tmp_path, "retino").problems
-    assert "name 1 pictures that no label table has, such as nobody" in problem and "fewshot-pool.txt" in problem
+    assert "name 1 images that no label table has, such as nobody" in problem and "fewshot-pool.txt" in problem
 
 
 def test_a_table_that_contradicts_itself(tmp_path):
     figshare(tmp_path, "colon")
     rows = table_rows("colon")
     write_table(tmp_path / "ColonPath" / SUBSETS["colon"].table, [*rows, [*rows[1][:2], 1 - rows[1][2]]])
-    assert "contradicts itself on the label of 1 pictures" in read(tmp_path, "colon").problems[0]
+    assert "contradicts itself on the label of 1 images" in read(tmp_path, "colon").problems[0]
 
 
 def test_a_table_cut_off_between_lines(tmp_path, monkeypatch):
-    """Nothing but the number of published pictures tells it; the tiny subset is given that number here."""
+    """Nothing but the number of published images tells it; the tiny subset is given that number here."""
     figshare(tmp_path, "retino")
     write_table(tmp_path / "Retino" / SUBSETS["retino"].table, table_rows("retino")[:15])
-    assert any("6 pictures are in no table" in note for note in read(tmp_path, "retino").notes)
+    assert any("6 images are in no table" in note for note in read(tmp_path, "retino").notes)
     monkeypatch.setitem(SUBSETS, "retino", dataclasses.replace(SUBSETS["retino"], images=20))
-    (lost,) = read(tmp_path, "retino").lost
-    assert "14 pictures have a label and 6 more are there" in lost and "seems to be cut off" in lost
+    (lost,) = read(tmp_path, "retino").missing_images
+    assert "14 images have a label and 6 more are there" in lost and "seems to be cut off" in lost
 
 
 def test_two_versions_of_a_list(tmp_path):
     figshare(tmp_path, "colon")
-    write_list(tmp_path / "old" / "colon" / "trainval.txt", "colon", PICTURES["colon"][: POOL["colon"] - 2])
+    write_list(tmp_path / "old" / "colon" / "trainval.txt", "colon", IMAGES["colon"][: POOL["colon"] - 2])
     (problem,) = read(tmp_path, "colon").problems
-    assert "are the same list but disagree: 2 pictures are in one only" in problem
+    assert "are the same list but disagree: 2 images are in one only" in problem
 
 
 def test_the_same_list_in_another_order_and_with_other_line_ends_is_the_same(tmp_path):
     figshare(tmp_path, "colon")
-    path = write_list(tmp_path / "a" / "colon" / "trainval.txt", "colon", PICTURES["colon"][: POOL["colon"]][::-1])
+    path = write_list(tmp_path / "a" / "colon" / "trainval.txt", "colon", IMAGES["colon"][: POOL["colon"]][::-1])
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n").rstrip())
     assert read(tmp_path, "colon").problems == []
 
 
-def test_missing_and_damaged_pictures_are_named_with_counts(tmp_path):
+def test_missing_and_damaged_images_are_named_with_counts(tmp_path):
     figshare(tmp_path, "chest")
-    names = [name for name, _ in PICTURES["chest"]]
+    names = [name for name, _ in IMAGES["chest"]]
     images = tmp_path / "ChestDR" / "images"
     for name in names[:5]:
         (images / name).unlink()
     (images / names[5]).write_bytes((images / names[5]).read_bytes()[:-9])
     release = read(tmp_path, "chest")
     assert release.problems == []
-    assert f"5 of 16 pictures are named but not there: {stem(names[0])}, " in release.lost[0] and "and 2 more" in release.lost[0]
-    assert f"1 pictures are damaged: {images / names[5]} is cut off" in release.lost[1]
-    assert set(release.pictures) == {stem(name) for name in names[6:]}
+    assert (
+        f"5 of 16 images are named but not there: {stem(names[0])}, " in release.missing_images[0]
+        and "and 2 more" in release.missing_images[0]
+    )
+    assert f"1 images are damaged: {images / names[5]} is cut off" in release.missing_images[1]
+    assert set(release.image_paths) == {stem(name) for name in names[6:]}
 
 
 def test_a_damaged_copy_is_not_used_where_a_whole_one_is(tmp_path):
-    name = PICTURES["chest"][0][0]
+    name = IMAGES["chest"][0][0]
     figshare(tmp_path, "chest")
-    write_pictures(tmp_path / "A" / "ChestDR", [name])
+    write_images(tmp_path / "A" / "ChestDR", [name])
     (tmp_path / "A" / "ChestDR" / name).write_bytes(b"\x89PNG")
     release = read(tmp_path, "chest")
-    assert release.lost == [] and release.pictures[stem(name)] == str(tmp_path / "ChestDR" / "images" / name)
+    assert release.missing_images == [] and release.image_paths[stem(name)] == str(tmp_path / "ChestDR" / "images" / name)
 
 
-def test_pictures_in_no_table_are_left_out_and_said(tmp_path):
+def test_images_in_no_table_are_left_out_and_said(tmp_path):
     figshare(tmp_path, "endo")
-    write_pictures(tmp_path / "Endo" / "images", ["stranger.png"])
+    write_images(tmp_path / "Endo" / "images", ["stranger.png"])
     release = read(tmp_path, "endo")
-    assert "stranger" not in release.pictures and any("1 pictures are in no table" in note for note in release.notes)
+    assert "stranger" not in release.image_paths and any("1 images are in no table" in note for note in release.notes)
 
 
-def test_pictures_without_any_table(tmp_path):
+def test_images_without_any_table(tmp_path):
     figshare(tmp_path, "retino")
     (tmp_path / "Retino" / SUBSETS["retino"].table).rename(tmp_path / "Retino" / "grades.csv")
     (problem,) = read(tmp_path, "retino").problems
@@ -170,7 +173,7 @@ def test_pictures_without_any_table(tmp_path):
 def test_the_two_jaundice_definitions(tmp_path):
     figshare(tmp_path, "neojaundice")
     at = [f"{AT_THRESHOLD}-{site}" for site in (1, 2, 3)]
-    pool = [(name, (0, 1) if stem(name) in at else row) for name, row in PICTURES["neojaundice"]]
+    pool = [(name, (0, 1) if stem(name) in at else row) for name, row in IMAGES["neojaundice"]]
     write_list(tmp_path / "NeoJaundice" / "fewshot-pool.txt", "neojaundice", pool)
     published, inclusive = read(tmp_path, "neojaundice"), read(tmp_path, "neojaundice", jaundice_threshold="inclusive")
     assert published.problems == inclusive.problems == []
@@ -179,14 +182,14 @@ def test_the_two_jaundice_definitions(tmp_path):
     assert {k: v for k, v in published.labels.items() if k not in at} == {k: v for k, v in inclusive.labels.items() if k not in at}
     assert inclusive.published == published.labels
     for release in (published, inclusive):
-        assert any(f"3 pictures of 1 infants at exactly 12.9 mg/dL ({AT_THRESHOLD})" in note for note in release.notes)
+        assert any(f"3 images of 1 infants at exactly 12.9 mg/dL ({AT_THRESHOLD})" in note for note in release.notes)
 
 
 def test_a_jaundice_list_that_is_wrong_elsewhere_is_a_contradiction(tmp_path):
     figshare(tmp_path, "neojaundice")
-    wrong = [(name, row[::-1] if name.startswith("0003") else row) for name, row in PICTURES["neojaundice"]]
+    wrong = [(name, row[::-1] if name.startswith("0003") else row) for name, row in IMAGES["neojaundice"]]
     write_list(tmp_path / "NeoJaundice" / "fewshot-pool.txt", "neojaundice", wrong)
-    assert "contradict each other on the label of 3 pictures" in read(tmp_path, "neojaundice").problems[0]
+    assert "contradict each other on the label of 3 images" in read(tmp_path, "neojaundice").problems[0]
 
 
 def test_jaundice_threshold_needs_values(tmp_path):
@@ -194,7 +197,7 @@ def test_jaundice_threshold_needs_values(tmp_path):
     rows = table_rows("neojaundice")
     rows[1][6] = ""
     write_table(tmp_path / "NeoJaundice" / SUBSETS["neojaundice"].table, rows)
-    assert "1 pictures have no bilirubin value" in read(tmp_path, "neojaundice", jaundice_threshold="inclusive").problems[0]
+    assert "1 images have no bilirubin value" in read(tmp_path, "neojaundice", jaundice_threshold="inclusive").problems[0]
     with pytest.raises(MedfmcError, match="published or inclusive"):
         read(tmp_path, "neojaundice", jaundice_threshold="strict")
 
@@ -208,4 +211,4 @@ def test_real_files_agree(shared):
         assert release.official == ((37, 37) if SUBSETS[key].challenge else (2, 2))
         notes = [note for note in release.notes if "12.9" in note]
         assert len(notes) == (key == "neojaundice")
-    assert "15 pictures of 5 infants" in read_release(found, SUBSETS["neojaundice"]).notes[0]
+    assert "15 images of 5 infants" in read_release(found, SUBSETS["neojaundice"]).notes[0]

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from trees import PICTURES, figshare, grand_challenge, stem, table_rows, write_pictures, write_table
+from trees import IMAGES, figshare, grand_challenge, stem, table_rows, write_images, write_table
 
 from medfmc_hf.data import lists
 from medfmc_hf.data.sources import find
@@ -12,7 +12,7 @@ from medfmc_hf.subsets import SUBSETS
 
 
 def has(found, key):
-    return set(found.pictures[key]) == {stem(name) for name, _ in PICTURES[key]}
+    return set(found.image_paths[key]) == {stem(name) for name, _ in IMAGES[key]}
 
 
 def test_figshare(tmp_path):
@@ -26,7 +26,7 @@ def test_figshare(tmp_path):
 def test_grand_challenge(tmp_path):
     found = find([grand_challenge(tmp_path)])
     for key in ("chest", "colon", "endo"):
-        assert len(found.pictures[key]) == len(PICTURES[key]) + 3
+        assert len(found.image_paths[key]) == len(IMAGES[key]) + 3
         assert sorted(path.name for path in found.tables[key]) == sorted([SUBSETS[key].table, f"{key}_train.csv", f"{key}_val.csv"])
         assert [path.parts[-3] for path in found.lists[key, lists.PRIVATE]] == ["MedFMC_test"]
         assert [path.parts[-4] for path in found.lists[key, lists.VALIDATION_PHASE]] == ["data_backup"]
@@ -37,7 +37,7 @@ def test_folders_renamed_as_users_have_them(tmp_path):
     grand_challenge(tmp_path, "endo")
     (tmp_path / "MedFMC_val").rename(tmp_path / "MedFMC_validation")
     (tmp_path / "MedFMC_train" / "endo" / "images").rename(tmp_path / "MedFMC_train" / "endo" / "image")
-    assert len(find([tmp_path]).pictures["endo"]) == len(PICTURES["endo"]) + 3
+    assert len(find([tmp_path]).image_paths["endo"]) == len(IMAGES["endo"]) + 3
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_nested_and_raw_folders(tmp_path, inside):
 
 def test_official_repository(tmp_path):
     """`data/MedFMC/<subset>/images` with the lists beside it, as the official code wants it."""
-    write_pictures(tmp_path / "data" / "MedFMC" / "endo" / "images", [name for name, _ in PICTURES["endo"]])
+    write_images(tmp_path / "data" / "MedFMC" / "endo" / "images", [name for name, _ in IMAGES["endo"]])
     figshare(tmp_path / "other", "endo")
     shutil.copytree(tmp_path / "other/data_backup/MedFMC/endo", tmp_path / "data/MedFMC/endo", dirs_exist_ok=True)
     found = find([tmp_path / "data"])
@@ -75,17 +75,17 @@ def test_the_folder_itself_may_be_the_source(tmp_path):
 
 
 def test_a_folder_of_any_name_is_known_by_its_table(tmp_path):
-    write_pictures(tmp_path / "my xrays" / "images", [name for name, _ in PICTURES["chest"]])
+    write_images(tmp_path / "my xrays" / "images", [name for name, _ in IMAGES["chest"]])
     write_table(tmp_path / "my xrays" / "chestdr_published_19d (1).csv", table_rows("chest"))
     found = find([tmp_path])
     assert has(found, "chest") and len(found.tables["chest"]) == 1
 
 
 def test_several_sources_complete_each_other_and_the_first_wins(tmp_path):
-    names = [name for name, _ in PICTURES["endo"]]
-    write_pictures(tmp_path / "one" / "endo", names[:10])
-    write_pictures(tmp_path / "two" / "endo", names[5:])
-    paths = find([tmp_path / "two", tmp_path / "one"]).pictures["endo"]
+    names = [name for name, _ in IMAGES["endo"]]
+    write_images(tmp_path / "one" / "endo", names[:10])
+    write_images(tmp_path / "two" / "endo", names[5:])
+    paths = find([tmp_path / "two", tmp_path / "one"]).image_paths["endo"]
     assert len(paths) == len(names)
     assert paths[stem(names[7])][0].startswith(str(tmp_path / "two")) and len(paths[stem(names[7])]) == 2
 
@@ -93,20 +93,20 @@ def test_several_sources_complete_each_other_and_the_first_wins(tmp_path):
 def test_leftovers_are_passed_over(tmp_path):
     figshare(tmp_path, "endo", lists=False)
     images = tmp_path / "Endo" / "images"
-    (images / f"._{PICTURES['endo'][0][0]}").write_bytes(b"macOS")
+    (images / f"._{IMAGES['endo'][0][0]}").write_bytes(b"macOS")
     shutil.copytree(images, tmp_path / "__MACOSX" / "Endo" / "images")
     (tmp_path / "Endo" / "again").symlink_to(tmp_path / "Endo")
     (tmp_path / "medfmc" / "endo").mkdir(parents=True)
     (tmp_path / "medfmc" / "medfmc_build.json").write_text("{}")
-    write_pictures(tmp_path / "medfmc" / "endo", [PICTURES["endo"][0][0]])
+    write_images(tmp_path / "medfmc" / "endo", [IMAGES["endo"][0][0]])
     found = find([tmp_path])
-    assert has(found, "endo") and all(len(paths) == 1 for paths in found.pictures["endo"].values())
+    assert has(found, "endo") and all(len(paths) == 1 for paths in found.image_paths["endo"].values())
 
 
 def test_linked_folders_keep_the_users_names(tmp_path):
     figshare(tmp_path / "disk", "endo", lists=False)
     (tmp_path / "here").symlink_to(tmp_path / "disk")
-    assert next(iter(find([tmp_path / "here"]).pictures["endo"].values()))[0].startswith(str(tmp_path / "here"))
+    assert next(iter(find([tmp_path / "here"]).image_paths["endo"].values()))[0].startswith(str(tmp_path / "here"))
 
 
 def test_order_of_listing_does_not_matter(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_order_of_listing_does_not_matter(tmp_path, monkeypatch):
 
     monkeypatch.setattr("medfmc_hf.data.sources.os.scandir", Reversed)
     after = find([tmp_path])
-    assert list(after.pictures["endo"].items()) == list(before.pictures["endo"].items()) and after.lists == before.lists
+    assert list(after.image_paths["endo"].items()) == list(before.image_paths["endo"].items()) and after.lists == before.lists
 
 
 def test_archives_are_named_with_their_command(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import PICTURES, POOL, stem
+from trees import IMAGES, POOL, stem
 
 from medfmc_hf.data import lists
 from medfmc_hf.data.splits import compose, draw_pool, sample_support
@@ -15,13 +15,13 @@ from medfmc_hf.subsets import SEEDS, SHOTS, SUBSETS, ConfigName
 
 
 def of(key):
-    return [stem(name) for name, _ in PICTURES[key]], np.array([row for _, row in PICTURES[key]])
+    return [stem(name) for name, _ in IMAGES[key]], np.array([row for _, row in IMAGES[key]])
 
 
 @pytest.mark.parametrize("key", SUBSETS)
 @pytest.mark.parametrize("shots", [1, 2, 5])
 def test_support_follows_the_official_rule(key, shots):
-    """K patients a class, of each all pictures positive for the class: checked class by class, the slow way."""
+    """K patients a class, of each all images positive for the class: checked class by class, the slow way."""
     subset, (image_ids, labels) = SUBSETS[key], of(key)
     support = sample_support(subset, image_ids, labels, shots, seed=3)
     for index in range(len(subset.classes)):
@@ -38,7 +38,7 @@ def test_support_follows_the_official_rule(key, shots):
     assert support == []
 
 
-@given(st.permutations(range(len(PICTURES["endo"]))))
+@given(st.permutations(range(len(IMAGES["endo"]))))
 @settings(max_examples=20, deadline=None)
 def test_support_does_not_depend_on_the_order_of_rows(order):
     image_ids, labels = of("endo")
@@ -99,7 +99,7 @@ def test_pool_has_a_fifth_of_each_class_and_whole_patients():
 
 
 def test_pool_has_ten_patients_of_a_rare_class_but_never_more_than_half():
-    """By this rule Retino's pool has as many pictures of each grade as the paper's list."""
+    """By this rule Retino's pool has as many images of each grade as the paper's list."""
     classes = [grade for grade, count in enumerate(SUBSETS["retino"].counts) for _ in range(count)]
     image_ids = [f"{i:020d}" for i in range(len(classes))]
     grade = dict(zip(image_ids, classes))

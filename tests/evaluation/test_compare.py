@@ -29,7 +29,7 @@ def models(tmp_path_factory):
 
 
 def made(noise, seed=0, config="colon-5shot-seed0", strength=1.0, rows=300):
-    """A model of colon whose skill is chosen; the pictures and their labels are always the same."""
+    """A model of colon whose skill is chosen; the images and their labels are always the same."""
     rng = np.random.default_rng(99)
     targets, common = rng.integers(0, 2, rows), rng.normal(size=rows)
     signal = strength * (2 * targets - 1) + 0.3 * common + noise * np.random.default_rng(seed).normal(size=rows)

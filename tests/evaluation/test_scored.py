@@ -1,4 +1,4 @@
-"""Scored pictures from runs, from CSV files with labels and from submission files."""
+"""Scored images from runs, from CSV files with labels and from submission files."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_a_submission_file_takes_its_labels_from_elsewhere(tmp_path):
     path = write(tmp_path / "endo_5-shot_submission.csv", "b.png,0.1,0.2,0.3,0.4\na.png,0.5,0.6,0.7,0.8\n")
     item = scored.of_csv(path, labels={"a": (0, 3), "b": (), "c": (1,)})
     assert item.subset.key == "endo" and item.targets.tolist() == [[0, 0, 0, 0], [1, 0, 0, 1]]
-    with pytest.raises(MedfmcError, match=r"1 of 2 pictures .* have no label in what was given, such as a"):
+    with pytest.raises(MedfmcError, match=r"1 of 2 images .* have no label in what was given, such as a"):
         scored.of_csv(path, labels={"b": ()})
     with pytest.raises(MedfmcError, match="--labels"):
         scored.of_csv(path)

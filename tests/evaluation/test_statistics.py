@@ -12,7 +12,7 @@ from medfmc_hf.evaluation.statistics import auc_covariance, holm, normal_p_value
 
 
 def slow_delong(positive, scores):
-    """DeLong et al. (1988) by double loops: one picture a patient."""
+    """DeLong et al. (1988) by double loops: one image a patient."""
     aucs, tens, ones = [], [], []
     for row in scores:
         own, others = row[positive], row[~positive]
@@ -40,14 +40,14 @@ def test_delong_agrees_with_its_definition(seed):
     np.testing.assert_allclose(covariance, expected[1], atol=1e-12)
 
 
-def test_patients_of_one_picture_are_no_clusters():
+def test_patients_of_one_image_are_no_clusters():
     positive, scores = invent()
     names = np.array([f"patient {i}" for i in range(70)])
     np.testing.assert_allclose(auc_covariance(positive, scores, names)[1], auc_covariance(positive, scores)[1], atol=1e-15)
 
 
-def test_a_picture_given_twice_adds_no_information():
-    """Obuchowski (1997): clusters of two equal pictures have the variance of the pictures alone."""
+def test_an_image_given_twice_adds_no_information():
+    """Obuchowski (1997): clusters of two equal images have the variance of the images alone."""
     positive, scores = invent()
     once = auc_covariance(positive, scores)[1]
     twice = auc_covariance(np.repeat(positive, 2), np.repeat(scores, 2, axis=1), np.repeat(np.arange(70), 2))[1]

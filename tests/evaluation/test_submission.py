@@ -16,7 +16,7 @@ from medfmc_hf.subsets import SEEDS
 
 @pytest.fixture
 def orders(monkeypatch):
-    """The rows a phase asks for: some of the invented test pictures, in an order of their own."""
+    """The rows a phase asks for: some of the invented test images, in an order of their own."""
     asked = {}
 
     def order(data, phase, subset):
@@ -57,7 +57,7 @@ def test_the_validation_zip(tmp_path, orders):
     assert read.phase == "validation" and set(read.files) == set(places((None,))) and read.problems == []
 
 
-def test_the_final_zip_takes_all_draws_and_the_private_pictures(tmp_path, orders):
+def test_the_final_zip_takes_all_draws_and_the_private_images(tmp_path, orders):
     invent_runs(tmp_path / "runs", methods=("lora",), rows=12)
     runs = list(find_runs(tmp_path / "runs"))
     fill(orders, runs)
@@ -102,7 +102,7 @@ def test_missing_ambiguous_and_short_runs_are_named(tmp_path, orders):
     with pytest.raises(MedfmcError, match="2 runs are of exp1 endo 5-shot"):
         submission.write(list(find_runs(tmp_path / "runs")), "validation", "build", tmp_path / "result.zip")
     orders["colon"] = [*orders["colon"], "elsewhere.png"]
-    with pytest.raises(MedfmcError, match=r"no prediction of 1 of the 6 pictures in split 'test', such as elsewhere\.png"):
+    with pytest.raises(MedfmcError, match=r"no prediction of 1 of the 6 images in split 'test', such as elsewhere\.png"):
         submission.write(runs, "validation", "build", tmp_path / "result.zip")
     with pytest.raises(MedfmcError, match="9 of 9 runs are missing"):
         submission.write([], "validation", "build", tmp_path / "result.zip")
@@ -161,5 +161,5 @@ def test_the_order_comes_from_the_challenge_config(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loading, "load_splits", load_splits)
     assert submission.challenge_order("build", "validation", "endo") == ["b.png", "a.png"]
-    with pytest.raises(MedfmcError, match="no pictures of the final phase for endo: its endo-challenge has validation"):
+    with pytest.raises(MedfmcError, match="no images of the final phase for endo: its endo-challenge has validation"):
         submission.challenge_order("build", "final", "endo")

@@ -13,7 +13,7 @@ ROWS = {"chest": 5, "colon": 7, "endo": 6}
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(submission_check, "CHALLENGE_PICTURES", {"validation": ROWS, "final": ROWS})
+    monkeypatch.setattr(submission_check, "CHALLENGE_IMAGES", {"validation": ROWS, "final": ROWS})
 
 
 def make(phase="validation"):
@@ -58,7 +58,7 @@ def cell(row, column, value):
     [
         (lambda rows: rows.clear(), "is empty"),
         (lambda rows: rows.insert(0, ["img_id", "ulcer", "erosion", "polyp", "tumor"]), "has a header (img_id,ulcer,erosion,polyp,tumor)"),
-        (lambda rows: rows.pop(), "has 5 rows; the validation phase has 6 pictures of endo"),
+        (lambda rows: rows.pop(), "has 5 rows; the validation phase has 6 images of endo"),
         (lambda rows: [row.pop() for row in rows], "6 rows have not a name and 4 probabilities (ulcer, erosion, polyp, tumor), the first"),
         (lambda rows: rows[2].append("0.1"), "1 rows have not a name and 4 probabilities (ulcer, erosion, polyp, tumor), the first"),
         (lambda rows: rows.__setitem__(slice(None), [[" ".join(row)] for row in rows]), "not separated by commas"),
@@ -67,9 +67,9 @@ def cell(row, column, value):
         (cell(1, 2, "-0.1"), "the first in row 2: '-0.1'"),
         (cell(3, 1, "nan"), "the first in row 4: 'nan'"),
         (cell(3, 1, ""), "a cell is no number"),
-        (cell(0, 0, "endo-0"), "do not start with a picture's file name ending in .png, such as 'endo-0'"),
-        (cell(4, 0, "endo-0.png"), "names 1 pictures more than once, such as endo-0.png"),
-        (cell(4, 0, "other.png"), "1 pictures are missing, such as endo-4.png; 1 do not belong there, such as other.png"),
+        (cell(0, 0, "endo-0"), "do not start with an image's file name ending in .png, such as 'endo-0'"),
+        (cell(4, 0, "endo-0.png"), "names 1 images more than once, such as endo-0.png"),
+        (cell(4, 0, "other.png"), "1 images are missing, such as endo-4.png; 1 do not belong there, such as other.png"),
         (lambda rows: rows.reverse(), "another order than the list of the validation phase: row 1 is endo-5.png, expected endo-0.png"),
     ],
 )  # fmt: skip

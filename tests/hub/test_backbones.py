@@ -75,11 +75,11 @@ def test_one_backbone_through_every_command(hub, backbone, other, sample_build, 
     ):
         assert "Already finished" in train(*more, **changed).stderr
 
-    picture = tmp_path / "picture.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)).save(picture)
+    image = tmp_path / "image.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)).save(image)
 
     def predict(where, *more):
-        done = python(MEDFMC, env, "predict", where, picture, *more, cwd=tmp_path)
+        done = python(MEDFMC, env, "predict", where, image, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -251,13 +251,13 @@ def test_a_relative_folder_stays_a_folder_from_anywhere(hub, backbone, sample_bu
     card = (folder / "adapter" / "README.md").read_text()
     assert "`vit`, a local folder" in card and "base_model" not in card.split("---")[1]
     assert json.loads((folder / "adapter" / "backbone.json").read_text())["model"] == str(work / "models" / "vit")
-    picture = away / "picture.png"
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(picture)
-    assert python(MEDFMC, env, "predict", folder, picture, cwd=away).returncode == 0
+    image = away / "image.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)
+    assert python(MEDFMC, env, "predict", folder, image, cwd=away).returncode == 0
     (work / "models").rename(work / "moved")
-    lost = python(MEDFMC, env, "predict", folder, picture, cwd=away)
+    lost = python(MEDFMC, env, "predict", folder, image, cwd=away)
     assert lost.returncode == 2 and "--backbone FOLDER" in lost.stderr
-    assert python(MEDFMC, env, "predict", folder, picture, "--backbone", work / "moved" / "vit", cwd=away).returncode == 0
+    assert python(MEDFMC, env, "predict", folder, image, "--backbone", work / "moved" / "vit", cwd=away).returncode == 0
     assert not [request for request in hub.requests if "vit" in request]
 
 

@@ -33,7 +33,7 @@ def test_of_several_draws_one_is_brought(client):
     assert fetched(fetch_adapter("clinic/draws", 3)) == {
         f"seed3/{name}" for name in ("run.json", "backbone.json", "adapter_model.safetensors")
     }
-    with pytest.raises(MedfmcError, match="no draw 1; it has 0, 3"):
+    with pytest.raises(MedfmcError, match="no seed 1; it has 0, 3"):
         fetch_adapter("clinic/draws", 1)
 
 

@@ -73,7 +73,7 @@ def test_it_loads_back_row_for_row_without_this_package(hub, build, tmp_path):
     assert loaded.returncode == 0, loaded.stderr
     assert json.loads(loaded.stdout) == rows_of(load_dataset(str(build), "retino-5shot-seed0"))
 
-    # The test pictures, which sixteen configs share, are there once.
+    # The test images, which sixteen configs share, are there once.
     manifest = manifest_of(hub)
     (test,) = {file for splits in manifest["configs"].values() for file in splits["test"]["files"]}
     assert len(manifest["configs"]) == 16 and (manifest["form"], manifest["sources"]) == ("embedded", [])
@@ -119,7 +119,7 @@ def test_an_embedded_build_is_sent_as_it_is(client, build, tmp_path):
         push(embedded, max_side=32)
 
 
-def test_pictures_are_shrunk_on_the_way(client, build, tmp_path):
+def test_images_are_shrunk_on_the_way(client, build, tmp_path):
     push(build, max_side=16)
     manifest = manifest_of(client)
     (file,) = manifest["configs"]["retino"]["test"]["files"]
@@ -184,14 +184,14 @@ def test_uploads_that_the_hub_forgot_are_sent_anew(client, build, monkeypatch):
     assert parquet(client) == files_of(build)
 
 
-def test_pictures_that_changed_are_sent_anew(client, build):
+def test_images_that_changed_are_sent_anew(client, build):
     client.faults.append(Fault("POST /api/datasets/clinic/medfmc/commit", 403))
     with pytest.raises(MedfmcError, match="403"):
         push(build)
     client.faults.clear()
-    picture = next((build.parent / "download" / "Retino" / "images").iterdir())
+    image = next((build.parent / "download" / "Retino" / "images").iterdir())
     before = len(client.objects)
-    os.utime(picture, ns=(1, 1))
+    os.utime(image, ns=(1, 1))
     client.requests.clear()
     push(build)
     batches = [request for request in client.requests if "objects/batch" in request]

@@ -34,8 +34,8 @@ def runs(tmp_path_factory, backbone):
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "picture.png"
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("images") / "image.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)).save(path)
     return path
 
@@ -110,7 +110,7 @@ def test_another_backbone_is_not_named(cache, runs, backbone):
     assert ("model", "clinic/lora") not in cache.repos
 
 
-def test_a_folder_of_that_name_is_not_the_backbone_on_the_hub(cache, runs, backbone, tmp_path, monkeypatch, picture):
+def test_a_folder_of_that_name_is_not_the_backbone_on_the_hub(cache, runs, backbone, tmp_path, monkeypatch, image):
     """Neither when it is named, nor when the model is loaded."""
     (tmp_path / "google").mkdir()
     shutil.copytree(backbone, tmp_path / "google" / "vit")
@@ -123,20 +123,20 @@ def test_a_folder_of_that_name_is_not_the_backbone_on_the_hub(cache, runs, backb
         assert str(tmp_path).encode() not in cache.content("model", "clinic/lora", path), path
     assert repo.sha.encode() in cache.content("model", "clinic/lora", "seed0/backbone.json")
     (tmp_path / "google" / "vit" / "model.safetensors").write_bytes(b"another one")
-    expected = load_adapted(run_of(runs / "lora", 1)).probabilities([picture])
-    np.testing.assert_array_equal(load_adapted("clinic/lora", seed=1).probabilities([picture]), expected)
+    expected = load_adapted(run_of(runs / "lora", 1)).probabilities([image])
+    np.testing.assert_array_equal(load_adapted("clinic/lora", seed=1).probabilities([image]), expected)
 
 
 @pytest.mark.parametrize("answer", [429, 503, "cut", "portal"])
-def test_a_hub_that_does_not_answer_and_what_the_cache_holds(cache, runs, backbone, picture, answer):
+def test_a_hub_that_does_not_answer_and_what_the_cache_holds(cache, runs, backbone, image, answer):
     ModelPush([runs / "lora"], "clinic/m")()
-    expected = load_adapted("clinic/m", seed=1, backbone=backbone).probabilities([picture])
+    expected = load_adapted("clinic/m", seed=1, backbone=backbone).probabilities([image])
     cache.faults.append(Fault("GET|HEAD", answer))
-    found = load_adapted("clinic/m", seed=1, backbone=backbone).probabilities([picture])
+    found = load_adapted("clinic/m", seed=1, backbone=backbone).probabilities([image])
     np.testing.assert_array_equal(found, expected)
-    with pytest.raises(MedfmcError, match="the draws 1 are in the cache and 0 is not"):
+    with pytest.raises(MedfmcError, match="the seeds 1 are in the cache and 0 is not"):
         load_adapted("clinic/m", seed=0, backbone=backbone)
-    with pytest.raises(MedfmcError, match=r"not known which draws .* in the cache are 1: say which, such as --seed 1"):
+    with pytest.raises(MedfmcError, match=r"not known which seeds .* in the cache are 1: say which, such as --seed 1"):
         load_adapted("clinic/m", backbone=backbone)
     with pytest.raises(MedfmcError) as caught:
         load_adapted("clinic/other", backbone=backbone)
@@ -276,20 +276,20 @@ def test_draws_are_removed_by_a_flag_alone_and_files_of_others_never(client, run
     assert {"seed0/notes.md", "seed9/plot.png", "figure.json"} <= repo.files.keys()
 
 
-def test_predict_takes_the_draw_it_was_asked_for_or_none(cache, runs, backbone, picture):
+def test_predict_takes_the_draw_it_was_asked_for_or_none(cache, runs, backbone, image):
     ModelPush([run_of(runs / "five", 3)], "clinic/m")()
-    with pytest.raises(MedfmcError, match=r"clinic/m has no draw 0; it has 3"):
+    with pytest.raises(MedfmcError, match=r"clinic/m has no seed 0; it has 3"):
         load_adapted("clinic/m", seed=0, backbone=backbone)
-    with pytest.raises(MedfmcError, match=r"has no draw 0; it has 3"):
+    with pytest.raises(MedfmcError, match=r"has no seed 0; it has 3"):
         load_adapted(run_of(runs / "five", 3), seed=0)
     for seed in (3, None):
         load_adapted("clinic/m", seed=seed, backbone=backbone)
     ModelPush([runs / "lora"], "clinic/m")()
-    expected = load_adapted(run_of(runs / "five", 3)).probabilities([picture])
-    np.testing.assert_array_equal(load_adapted("clinic/m", seed=3, backbone=backbone).probabilities([picture]), expected)
+    expected = load_adapted(run_of(runs / "five", 3)).probabilities([image])
+    np.testing.assert_array_equal(load_adapted("clinic/m", seed=3, backbone=backbone).probabilities([image]), expected)
 
 
-def test_a_damaged_adapter_is_neither_published_nor_believed(client, runs, tmp_path, picture):
+def test_a_damaged_adapter_is_neither_published_nor_believed(client, runs, tmp_path, image):
     folder = shutil.copytree(run_of(runs / "lora", 0), tmp_path / "run")
     path = folder / "adapter" / "adapter_model.safetensors"
     content = bytearray(path.read_bytes())
@@ -302,18 +302,18 @@ def test_a_damaged_adapter_is_neither_published_nor_believed(client, runs, tmp_p
     record.files = {}  # as records were before
     record.save(folder)
     with pytest.raises(MedfmcError, match="not finite"):
-        load_adapted(folder).probabilities([picture])
+        load_adapted(folder).probabilities([image])
 
 
 CARD_AND_PREDICT = """
 import json, sys
-picture, backbone, *rest = sys.argv[1:]
+image, backbone, *rest = sys.argv[1:]
 from medfmc_hf.predict import load_adapted
 for repo, seed, block in zip(*[iter(rest)] * 3):
-    exec(block.replace("picture.png", picture).replace("path/to/backbone", backbone))
+    exec(block.replace("image.png", image).replace("path/to/backbone", backbone))
     adapted = load_adapted(repo, seed=int(seed), backbone=backbone)
-    by_label = {each["label"]: each["score"] for each in classifier(picture)}
-    by_pipeline, by_us = [by_label[name] for name in adapted.subset.classes], adapted.probabilities([picture])[0].tolist()
+    by_label = {each["label"]: each["score"] for each in classifier(image)}
+    by_pipeline, by_us = [by_label[name] for name in adapted.subset.classes], adapted.probabilities([image])[0].tolist()
     print(json.dumps([type(classifier).__name__, by_pipeline, by_us]))
 """
 
@@ -328,18 +328,18 @@ with torch.no_grad():
 """
 
 
-def test_the_lines_of_the_cards_load_what_was_pushed(client, tmp_path, runs, picture, backbone):
+def test_the_lines_of_the_cards_load_what_was_pushed(client, tmp_path, runs, image, backbone):
     published, arguments = {"lora": 0, "vpt": 3}, []
     for method, seed in published.items():
         ModelPush([runs / method], f"clinic/{method}")()
         assert len(client.repos["model", f"clinic/{method}"].commits) == 2
         card = client.content("model", f"clinic/{method}", "README.md").decode()
         arguments += [f"clinic/{method}", seed, re.search(r"## Use\n\n```python\n(.*?)```", card, re.DOTALL)[1]]
-    loaded = python(CARD_AND_PREDICT, environment(client, tmp_path / "elsewhere"), picture, backbone, *arguments, cwd=tmp_path)
+    loaded = python(CARD_AND_PREDICT, environment(client, tmp_path / "elsewhere"), image, backbone, *arguments, cwd=tmp_path)
     assert loaded.returncode == 0, loaded.stderr
     for (method, seed), line in zip(published.items(), loaded.stdout.splitlines(), strict=True):
         kind, by_pipeline, by_us = json.loads(line)
-        expected = load_adapted(run_of(runs / method, seed)).probabilities([picture])[0]
+        expected = load_adapted(run_of(runs / method, seed)).probabilities([image])[0]
         assert kind == "ImageClassificationPipeline"
         np.testing.assert_allclose(by_us, expected, atol=1e-6)
         np.testing.assert_allclose(by_pipeline, expected, atol=0.01)  # transformers' pixels differ by up to a grey level

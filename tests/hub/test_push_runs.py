@@ -21,7 +21,7 @@ def runs(tmp_path_factory, backbone):
     root = tmp_path_factory.mktemp("records")
     folder = adapted_run(root, backbone)
     record = RunRecord.load(folder)
-    record.data["notes"] = [f"3 pictures are there more than once; the first is used, such as {root}/a/x.png and not {root}/b/x.png"]
+    record.data["notes"] = [f"3 images are there more than once; the first is used, such as {root}/a/x.png and not {root}/b/x.png"]
     record.save(folder)
     failed = invent_run(
         root,
@@ -86,10 +86,10 @@ def test_a_sweep_that_was_brought_home_predicts(client, runs, backbone, tmp_path
     for path, content in contents(client).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    picture = tmp_path / "picture.png"
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(picture)
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)
     (here,) = [path.parent for path in runs.rglob("predictions.parquet")]
     (home,) = [path.parent for path in (tmp_path / "runs").rglob("predictions.parquet")]
     np.testing.assert_array_equal(load_predictions(home).logits, load_predictions(here).logits)
-    expected = load_adapted(here).probabilities([picture])
-    np.testing.assert_array_equal(load_adapted(home, backbone=backbone).probabilities([picture]), expected)
+    expected = load_adapted(here).probabilities([image])
+    np.testing.assert_array_equal(load_adapted(home, backbone=backbone).probabilities([image]), expected)

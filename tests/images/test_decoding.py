@@ -1,4 +1,4 @@
-"""One picture: its identity and its decoded pixels."""
+"""One image: its identity and its decoded pixels."""
 
 import io
 import os
@@ -19,7 +19,7 @@ COLOUR = RNG.integers(0, 256, (6, 9, 3), dtype=np.uint8)
 def encoded(image, kind="PNG", **options):
     file = io.BytesIO()
     image.save(file, kind, **options)
-    return {"bytes": file.getvalue(), "path": "picture"}
+    return {"bytes": file.getvalue(), "path": "image"}
 
 
 def linked(path):
@@ -38,7 +38,7 @@ def test_sixteen_bits_are_scaled_over_their_whole_range():
     pixels = decode(encoded(Image.fromarray(values)))
     np.testing.assert_array_equal(pixels, np.floor(values / 257 + 0.5).astype(np.uint8))
     assert pixels[0, :6].tolist() == [0, 0, 1, 1, 254, 255]
-    # an 8-bit picture that was stored in 16 bits comes back as it was
+    # an 8-bit image that was stored in 16 bits comes back as it was
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(GREY.astype(np.uint16) * 257))), GREY)
 
 
@@ -74,7 +74,7 @@ def test_print_and_video_colours_become_rgb(mode):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_upright_as_datasets_has_them(orientation):
+def test_images_are_upright_as_datasets_has_them(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     source = encoded(Image.fromarray(COLOUR), "JPEG", exif=exif)
@@ -93,21 +93,21 @@ def test_the_counter_counts_what_was_decoded():
 
 
 def test_a_broken_file_is_named(tmp_path):
-    path = tmp_path / "a picture.png"
+    path = tmp_path / "an image.png"
     noise = RNG.integers(0, 256, (200, 200), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:20000])
-    with pytest.raises(MedfmcError, match=r"a picture\.png cannot be decoded.*truncated"):
+    with pytest.raises(MedfmcError, match=r"an image\.png cannot be decoded.*truncated"):
         decode(linked(path))
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(MedfmcError, match=r"a picture\.png cannot be decoded"):
+    with pytest.raises(MedfmcError, match=r"an image\.png cannot be decoded"):
         decode(linked(path))
     path.write_bytes(b"")
-    with pytest.raises(MedfmcError, match=r"a picture\.png"):
+    with pytest.raises(MedfmcError, match=r"an image\.png"):
         decode(linked(path))
     path.unlink()
     for ask in (decode, identity):
-        with pytest.raises(MedfmcError, match=r"a picture\.png is not there.*medfmc build"):
+        with pytest.raises(MedfmcError, match=r"an image\.png is not there.*medfmc build"):
             ask(linked(path))
     with pytest.raises(MedfmcError, match="neither"):
         identity({"bytes": None, "path": None})
@@ -120,7 +120,7 @@ def test_channels_are_known_from_the_header(tmp_path):
     assert channels({"bytes": b"nothing", "path": None}) == 3
 
 
-def test_a_linked_picture_is_its_path_size_and_time(tmp_path, monkeypatch):
+def test_a_linked_image_is_its_path_size_and_time(tmp_path, monkeypatch):
     path = tmp_path / "one.png"
     Image.fromarray(GREY).save(path)
     first = identity(linked(path))
@@ -134,7 +134,7 @@ def test_a_linked_picture_is_its_path_size_and_time(tmp_path, monkeypatch):
     assert identity(linked(path)) != first
 
 
-def test_an_embedded_picture_is_its_bytes():
+def test_an_embedded_image_is_its_bytes():
     grey, colour = encoded(Image.fromarray(GREY)), encoded(Image.fromarray(COLOUR))
     assert identity(grey) == identity({**grey, "path": "elsewhere"})
     assert identity(grey) != identity(colour)

@@ -4,11 +4,11 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from trees import picture_bytes
+from trees import image_bytes
 
 from medfmc_hf.images.integrity import inspect, inspect_all
 
-PNG, JPEG = picture_bytes("a.png"), picture_bytes("a.jpg")
+PNG, JPEG = image_bytes("a.png"), image_bytes("a.jpg")
 
 
 def encode(pixels, name):
@@ -20,7 +20,7 @@ def encode(pixels, name):
 LARGE = encode(np.random.default_rng(0).integers(0, 256, (700, 700, 3), np.uint8), "PNG")
 
 
-def test_whole_pictures(tmp_path):
+def test_whole_images(tmp_path):
     grey = encode(np.zeros((4, 4), np.uint8), "PNG")
     deep = encode(np.zeros((4, 4), np.uint16), "PNG")
     others = [encode(np.zeros((4, 4, 3), np.uint8), name) for name in ("BMP", "TIFF", "WEBP")]

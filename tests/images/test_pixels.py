@@ -1,4 +1,4 @@
-"""The decode law: each picture once, for all configs, processes and runs, whatever is killed; and the store that keeps it."""
+"""The decode law: each image once, for all configs, processes and runs, whatever is killed; and the store that keeps it."""
 
 import errno
 import os
@@ -17,9 +17,9 @@ from PIL import Image
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.images import pixels, store
-from medfmc_hf.images.pixels import PictureStore, TrainingPixels, decode, decodes, evaluation_pixels
+from medfmc_hf.images.pixels import ImageStore, TrainingPixels, decode, decodes, evaluation_pixels
 from medfmc_hf.images.processing import Processing, process
-from medfmc_hf.images.rows import PictureRows
+from medfmc_hf.images.rows import ImageRows
 from medfmc_hf.images.store import PixelStore, Reader, clear_store, list_stores
 from medfmc_hf.subsets import SUBSETS
 
@@ -34,8 +34,8 @@ def _count():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Forty small pictures, every third one grey, no two of one size."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Forty small images, every third one grey, no two of one size."""
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for number in range(40):
         shape = (20 + number, 33) if number % 3 == 0 else (20 + number, 33, 3)
@@ -59,15 +59,15 @@ def expected(rows):
 
 
 def check(found, rows):
-    for number, picture in enumerate(expected(rows)):
-        assert torch.equal(found[[number]][0], picture), number
+    for number, image in enumerate(expected(rows)):
+        assert torch.equal(found[[number]][0], image), number
 
 
 def fetch(rows, cache, **options):
     return evaluation_pixels(rows, options.pop("processing", PROCESSING), subset=options.pop("subset", ENDO), cache=cache, **options)
 
 
-def test_pixels_are_the_processed_pictures(folder, tmp_path):
+def test_pixels_are_the_processed_images(folder, tmp_path):
     rows = rows_of(folder)
     found = fetch(rows, tmp_path)
     assert len(found) == 40
@@ -82,7 +82,7 @@ def test_pixels_are_the_processed_pictures(folder, tmp_path):
         found[[40]]
 
 
-def test_each_picture_is_decoded_once_in_a_sweep_and_never_again(folder, tmp_path):
+def test_each_image_is_decoded_once_in_a_sweep_and_never_again(folder, tmp_path):
     configs = [range(10), range(5, 20), [3, 3, 19, 21], range(22)]
     for numbers in configs:
         fetch(rows_of(folder, numbers), tmp_path)
@@ -91,12 +91,12 @@ def test_each_picture_is_decoded_once_in_a_sweep_and_never_again(folder, tmp_pat
     for numbers in configs:
         fetch(rows_of(folder, numbers), tmp_path)
     assert decodes.count == 0
-    assert [store.pictures for store in list_stores(tmp_path)] == [22]
+    assert [store.images for store in list_stores(tmp_path)] == [22]
 
 
 def test_what_training_has_decoded_is_not_decoded_again(folder, tmp_path):
-    rows, memory = rows_of(folder, range(22)), PictureStore()
-    TrainingPixels(rows.select(range(3, 15)), PROCESSING, store=memory).warm()
+    rows, memory = rows_of(folder, range(22)), ImageStore()
+    TrainingPixels(rows.select(range(3, 15)), PROCESSING, store=memory).precompute()
     assert decodes.count == 12
     found = fetch(rows, tmp_path, decoded=memory)
     assert decodes.count == 22
@@ -115,7 +115,7 @@ def test_what_determines_the_pixels_has_a_store_of_its_own_and_nothing_else(fold
     assert len(list_stores(tmp_path)) == 4
 
 
-def test_a_replaced_picture_is_decoded_again(folder, tmp_path):
+def test_a_replaced_image_is_decoded_again(folder, tmp_path):
     path = tmp_path / "00.png"
     path.write_bytes((folder / "00.png").read_bytes())
     before = fetch(rows_of(tmp_path, [0]), tmp_path / "cache")[[0]]
@@ -125,7 +125,7 @@ def test_a_replaced_picture_is_decoded_again(folder, tmp_path):
     check(after, rows_of(tmp_path, [0]))
 
 
-def test_embedded_pictures_are_known_by_their_bytes(folder, tmp_path):
+def test_embedded_images_are_known_by_their_bytes(folder, tmp_path):
     rows = embedded(rows_of(folder, [*range(9), *range(5)]))
     check(fetch(rows, tmp_path), rows)
     decodes.reset()
@@ -133,17 +133,17 @@ def test_embedded_pictures_are_known_by_their_bytes(folder, tmp_path):
     assert decodes.count == 0
 
 
-def test_choosing_rows_opens_no_picture(folder, monkeypatch):
+def test_choosing_rows_opens_no_image(folder, monkeypatch):
     def refuse(*_args, **_options):
-        raise AssertionError("a picture was opened")
+        raise AssertionError("an image was opened")
 
     rows = rows_of(folder).add_column("label", [0, 1] * 20)
     monkeypatch.setattr(Image, "open", refuse)
     chosen = rows.select([1, 5, 5])
-    pictures = PictureRows(chosen)
-    assert len(set(pictures.identities)) == 2
-    assert list(pictures.distinct().values()) == [0, 1]
-    assert pictures.source(1)["path"].endswith("05.png")
+    images = ImageRows(chosen)
+    assert len(set(images.identities)) == 2
+    assert list(images.distinct().values()) == [0, 1]
+    assert images.source(1)["path"].endswith("05.png")
 
 
 def test_no_rows_and_no_store(folder, tmp_path):
@@ -167,14 +167,14 @@ def test_the_default_cache_is_in_the_hugging_face_home(folder):
     clear_store(list_stores(pixels.default_cache())[0])
 
 
-RECORD = 40  # bytes of a picture in the index
+RECORD = 40  # bytes of an image in the index
 
 SWEEP = """
 import sys, time, datasets
 sys.path.insert(0, {tests!r})
 from medfmc_hf.images import pixels
 from test_pixels import rows_of, fetch, Path
-pixels._COMMIT_PICTURES = 2
+pixels._COMMIT_IMAGES = 2
 real = pixels.decode
 def slow(source):
     time.sleep({pause})
@@ -249,17 +249,17 @@ def test_an_interrupt_keeps_what_is_done(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fetch(rows_of(folder), tmp_path)
     monkeypatch.undo()
-    assert list_stores(tmp_path)[0].pictures == 20
+    assert list_stores(tmp_path)[0].images == 20
     decodes.reset()
     check(fetch(rows_of(folder), tmp_path), rows_of(folder))
 
 
-def test_a_broken_picture_is_named_and_the_others_are_kept(folder, tmp_path):
+def test_a_broken_image_is_named_and_the_others_are_kept(folder, tmp_path):
     for number in range(6):
         (tmp_path / f"{number:02d}.png").write_bytes((folder / f"{number:02d}.png").read_bytes()[: 900 if number == 4 else None])
     with pytest.raises(MedfmcError, match=r"04\.png"):
         fetch(rows_of(tmp_path, range(6)), tmp_path / "cache")
-    assert list_stores(tmp_path / "cache")[0].pictures == 4
+    assert list_stores(tmp_path / "cache")[0].images == 4
 
 
 def test_a_full_disk_is_foreseen(folder, tmp_path, monkeypatch):
@@ -299,7 +299,7 @@ def test_clearing_spares_what_is_not_ours(folder, tmp_path):
     (tmp_path / "endo-16x16-bicubic-v2" / "notes.txt").write_text("mine")
     (tmp_path / "other").mkdir()
     stores = list_stores(tmp_path)
-    sizes = [(store.subset, store.geometry, store.pictures) for store in stores]
+    sizes = [(store.subset, store.geometry, store.images) for store in stores]
     assert sizes == [("colon", "16x16-bicubic", 3), ("endo", "16x16-bicubic", 3)]
     assert stores[0].bytes == sum(file.stat().st_size for file in stores[0].folder.iterdir())
     for each in stores:
@@ -360,11 +360,11 @@ def test_a_store_of_another_schema_is_never_read(folder, tmp_path):
     store.rename(tmp_path / "endo-16x16-bicubic")
     decodes.reset()
     assert torch.equal(fetch(rows, tmp_path)[:], right) and decodes.count == 4
-    assert [store.pictures for store in list_stores(tmp_path)] == [4 * RECORD // 32, 4]
+    assert [store.images for store in list_stores(tmp_path)] == [4 * RECORD // 32, 4]
 
 
 def test_processes_whose_locks_exclude_nobody(folder, tmp_path):
-    """They store some pictures twice, and each reads what is right."""
+    """They store some images twice, and each reads what is right."""
     script = SWEEP.replace("import sys, time, datasets", "import sys, time, datasets, fcntl\nfcntl.flock = lambda *_: None")
     made = [
         script.format(tests=str(Path(__file__).parent), folder=str(folder), cache=str(tmp_path), numbers="range(40)", pause=0.01)

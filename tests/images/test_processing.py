@@ -71,7 +71,7 @@ def theirs_of(values):
     return PIL[name.removesuffix("Fast")](**{key: value for key, value in values.items() if not key.endswith("_type")})
 
 
-def picture(height, width, channels, seed=0):
+def image(height, width, channels, seed=0):
     """Smooth fields, hard edges and noise, so that filters overshoot."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (max(2, height // 16), max(2, width // 16), 3), dtype=np.uint8)
@@ -91,7 +91,7 @@ def test_pixels_are_those_of_transformers_to_one_grey_level(name, tmp_path):
     level = processing.rescale / np.array(processing.std)
     for height, width in SHAPES:
         for channels in (1, 3):
-            pixels = picture(height, width, channels)
+            pixels = image(height, width, channels)
             ours = normalise(process(pixels, processing)[None], processing)[0].numpy()
             expected = theirs(Image.fromarray(pixels).convert("RGB"), return_tensors="np")["pixel_values"][0]
             assert ours.shape == expected.shape == (3, processing.height, processing.width)
@@ -119,7 +119,7 @@ def test_every_known_class_is_compared_with_transformers():
 
 def test_dinov3_is_resized_before_it_is_rescaled_to_half_a_grey_level(tmp_path):
     processing = processing_of(save(tmp_path, {"image_processor_type": "DINOv3ViTImageProcessorFast", "size": {"height": 96, "width": 96}}))
-    pixels = picture(211, 517, 3)
+    pixels = image(211, 517, 3)
     floats = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     expected = torch.nn.functional.interpolate(floats, size=(96, 96), mode="bilinear", antialias=True)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -204,7 +204,7 @@ def test_resize_is_that_of_pillow(resample, channels):
         ((97, 203), (31, 203)),
         ((5, 2), (7, 9)),
     ]:
-        pixels = picture(height, width, channels)
+        pixels = image(height, width, channels)
         tensor = torch.from_numpy(pixels if channels == 3 else pixels[..., None]).permute(2, 0, 1)
         ours = resize_as_pillow(tensor, size, resample)
         expected = np.array(Image.fromarray(pixels).resize(size[::-1], RESAMPLES.index(resample))).reshape(*size, channels)
@@ -214,15 +214,15 @@ def test_resize_is_that_of_pillow(resample, channels):
 
 
 def test_grey_is_resized_as_any_other_channel():
-    pixels = picture(211, 317, 3)
+    pixels = image(211, 317, 3)
     together = resize(torch.from_numpy(pixels).permute(2, 0, 1), (90, 75), "bicubic")
     for channel in range(3):
         alone = resize(torch.from_numpy(np.ascontiguousarray(pixels[..., channel]))[None], (90, 75), "bicubic")
         assert torch.equal(alone[0], together[channel])
 
 
-def test_a_crop_of_a_picture_is_resized_in_place():
-    pixels = torch.from_numpy(picture(120, 130, 3)).permute(2, 0, 1)
+def test_a_crop_of_an_image_is_resized_in_place():
+    pixels = torch.from_numpy(image(120, 130, 3)).permute(2, 0, 1)
     crop = pixels[:, 11:90, 20:101]
     assert torch.equal(resize(crop, (40, 40), "bicubic"), resize(crop.contiguous(), (40, 40), "bicubic"))
 
@@ -258,7 +258,7 @@ def test_impossible_numbers_are_refused():
 @pytest.mark.parametrize("resample", ["bilinear", "bicubic"])
 def test_the_float_resize_of_other_devices_is_that_of_the_cpu(resample):
     for shape, size in [((211, 317), (90, 75)), ((50, 40), (64, 70)), ((300, 90), (40, 90))]:
-        pixels = torch.from_numpy(picture(*shape, 3)).permute(2, 0, 1)
+        pixels = torch.from_numpy(image(*shape, 3)).permute(2, 0, 1)
         difference = _float_resize(pixels, size, resample).int() - resize(pixels, size, resample).int()
         assert difference.abs().max() <= 2
         assert difference.abs().float().mean() < 0.05

@@ -1,4 +1,4 @@
-"""Training views: torchvision's random resized crop without torchvision, from pictures that are decoded once."""
+"""Training views: torchvision's random resized crop without torchvision, from images that are decoded once."""
 
 import math
 
@@ -15,7 +15,7 @@ from medfmc_hf.images.augmentation import crop_flip, draw_crop
 from medfmc_hf.images.decoding import decode, decodes
 from medfmc_hf.images.processing import Processing, process
 from medfmc_hf.images.resize import _float_resize, resize
-from medfmc_hf.images.views import PictureStore, TrainingPixels
+from medfmc_hf.images.views import ImageStore, TrainingPixels
 
 PROCESSING = Processing(16, 16, (16, 16))
 
@@ -27,7 +27,7 @@ def _count():
 
 @pytest.fixture
 def rows(tmp_path):
-    """Two grey and four colour pictures, the last row repeated."""
+    """Two grey and four colour images, the last row repeated."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(6):
@@ -82,13 +82,13 @@ def test_crops_lie_inside_and_cover_the_stated_areas_and_shapes():
 
 
 def test_a_view_is_the_crop_resized_and_mirrored_half_of_the_time():
-    picture = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
+    image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
     mirrored = 0
     for seed in range(200):
         top, left, height, width = draw_crop(50, 60, draws := seeded(seed))
-        plain = resize(picture[:, top : top + height, left : left + width], (16, 16), "bicubic")
+        plain = resize(image[:, top : top + height, left : left + width], (16, 16), "bicubic")
         flip = bool(torch.rand(1, generator=draws) < 0.5)
-        assert torch.equal(crop_flip(picture, PROCESSING, seeded(seed)), plain.flip(-1) if flip else plain)
+        assert torch.equal(crop_flip(image, PROCESSING, seeded(seed)), plain.flip(-1) if flip else plain)
         mirrored += flip
     assert 70 < mirrored < 130
 
@@ -108,8 +108,8 @@ def test_batches_follow_their_seeds_and_mix_grey_with_colour(rows):
     assert torch.equal(first, one_by_one.flip(0))
 
 
-def test_runs_share_decoded_pictures(rows):
-    store = PictureStore()
+def test_runs_share_decoded_images(rows):
+    store = ImageStore()
     for epoch in range(3):
         for chosen in (rows, rows.select([2, 3]), rows.select([6, 0])):
             pixels = TrainingPixels(chosen, PROCESSING, store=store)
@@ -118,9 +118,9 @@ def test_runs_share_decoded_pictures(rows):
     assert store.bytes == sum((40 + n) * 52 * (1 if n < 2 else 3) for n in range(6))
 
 
-def test_warming_decodes_each_picture_once(rows):
+def test_warming_decodes_each_image_once(rows):
     pixels = TrainingPixels(rows, PROCESSING)
-    pixels.warm()
+    pixels.precompute()
     assert decodes.count == 6
     pixels.batch(range(7), range(7))
     assert decodes.count == 6
@@ -128,14 +128,14 @@ def test_warming_decodes_each_picture_once(rows):
 
 def test_warming_stops_where_the_budget_ends(rows):
     pixels = TrainingPixels(rows, PROCESSING, budget_bytes=20000)
-    pixels.warm()
+    pixels.precompute()
     kept = dict(pixels.store._kept)
     assert 2 <= len(kept) < 6
-    pixels.warm()
+    pixels.precompute()
     assert list(pixels.store._kept) == list(kept)
 
 
-def test_beyond_the_budget_pictures_are_decoded_again_and_that_is_said_once(rows, capsys):
+def test_beyond_the_budget_images_are_decoded_again_and_that_is_said_once(rows, capsys):
     within, small = TrainingPixels(rows, PROCESSING), TrainingPixels(rows, PROCESSING, budget_bytes=20000)
     expected = within.batch(range(7), range(7))
     decodes.reset()
@@ -151,14 +151,14 @@ def test_beyond_the_budget_pictures_are_decoded_again_and_that_is_said_once(rows
 def test_no_augmentation_is_what_evaluation_sees(rows):
     pixels = TrainingPixels(rows, PROCESSING, augmentation="none")
     sources = rows.cast_column("image", datasets.Image(decode=False))["image"]
-    for row, picture in enumerate(pixels.batch(range(7), range(7))):
-        assert torch.equal(picture, process(decode(sources[row]), PROCESSING).expand(3, -1, -1))
+    for row, image in enumerate(pixels.batch(range(7), range(7))):
+        assert torch.equal(image, process(decode(sources[row]), PROCESSING).expand(3, -1, -1))
     assert torch.equal(pixels.view(3, 0), pixels.batch([3], [9])[0])
 
 
-def test_fixed_views_belong_to_the_picture_not_to_the_run(rows):
+def test_fixed_views_belong_to_the_image_not_to_the_run(rows):
     pixels = TrainingPixels(rows, PROCESSING, augmentation="fixed-views", views=3)
-    pixels.warm()
+    pixels.precompute()
     assert decodes.count == 6
     known = [{pixels.view(row, number).numpy().tobytes() for number in range(3)} for row in range(7)]
     assert all(len(views) == 3 for views in known)
@@ -197,10 +197,10 @@ def test_a_gpu_cuts_the_views_itself(rows):
     pixels = TrainingPixels(rows, PROCESSING, device="cuda")
     there = pixels.batch(range(7), range(7))
     assert there.device.type == "cuda"
-    assert pixels._picture(0).device.type == "cuda"
+    assert pixels._image(0).device.type == "cuda"
     difference = (here.int() - there.cpu().int()).abs()
     assert difference.max() <= 2 and difference.float().mean() < 0.05
 
 
 def test_the_default_budget_is_stated():
-    assert PictureStore().budget_bytes == module.PICTURE_BUDGET == 4 * 2**30
+    assert ImageStore().budget_bytes == module.IMAGE_BUDGET == 4 * 2**30

@@ -12,7 +12,7 @@ from medfmc_hf.adaptation import adapt
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.models import backbones
 from medfmc_hf.models.checkpoint import find_checkpoint
-from medfmc_hf.models.structure import anatomy_of, attention_output, mlp_module, mlp_output, query_value
+from medfmc_hf.models.structure import attention_output, mlp_module, mlp_output, query_value, structure_of
 from medfmc_hf.subsets import SUBSETS
 
 ENDO, CHEST, COLON = SUBSETS["endo"], SUBSETS["chest"], SUBSETS["colon"]
@@ -32,7 +32,7 @@ def test_every_architecture_loads_with_a_fresh_head(tmp_path, name):
     assert model.config.problem_type == "multi_label_classification"
     assert model.config.id2label[0] == "pleural_effusion"
     old = load_file(f"{folder}/model.safetensors")
-    heads = anatomy_of(model).heads
+    heads = structure_of(model).heads
     kept = {n: v for n, v in model.state_dict().items() if not n.startswith(heads)}
     same = AutoModelForImageClassification.from_pretrained(folder).state_dict()
     if name == "clip":  # its classifier's vector is not the pretrained one, so that another head is put on the vision encoder
@@ -43,7 +43,7 @@ def test_every_architecture_loads_with_a_fresh_head(tmp_path, name):
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_the_structure_is_found(name):
     model = tiny(name)
-    found = anatomy_of(model)
+    found = structure_of(model)
     assert found.family == ("tokens" if name in TOKENS else "windows" if name in WINDOWS else "convolutional")
     assert len(found.heads) == (2 if name == "deit teacher" else 1)
     assert all(model.get_submodule(head).out_features == 4 for head in found.heads)
@@ -60,10 +60,10 @@ def test_the_structure_is_found(name):
 
 def test_an_unknown_structure_says_what_was_looked_for():
     with pytest.raises(MedfmcError, match="looked for a ModuleList or Sequential"):
-        anatomy_of(torch.nn.Linear(3, 3))
+        structure_of(torch.nn.Linear(3, 3))
     headless = tiny("vit").vit
     with pytest.raises(MedfmcError, match="no classification head"):
-        anatomy_of(headless)
+        structure_of(headless)
 
 
 def test_the_head_is_fresh_even_where_its_shape_fits(tmp_path):

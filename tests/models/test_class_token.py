@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny_models import CONFIGS, pictures, stir, tiny
+from tiny_models import CONFIGS, images, stir, tiny
 
 from medfmc_hf.adaptation import adapt
 from medfmc_hf.models import backbones
@@ -21,7 +21,7 @@ def widest_after_attention(model, name):
     """Tokens that go through the last Linear layer of the last block."""
     seen, layers = [], [part for part in model.modules() if isinstance(part, torch.nn.Linear)]
     hook = layers[-2].register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))  # the last one is the head
-    model(pixel_values=pictures(name))
+    model(pixel_values=images(name))
     hook.remove()
     return seen[0]
 
@@ -30,7 +30,7 @@ def widest_after_attention(model, name):
 def test_what_comes_out_is_the_same(name, tmp_path):
     plain, spared = load(name, tmp_path), load(name, tmp_path)
     done = spare_last_block(spared)
-    torch.testing.assert_close(spared(pixel_values=pictures(name)).logits, plain(pixel_values=pictures(name)).logits)
+    torch.testing.assert_close(spared(pixel_values=images(name)).logits, plain(pixel_values=images(name)).logits)
     if name in READS_CLASS_TOKEN:
         assert done and widest_after_attention(spared, name) == 1 < widest_after_attention(plain, name)
     elif not done:
@@ -49,7 +49,7 @@ def test_adapted_models_and_their_gradients_are_the_same(name, method, tmp_path)
         torch.manual_seed(1)
         adapted = adapt.adapt(model, method, {"targets": "all"} if method in ("lora", "dora") else {})
         stir(adapted)
-        logits = adapted.eval()(pixel_values=pictures(name)).logits
+        logits = adapted.eval()(pixel_values=images(name)).logits
         logits.square().sum().backward()
         results.append((logits, {n: p.grad for n, p in adapted.named_parameters() if p.requires_grad}))
     (plain, gradients), (spared, own) = results

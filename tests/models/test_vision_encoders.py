@@ -45,7 +45,7 @@ def test_the_head_reads_what_the_vision_encoder_pools(whole):
     features = getattr(features, "pooler_output", features)
     own = model.visual_projection(read[0]) if hasattr(model, "visual_projection") else read[0]
     torch.testing.assert_close(own, features)
-    assert backbone.origin.pool == "tower"
+    assert backbone.origin.pool == "encoder"
 
 
 @torch.no_grad()

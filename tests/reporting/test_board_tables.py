@@ -57,7 +57,7 @@ def test_latex_is_a_booktabs_table_with_everything_escaped(board):
 
 
 def test_bold_is_the_highest_mean_of_one_protocol(tmp_path):
-    """The official lists test other pictures: their mean is not better than that of the clean ones, it is of something else."""
+    """The official lists test other images: their mean is not better than that of the clean ones, it is of something else."""
     for protocol in ("clean", "official"):
         invent_run(tmp_path, subset="colon", shots=5, rows=40, patients=12, protocol=protocol)
     assert to_latex(make_board(tmp_path, intervals=False)).count(r"\textbf{") == 4

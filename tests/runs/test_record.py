@@ -79,7 +79,7 @@ def test_predictions_survive_their_file(tmp_path, multilabel):
     record(config=config.to_dict()).save(tmp_path)
     classes = 4 if multilabel else 5
     targets = rng.integers(0, 2, (7, classes)) if multilabel else rng.integers(0, classes, 7)
-    names = np.array([f"picture {i}" for i in range(7)])
+    names = np.array([f"image {i}" for i in range(7)])
     saved = Predictions(names, names, targets, rng.normal(size=(7, classes)).astype(np.float32))
     save_predictions(tmp_path, {"validation": saved, "test": saved})
     loaded = load_predictions(tmp_path, "test")

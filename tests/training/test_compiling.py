@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from tiny_models import pictures, tiny
+from tiny_models import images, tiny
 
 from medfmc_hf.adaptation import adapt
 from medfmc_hf.errors import MedfmcError
@@ -24,7 +24,7 @@ def test_compiled_blocks_give_the_same_numbers_and_are_let_go(method, without_a_
 
     def numbers():
         model.zero_grad()
-        logits = model(pixel_values=pictures("vit")).logits
+        logits = model(pixel_values=images("vit")).logits
         logits.square().sum().backward()
         return logits.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
 

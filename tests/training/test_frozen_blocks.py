@@ -31,42 +31,42 @@ def backbone(kind: str, folder):
 
 
 @pytest.mark.parametrize("kind", TOKENS)
-def test_trunk_and_rest_make_the_whole(kind, tmp_path):
+def test_frozen_blocks_and_rest_make_the_whole(kind, tmp_path):
     model = backbone(kind, tmp_path)
-    pictures = torch.randn(4, 3, 56, 56)
+    images = torch.randn(4, 3, 56, 56)
     for method, options, length in [("partial", {"blocks": 2}, 1), ("partial", {"blocks": 1}, 2), ("linear-sgd", {}, 4)]:
         adapted = adapt.adapt(model, method, options).eval()
-        network = frozen_blocks.cut(adapted, PROCESS)
-        assert isinstance(network, frozen_blocks.CutNetwork) and network.length == length
-        kept = network.trunk(pictures)
-        assert kept.ndim == (2 if method == "linear-sgd" else 3)
-        torch.testing.assert_close(network(kept).logits, adapted(pixel_values=pictures).logits)
-        network(kept).logits.sum().backward()
+        network = frozen_blocks.split(adapted, PROCESS)
+        assert isinstance(network, frozen_blocks.SplitNetwork) and network.length == length
+        cached = network.frozen(images)
+        assert cached.ndim == (2 if method == "linear-sgd" else 3)
+        torch.testing.assert_close(network(cached).logits, adapted(pixel_values=images).logits)
+        network(cached).logits.sum().backward()
         assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)
         adapted.zero_grad(set_to_none=True)
-        model = adapt.strip(adapted)
+        model = adapt.unload(adapted)
 
 
 @pytest.mark.parametrize("method", ["lora", "vpt", "vpt-shallow", "adaptformer", "bitfit", "layernorm", "full"])
-def test_methods_that_reach_the_first_block_have_no_trunk(method, tmp_path):
+def test_methods_that_reach_the_first_block_have_no_frozen_blocks(method, tmp_path):
     adapted = adapt.adapt(backbone("ViT", tmp_path), method)
-    assert frozen_blocks.cut(adapted, PROCESS) is adapted
+    assert frozen_blocks.split(adapted, PROCESS) is adapted
 
 
 @pytest.mark.parametrize("method", ["lora", "vpt", "adaptformer"])
-def test_adapters_of_the_last_block_have_a_trunk(method, tmp_path):
+def test_adapters_of_the_last_block_have_a_frozen_blocks(method, tmp_path):
     adapted = adapt.adapt(backbone("ViT", tmp_path), method, {"blocks": 1}).eval()
-    network, pictures = frozen_blocks.cut(adapted, PROCESS), torch.randn(2, 3, 56, 56)
+    network, images = frozen_blocks.split(adapted, PROCESS), torch.randn(2, 3, 56, 56)
     assert network.length == 2
-    torch.testing.assert_close(network(network.trunk(pictures)).logits, adapted(pixel_values=pictures).logits)
+    torch.testing.assert_close(network(network.frozen(images)).logits, adapted(pixel_values=images).logits)
 
 
 def test_windows_are_not_cut_but_their_head_is(tmp_path):
     model = backbone("Swin", tmp_path)
-    assert frozen_blocks.cut(adapt.adapt(model, "partial"), PROCESS) is model
-    network = frozen_blocks.cut(adapt.adapt(adapt.strip(model), "linear-sgd"), PROCESS)
-    pictures = torch.randn(2, 3, 56, 56)
-    torch.testing.assert_close(network(network.trunk(pictures)).logits, network(pictures).logits)
+    assert frozen_blocks.split(adapt.adapt(model, "partial"), PROCESS) is model
+    network = frozen_blocks.split(adapt.adapt(adapt.unload(model), "linear-sgd"), PROCESS)
+    images = torch.randn(2, 3, 56, 56)
+    torch.testing.assert_close(network(network.frozen(images)).logits, network(images).logits)
 
 
 def test_a_network_that_does_otherwise_is_left_whole(tmp_path):
@@ -74,7 +74,7 @@ def test_a_network_that_does_otherwise_is_left_whole(tmp_path):
     layers = model.get_submodule("vit.layers" if hasattr(model.vit, "layers") else "vit.encoder.layer")
     layers[2].register_forward_pre_hook(lambda module, args: (args[0] + torch.randn_like(args[0]), *args[1:]))
     adapted = adapt.adapt(model, "partial")
-    assert frozen_blocks.cut(adapted, PROCESS) is adapted
+    assert frozen_blocks.split(adapted, PROCESS) is adapted
 
 
 def test_kept_views_draw_as_fixed_views_do(sample_build, tmp_path):
@@ -83,17 +83,17 @@ def test_kept_views_draw_as_fixed_views_do(sample_build, tmp_path):
     fixed = frozen_blocks._FixedViews(views)
     assert len(set(fixed.identities)) == 4 * len(set(views.identities))
 
-    class Kept:
+    class CachedRows:
         def __getitem__(self, rows):
             return fixed[rows.tolist()]
 
     order = [2, 0, 1, 2, 2, 0]
-    drawn = [source.batch(order, [3, 1, 4, 1, 5, 9]) for source in (views, frozen_blocks.KeptViews(Kept(), 4))]
+    drawn = [source.batch(order, [3, 1, 4, 1, 5, 9]) for source in (views, frozen_blocks.CachedViews(CachedRows(), 4))]
     assert torch.equal(*drawn)
 
 
 class BlockCounter:
-    """How many pictures went through each block of vision transformers while it was on."""
+    """How many images went through each block of vision transformers while it was on."""
 
     def __init__(self):
         self.counts: dict[int, int] = {}
@@ -109,8 +109,8 @@ class BlockCounter:
 
 
 @pytest.mark.parametrize("augmentation", ["fixed-views", "none"])
-def test_trunk_law(augmentation, sample_build, tiny_backbone, tmp_path, monkeypatch):
-    """K runs of the last k of L blocks: each picture goes through the trunk once, and through the rest once a run and epoch."""
+def test_each_image_goes_through_the_frozen_blocks_once(augmentation, sample_build, tiny_backbone, tmp_path, monkeypatch):
+    """K runs of the last k of L blocks: each image goes through the frozen blocks once, and through the rest once a run and epoch."""
     shared = Shared(sample_build, cache=tmp_path / "cache")
     config = RunConfig(
         subset="retino", shots=1, model=str(tiny_backbone), method="partial", epochs=3, batch_size=4, augmentation=augmentation
@@ -124,11 +124,11 @@ def test_trunk_law(augmentation, sample_build, tiny_backbone, tmp_path, monkeypa
     splits = shared.splits(config.dataset_config)
     n_train, n_test, views = len(splits["train"]), len(splits["test"]), 4 if augmentation == "fixed-views" else 1
     once, often = n_test + views * n_train, 3 * (n_test + 3 * n_train)
-    tried = 3 * len(folders) + 3  # one picture each: adapt, is_exact twice; once the shape of the outputs, and the class token twice
+    tried = 3 * len(folders) + 3  # one image each: adapt, is_exact twice; once the shape of the outputs, and the class token twice
     assert len(counts) == 4
     assert all(once <= count <= once + tried for count in counts[:3])
     assert often <= counts[3] <= often + tried
 
-    monkeypatch.setattr(frozen_blocks, "cut", lambda model, process: model)
+    monkeypatch.setattr(frozen_blocks, "split", lambda model, process: model)
     whole, _ = train(one, shared=Shared(sample_build, cache=tmp_path / "cache"), out=tmp_path / "whole")
     np.testing.assert_allclose(load_predictions(whole).logits, load_predictions(folders[-1]).logits, atol=2e-4)

@@ -52,8 +52,8 @@ def test_balanced_sampling_shows_the_rare_class_more_often():
 # --- the loop ---
 
 
-class Pictures:
-    """Stands for stored pictures: uint8 of shape (n, 3, 4, 4)."""
+class Images:
+    """Stands for stored images: uint8 of shape (n, 3, 4, 4)."""
 
     def __init__(self, n: int) -> None:
         self.pixels = torch.randint(0, 256, (n, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(n))
@@ -91,14 +91,14 @@ def test_fit_equals_a_plain_loop(subset):
     classes, n = len(SUBSETS[subset].classes), 10
     rng = np.random.default_rng(0)
     targets = rng.integers(0, 2, (n, classes)) if subset == "endo" else rng.integers(0, classes, n)
-    pictures = Pictures(n)
+    images = Images(n)
     torch.manual_seed(0)
     ours, plain = Linear(classes), Linear(classes)
     plain.load_state_dict(ours.state_dict())
 
-    history = make_loop(config).fit(ours, pictures, targets)
+    history = make_loop(config).fit(ours, images, targets)
 
-    x = (pictures.pixels.float() / 255 - 0.5) / 0.25
+    x = (images.pixels.float() / 255 - 0.5) / 0.25
     y = torch.as_tensor(targets)
     optimizer = torch.optim.AdamW(plain.head.parameters(), lr=1.0, weight_decay=0.1)
     losses, step = [], 0
@@ -127,8 +127,8 @@ def test_the_best_epoch_is_put_back():
     config = replace(SHORT, subset="retino", select="best", epochs=6, learning_rate=0.3, warmup_epochs=0, augmentation="none")
     targets, validation_targets = np.arange(10) % 5, np.arange(15) % 5
     torch.manual_seed(0)
-    model, loop, validation = Linear(5), make_loop(config), Pictures(15)
-    history = loop.fit(model, Pictures(10), targets, validation, validation_targets)
+    model, loop, validation = Linear(5), make_loop(config), Images(15)
+    history = loop.fit(model, Images(10), targets, validation, validation_targets)
     scores = [epoch["validation"]["score"] for epoch in history]
     kept = score(validation_targets, loop.predict(model, validation), SUBSETS["retino"])
     assert kept["score"] == max(scores)
@@ -136,13 +136,13 @@ def test_the_best_epoch_is_put_back():
 
 
 def test_predictions_come_in_row_order():
-    loop, pictures = make_loop(SHORT), Pictures(150)  # more than two evaluation batches
+    loop, images = make_loop(SHORT), Images(150)  # more than two evaluation batches
     model = Linear(4)
-    x = (pictures.pixels.float() / 255 - 0.5) / 0.25
-    np.testing.assert_allclose(loop.predict(model, pictures), model(x).logits.detach().numpy(), atol=1e-5)
+    x = (images.pixels.float() / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(loop.predict(model, images), model(x).logits.detach().numpy(), atol=1e-5)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     config = replace(SHORT, subset="retino", learning_rate=1e6, gradient_clip=0, warmup_epochs=0, optimizer="sgd", epochs=20)
     with pytest.raises(MedfmcError, match="lower the learning rate"):
-        make_loop(config).fit(Linear(5), Pictures(10), np.arange(10) % 5)
+        make_loop(config).fit(Linear(5), Images(10), np.arange(10) % 5)

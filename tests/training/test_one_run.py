@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(config, sh
 @pytest.mark.parametrize("subset", list(SUBSETS))
 @pytest.mark.parametrize("method", ["linear", "lora"])
 def test_every_subset_learns_with_lora_and_linear(subset, method, config, shared, tmp_path):
-    """Five shots of the invented pictures must beat chance; its classes are easy to tell apart."""
+    """Five shots of the invented images must beat chance; its classes are easy to tell apart."""
     one = RunConfig(subset, model=config.model, method=method, epochs=10, batch_size=8, learning_rate=5e-3, augmentation="none")
     _, record = train(one, shared=shared, out=tmp_path)
     assert record.scores["test"]["auc"] > 0.58
@@ -79,7 +79,7 @@ def test_validation_selection_is_recorded(config, shared, tmp_path):
     assert "validation" in record.scores
 
 
-def test_challenge_pictures_are_predicted_on_request(config, shared, tmp_path):
+def test_challenge_images_are_predicted_on_request(config, shared, tmp_path):
     folder, _ = train(RunConfig("endo", shots=1, model=config.model, method="linear", predict_challenge=True), shared=shared, out=tmp_path)
     challenge = shared.splits(one_run.ConfigName("endo", variant="challenge"))["validation"]
     assert load_predictions(folder, "challenge-validation").image_ids.tolist() == challenge["image_id"][:]

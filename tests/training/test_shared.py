@@ -2,7 +2,7 @@ import pytest
 
 from medfmc_hf.data import loading
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.images.rows import picture_sources
+from medfmc_hf.images.rows import image_sources
 from medfmc_hf.subsets import SUBSETS, ConfigName
 from medfmc_hf.training.shared import Shared, read_linked
 
@@ -16,7 +16,7 @@ def test_reading_a_linked_build_gives_what_load_dataset_gives(name, sample_build
     assert loading.fingerprint(ours, subset) == loading.fingerprint(theirs, subset)
     for split in ours:
         assert ours[split].features == theirs[split].features
-        assert picture_sources(ours[split]) == picture_sources(theirs[split])
+        assert image_sources(ours[split]) == image_sources(theirs[split])
         assert ours[split][0]["image"].size == theirs[split][0]["image"].size
 
 
@@ -26,7 +26,7 @@ def test_what_is_no_linked_build_is_left_to_load_splits(sample_build, tmp_path):
         Shared(tmp_path / "nothing").splits(ConfigName("endo"))
 
 
-def test_shrunk_pictures_make_other_runs_and_embedding_alone_does_not(sample, sample_build, tmp_path):
+def test_shrunk_images_make_other_runs_and_embedding_alone_does_not(sample, sample_build, tmp_path):
     from medfmc_hf.data.build import build
 
     build([sample], tmp_path / "embedded", subsets=["retino"], embed=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from peft import get_peft_model
-from tiny_models import CONFIGS, TOKENS, WINDOWS, pictures, plain, stir, tiny
+from tiny_models import CONFIGS, TOKENS, WINDOWS, images, plain, stir, tiny
 from tuner_references import swin_forward, tokens_forward
 
 from medfmc_hf.errors import MedfmcError
@@ -38,7 +38,7 @@ def edit_of(model, style, scale):
 @torch.no_grad()
 @pytest.mark.parametrize(("name", "style"), [(name, style) for name in [*TOKENS, *WINDOWS] for style in STYLES if fits(name, style)])
 def test_equals_the_papers(name, style):
-    model, x = get_peft_model(tiny(name), BottleneckConfig(style=style, bottleneck_dim=5, scale=0.7)).eval(), pictures(name, 2)
+    model, x = get_peft_model(tiny(name), BottleneckConfig(style=style, bottleneck_dim=5, scale=0.7)).eval(), images(name, 2)
     stir(model)
     bare = plain(name, model)
     forward = swin_forward if name in WINDOWS else lambda *a, **k: tokens_forward(name, *a, **k)
@@ -51,7 +51,7 @@ def test_equals_the_papers(name, style):
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_starts_as_exactly_the_backbone(name, style):
-    model, x = tiny(name), pictures(name)
+    model, x = tiny(name), images(name)
     for parameter in model.parameters():
         parameter.requires_grad_(False)  # attention may take another kernel where a bias wants a gradient
     expected = model(x).logits

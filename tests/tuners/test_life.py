@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import PeftModel, get_peft_model
 from safetensors import safe_open
-from tiny_models import pictures, stir, tiny
+from tiny_models import images, stir, tiny
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.tuners import BottleneckConfig, VptConfig
@@ -34,7 +34,7 @@ def logits(model, x):
 def test_gradients_reach_the_adapter_and_the_head_and_nothing_else(kind, name):
     model = get_peft_model(tiny(name), CONFIGS[kind]())
     stir(model)
-    model.train()(pixel_values=pictures(name)).logits.square().sum().backward()
+    model.train()(pixel_values=images(name)).logits.square().sum().backward()
     reached = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached == {n for n, p in model.named_parameters() if p.requires_grad}
     assert all(".vpt_" in n or ".bottleneck_" in n or "classifier.modules_to_save" in n for n in reached)
@@ -53,7 +53,7 @@ def test_saved_bytes_hold_the_adapter_and_the_head_only(kind, name, tmp_path):
 
 @both
 def test_disable_switch_delete_and_unload(kind, name):
-    x, base = pictures(name), tiny(name)
+    x, base = images(name), tiny(name)
     weights = {n: v.clone() for n, v in base.state_dict().items()}
     for p in base.parameters():
         p.requires_grad_(False)
@@ -82,7 +82,7 @@ def test_disable_switch_delete_and_unload(kind, name):
 
 
 def test_a_second_adapter_of_another_shape():
-    x = pictures("beit")
+    x = images("beit")
     model = get_peft_model(tiny("beit"), VptConfig(num_prompts=3))
     model.add_adapter("shallow", VptConfig(num_prompts=5, deep=False))
     model.set_adapter("shallow")
@@ -93,7 +93,7 @@ def test_a_second_adapter_of_another_shape():
 
 
 def test_bottlenecks_of_different_styles_in_one_model():
-    x = pictures("vit")
+    x = images("vit")
     model = get_peft_model(tiny("vit"), BottleneckConfig(bottleneck_dim=4))
     stir(model)
     first = logits(model, x)
@@ -110,7 +110,7 @@ def test_bottlenecks_of_different_styles_in_one_model():
 
 @both
 def test_a_new_process_needs_one_import(kind, name, tmp_path):
-    base, x = tiny(name), pictures(name)
+    base, x = tiny(name), images(name)
     base.save_pretrained(tmp_path / "base")
     model = get_peft_model(base, CONFIGS[kind]())
     stir(model)
@@ -137,7 +137,7 @@ def test_a_new_process_needs_one_import(kind, name, tmp_path):
 @both
 def test_bfloat16(kind, name):
     model = get_peft_model(tiny(name).to(torch.bfloat16), CONFIGS[kind]())
-    output = model.train()(pixel_values=pictures(name).to(torch.bfloat16)).logits
+    output = model.train()(pixel_values=images(name).to(torch.bfloat16)).logits
     assert output.dtype == torch.bfloat16
     output.float().sum().backward()
     assert all(p.dtype == torch.float32 for n, p in model.named_parameters() if "vpt_prompts" in n or "bottleneck_" in n)
@@ -155,7 +155,7 @@ def test_gradient_checkpointing_changes_no_gradient(kind, name):
                 part.drop_prob = 0.0
         if checkpointing:
             model.get_base_model().gradient_checkpointing_enable()
-        model.train()(pixel_values=pictures(name)).logits.square().sum().backward()
+        model.train()(pixel_values=images(name)).logits.square().sum().backward()
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
     for n, gradient in gradients[0].items():
         assert torch.allclose(gradient, gradients[1][n], atol=1e-5), n
@@ -163,7 +163,7 @@ def test_gradient_checkpointing_changes_no_gradient(kind, name):
 
 @pytest.mark.parametrize(("kind", "name"), [("vpt", "vit"), ("vpt-shallow", "vit"), ("adaptformer", "vit"), ("vpt", "swin")])
 def test_no_graph_break_of_ours(kind, name):
-    x = pictures(name)
+    x = images(name)
     breaks = [
         torch._dynamo.explain(model.eval())(pixel_values=x).graph_break_count
         for model in (tiny(name), get_peft_model(tiny(name), CONFIGS[kind]()).get_base_model())
@@ -181,7 +181,7 @@ def test_merging_is_refused_with_a_reason(kind):
 
 def test_mixed_batches_are_refused():
     with pytest.raises(MedfmcError, match="no mixed batches"):
-        get_peft_model(tiny("vit"), VptConfig())(pixel_values=pictures("vit"), adapter_names=["default"] * 3)
+        get_peft_model(tiny("vit"), VptConfig())(pixel_values=images("vit"), adapter_names=["default"] * 3)
 
 
 def test_other_modules_can_be_trained_too():
@@ -205,7 +205,7 @@ import torch
 from accelerate import Accelerator
 from peft import get_peft_model
 sys.path.insert(0, sys.argv[1])
-from tiny_models import pictures, tiny
+from tiny_models import images, tiny
 from medfmc_hf.tuners import VptConfig
 
 torch.manual_seed(0)
@@ -213,7 +213,7 @@ accelerator = Accelerator(cpu=True)
 model = get_peft_model(tiny("vit"), VptConfig(num_prompts=2))
 model, optimizer = accelerator.prepare(model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1))
 before = next(p.detach().clone() for n, p in model.named_parameters() if "vpt_prompts" in n)
-accelerator.backward(model(pixel_values=pictures("vit", 4)[accelerator.process_index :: 2]).logits.square().mean())
+accelerator.backward(model(pixel_values=images("vit", 4)[accelerator.process_index :: 2]).logits.square().mean())
 optimizer.step()
 after = next(p.detach() for n, p in model.named_parameters() if "vpt_prompts" in n)
 everywhere = accelerator.gather(after[None])

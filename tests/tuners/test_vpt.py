@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from peft import get_peft_model
-from tiny_models import CONVOLUTIONAL, TOKENS, WINDOWS, pictures, plain, stir, tiny
+from tiny_models import CONVOLUTIONAL, TOKENS, WINDOWS, images, plain, stir, tiny
 from tuner_references import swin_forward, tokens_forward
 
 from medfmc_hf.errors import MedfmcError
@@ -26,7 +26,7 @@ def prompts_of(model):
 @pytest.mark.parametrize("name", TOKENS)
 @pytest.mark.parametrize("deep", [True, False])
 def test_equals_the_paper_on_token_models(name, deep):
-    model, x = prompted(name, deep=deep), pictures(name)
+    model, x = prompted(name, deep=deep), images(name)
     bare = plain(name, model)
     assert torch.allclose(tokens_forward(name, bare, x), bare(x).logits, atol=1e-5)  # the reference itself
     expected = tokens_forward(name, bare, x, prompts_of(model), deep)
@@ -38,7 +38,7 @@ def test_equals_the_paper_on_token_models(name, deep):
 @pytest.mark.parametrize("name", WINDOWS)
 @pytest.mark.parametrize("options", [{"deep": True}, {"deep": False}, {"deep": False, "pool_prompts": True}])
 def test_equals_the_paper_in_windows(name, options):
-    model, x = prompted(name, **options), pictures(name, 2)
+    model, x = prompted(name, **options), images(name, 2)
     bare = plain(name, model)
     assert torch.allclose(swin_forward(bare, x), bare(x).logits, atol=1e-5)  # the reference itself
     expected = swin_forward(bare, x, prompts_of(model), **options)
@@ -49,7 +49,7 @@ def test_equals_the_paper_in_windows(name, options):
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["vit", "beit"])
 def test_one_projection_serves_all_blocks(name):
-    model, x = prompted(name, projection=5), pictures(name)
+    model, x = prompted(name, projection=5), images(name)
     projections = [m for n, m in model.named_modules() if n.endswith("vpt_projection.default")]
     assert len(projections) == 1
     expected = tokens_forward(name, plain(name, model), x, [projections[0](p) for p in prompts_of(model)])
@@ -67,7 +67,7 @@ def test_prompts_start_as_the_paper_says():
 
 
 def test_dropout_only_in_training():
-    model, x = prompted("vit", prompt_dropout=0.5), pictures("vit")
+    model, x = prompted("vit", prompt_dropout=0.5), images("vit")
     with torch.no_grad():
         assert torch.equal(model(pixel_values=x).logits, model(pixel_values=x).logits)
         assert not torch.equal(model.train()(pixel_values=x).logits, model(pixel_values=x).logits)
