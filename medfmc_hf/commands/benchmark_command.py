@@ -11,6 +11,12 @@ run that nobody has. A failed run leaves a record with its error and the rest go
 
 import argparse
 import os
+from pathlib import Path
+
+from ..progress import notify
+from ..runs import SCHEMA
+from ..runs.folders import find_runs
+from ..words import plural
 
 _LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
 _LAUNCHED += ("MASTER_ADDR", "MASTER_PORT")
@@ -51,6 +57,11 @@ def run(args: argparse.Namespace) -> int:
 
     shared = Shared(args.data, cache=args.cache)
     jobs = plan(configs, shared, args.out, group=1 if args.together else _group_size(args.group))
+    if rank == 0 and (older := _older_runs(args.out)):
+        notify(
+            f"{older} {plural('run', older)} in {args.out} were made by version 0.2 or before, whose ids did not depend on what the images "
+            "are. They stay, and are not taken for runs of this grid."
+        )
     records = {job.id: job.record for job in jobs}
     status = [record.status if record else None for record in records.values()]
     problems = [job for job in jobs if job.problem]
@@ -74,6 +85,12 @@ def run(args: argparse.Namespace) -> int:
             if record.status == "failed":
                 print(f"failed: {record.data['config']} {record.config['method']}: {record.error.strip().splitlines()[-1]}")
     return 1 if table.count("failed") else 0
+
+
+def _older_runs(out: str) -> int:
+    if not Path(out).is_dir():
+        return 0
+    return sum(record.schema < SCHEMA and record.status == "finished" for _, record in find_runs(out, left_out=[]))
 
 
 def _work_alone() -> None:
