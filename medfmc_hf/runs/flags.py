@@ -25,7 +25,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         title = field.metadata["group"]
         group = groups[title] = groups.get(title) or parser.add_argument_group(title)
         default = field.default.default if isinstance(field.default, Unset) else None
-        if default not in (None, False, {}):
+        if default is not None and default is not False and default != {}:
             text += f"; default: {default}"
         kinds = {hints[name], *get_args(hints[name])}
         if name == "subset":

@@ -41,7 +41,9 @@ def config(tiny_backbone):
 def test_a_run_leaves_a_whole_folder_and_is_not_repeated(config, shared, tmp_path):
     folder, record = train(config, shared=shared, out=tmp_path)
     assert {path.name for path in folder.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
-    assert RunRecord.load(folder) == record or json.loads((folder / "run.json").read_text())["id"] == record.id
+    assert RunRecord.load(folder) == record and record.run_config == config and record.schema == 2
+    assert (record.config["recipe"], record.changed) == ("lora", {"epochs": 2, "batch_size": 8, "learning_rate": 5e-3})
+    assert len(record.data["images_sha256"]) == len(record.data["test_sha256"]) == 64 and record.backbone["pool"] == "stock"
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     card = (folder / "adapter" / "README.md").read_text()
     assert "**On images that are invented" in card and "model-index" not in card and record.data["invented"]

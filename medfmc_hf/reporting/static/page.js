@@ -49,7 +49,7 @@ const cellOf = (board, adaptation, subset, shots) =>
   board.cells.find((cell) => cell.adaptation === adaptation && cell.subset === subset && cell.shots === shots);
 const metricOf = (board, subset) => (state.metric === "main" ? board.subsets[subset].metric : state.metric);
 const adaptationOf = (board, key) => board.adaptations.find((adaptation) => adaptation.key === key);
-const options = (values) => Object.entries(values).map(([name, value]) => `${name} ${value === null ? "default" : typeof value === "object" ? JSON.stringify(value) : value}`);
+const options = (values) => Object.entries(values).map(([name, value]) => `${name.replaceAll("_", " ")} ${value === null ? "default" : typeof value === "object" ? JSON.stringify(value) : value}`);
 
 function columnsOf(board) {
   return subsetsOf(board).filter((subset) => !state.subset || subset === state.subset)
@@ -111,7 +111,7 @@ function boardSection(board, redraw) {
   const search = h("input", { type: "search", id: "words", value: state.words, oninput: (event) => set("words")(event.target.value) });
   return [
     h("p", {}, "Mean over seeds ± standard deviation over seeds, in percent. ", h("b", {}, "seeds"), " is the 95 % interval of that mean over other support sets; ",
-      h("b", {}, "test"), " is its 95 % interval over other test patients, with the trained models as they are. They answer different questions and are not added up."),
+      h("b", {}, "test"), " is its 95 % interval over other test patients, with the trained models as they are (jackknife; on invented test sets such intervals held the true value in 92.8 to 97.5 % of 400 draws, benchmarks/intervals.py). They answer different questions and are not added up."),
     h("div", { class: "controls", role: "group", "aria-label": "Filter the board" },
       choice("Metric", "metric", metrics, state.metric, set("metric")),
       choice("Subset", "subset", [["", "all"], ...subsetsOf(board).map((key) => [key, board.subsets[key].name])], state.subset, set("subset")),
