@@ -47,6 +47,19 @@ class Stopwatch:
         return {k: round(v, 3) for k, v in (self.seconds | {"total": self._before + time.perf_counter() - self._begin}).items()}
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What training leaves besides a trained model.
+
+    Attributes:
+        history: one dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
+        validation_logits: of the validation images at the epoch that was put back; None where the config does not select by them.
+    """
+
+    history: list[dict]
+    validation_logits: np.ndarray | None = None
+
+
 @dataclass
 class Loop:
     """The Accelerate loop of one run: `fit` trains, `predict` scores."""
@@ -56,8 +69,6 @@ class Loop:
     process: processing.Processing
     accelerator: Accelerator
     watch: Stopwatch
-    compiled: bool = False  # whether the blocks of the network are
-    best_logits: np.ndarray | None = None  # of the validation images, at the epoch that was put back
 
     def autocast(self) -> torch.autocast:
         """The precision of the network; the loss is float32."""
@@ -69,7 +80,7 @@ class Loop:
             return processing.normalise(batch, self.process, device=self.accelerator.device)
         return batch.to(self.accelerator.device, non_blocking=True)
 
-    def fit(self, model, views, targets, validation=None, validation_targets=None) -> list[dict]:
+    def fit(self, model, views, targets, validation=None, validation_targets=None) -> "Fitted":
         """Train `model` in place, and put back its best epoch where the config selects by validation.
 
         Args:
@@ -80,7 +91,7 @@ class Loop:
             validation_targets: their labels.
 
         Returns:
-            One dict per epoch: `epoch`, `loss`, `learning_rate`, and `validation` where it was scored.
+            The history, and the logits of the validation images.
         """
         config, accelerator = self.config, make_accelerator(self.config)  # of its own: it holds on to all that it ever prepared
         loss_of = losses.LOSSES[config.loss](self.subset.task, targets)
@@ -126,13 +137,12 @@ class Loop:
                     result = score(validation_targets, logits, self.subset)
                 history[-1]["validation"] = {k: result[k] for k in (self.subset.metric, "auc", "score")}
                 if best is None or result["score"] > best[0] or math.isnan(best[0]):
-                    best = result["score"], [value.detach().clone() for value in moving]
-                    self.best_logits = logits
+                    best = result["score"], [value.detach().clone() for value in moving], logits
         if best is not None:
             with torch.no_grad():
                 for place, value in zip(moving, best[1], strict=True):
                     place.copy_(value)
-        return history
+        return Fitted(history, None if best is None else best[2])
 
     @torch.no_grad()
     def predict(self, model, images, progress: str | None = None) -> np.ndarray:

@@ -9,7 +9,7 @@ from .. import libraries  # noqa: F401 - first, for it knows how to import them 
 
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -36,6 +36,21 @@ from .loop import Loop, Stopwatch, make_accelerator, score, steps_per_epoch
 from .shared import Acquired, Shared
 
 Split = tuple[ConfigName, str]  # a config and one of its splits
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run's training and testing gave.
+
+    Attributes:
+        logits: of every scored split.
+        history: of `Loop.fit`; empty where nothing was trained by gradient.
+        compiled: whether the blocks ran through torch.compile.
+    """
+
+    logits: dict[str, np.ndarray]
+    history: list[dict] = field(default_factory=list)
+    compiled: bool = False
 
 
 @dataclass
@@ -105,9 +120,9 @@ def train(
 
     with shared.acquire(config) as acquired:
         work = by_gradient if adapt.method_of(config.method).kind == "gradient" else by_features
-        logits, history = work(loop, acquired, shared, scored, targets, trained)
+        outcome = work(loop, acquired, shared, scored, targets, trained)
         predictions = {
-            name: Predictions(np.array(part["image_id"]), np.array(part["patient_id"]), targets[name], logits[name])
+            name: Predictions(np.array(part["image_id"]), np.array(part["patient_id"]), targets[name], outcome.logits[name])
             for name, part in rows.items()
         }
         model = acquired.adapted or acquired.backbone
@@ -119,10 +134,10 @@ def train(
             backbone=provenance.backbone(model, checkpoint),
             changed=config.changes(),
             scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
-            history=history,
+            history=outcome.history,
             cost=provenance.parameters(model)
             | provenance.machine(accelerator)
-            | {"precision": config.dtype, "compiled": loop.compiled}
+            | {"precision": config.dtype, "compiled": outcome.compiled}
             | (trained.cost if trained else {}),
             versions=provenance.versions(),
             finished_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -157,8 +172,8 @@ def by_gradient(
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
     trained: Trained | None,
-) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """Train the backbone of the run. Returns the logits of every scored split, and the history of `Loop.fit`."""
+) -> Outcome:
+    """Train the backbone of the run, and predict every scored split."""
     config, watch, train_split = loop.config, loop.watch, (loop.config.dataset_config, "train")
     with watch("start"):
         model = adapted(acquired, config, len(targets["train"])).to(loop.accelerator.device)
@@ -177,7 +192,8 @@ def by_gradient(
             for name, value in trained.values.items():
                 model.get_parameter(name).copy_(value)
         with watch("test"):
-            return {name: loop.predict(model, part, f"{name} images") for name, part in store.items()}, trained.history
+            logits = {name: loop.predict(model, part, f"{name} images") for name, part in store.items()}
+        return Outcome(logits, trained.history)
     network = frozen_blocks.split(model, loop.process)
     if network is not model:
         support = shared.evaluation_pixels(*train_split, config) if config.augmentation == "none" else None
@@ -188,13 +204,13 @@ def by_gradient(
             views.precompute()
     blocks = adapt.blocks_of(model)[getattr(network, "length", 0) :]
     with watch("start"):
-        loop.compiled = compile_pays(loop, network, blocks, views, len(targets["train"]), shared)
-    with compiling.compiled(blocks) if loop.compiled else nullcontext():
-        history = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
-        logits = {} if loop.best_logits is None else {"validation": loop.best_logits}
+        is_compiled = compile_pays(loop, network, blocks, views, len(targets["train"]), shared)
+    with compiling.compiled(blocks) if is_compiled else nullcontext():
+        fitted = loop.fit(network, views, targets["train"], store.get("validation"), targets.get("validation"))
+        logits = {} if fitted.validation_logits is None else {"validation": fitted.validation_logits}
         with watch("test"):
             logits |= {name: loop.predict(network, part, f"{name} images") for name, part in store.items() if name not in logits}
-    return logits, history
+    return Outcome(logits, fitted.history, is_compiled)
 
 
 def compile_pays(loop: Loop, network: torch.nn.Module, blocks: list, views, rows: int, shared: Shared) -> bool:
@@ -242,8 +258,8 @@ def by_features(
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
     trained: Trained | None,
-) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """Fit a head on features of the backbone as it is. Returns the logits of every scored split, and no history."""
+) -> Outcome:
+    """Fit a head on features of the backbone as it is, and predict every scored split by it."""
     config, subset = loop.config, loop.subset
     splits = {"train": (config.dataset_config, "train"), **scored}
     with loop.watch("data"):
@@ -256,7 +272,7 @@ def by_features(
         options = adapt.all_options(config.method, config.method_options)
         logits = train_free.HEADS[config.method](features["train"], targets["train"], together, subset.task, len(subset.classes), options)
     ends = np.cumsum([len(features[name]) for name in scored])[:-1]
-    return dict(zip(scored, np.split(logits, ends), strict=True)), []
+    return Outcome(dict(zip(scored, np.split(logits, ends), strict=True)))
 
 
 def frozen_features(loop: Loop, backbone: torch.nn.Module, shared: Shared, parts: list[pixels.EvaluationPixels]) -> list[CachedRows]:

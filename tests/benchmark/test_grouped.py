@@ -36,7 +36,7 @@ def alone(config, shared):
         targets = grouped.loading.targets_of(rows, loop.subset)
         model = one_run.adapted(acquired, config, len(rows))
         views = grouped.TrainingPixels(rows, loop.process, augmentation=config.augmentation, store=shared.images)
-        history = loop.fit(model, views, targets)
+        history = loop.fit(model, views, targets).history
         return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}, history
 
 

@@ -81,7 +81,7 @@ def test_one_draw_has_to_be_chosen(tmp_path, orders):
     invent_runs(tmp_path / "runs", methods=("lora",), seeds=(0, 4), rows=10)
     runs = list(find_runs(tmp_path / "runs"))
     fill(orders, runs)
-    with pytest.raises(MedfmcError, match=r"the draws 0, 4; .* choose it with --seed"):
+    with pytest.raises(MedfmcError, match=r"the seeds 0, 4; .* choose it with --seed"):
         submission.write(runs, "validation", "build", tmp_path / "result.zip")
     with pytest.raises(MedfmcError, match="9 of 9 runs are missing: exp2 chest 1-shot"):
         submission.write(runs, "validation", "build", tmp_path / "result.zip", seed=1)

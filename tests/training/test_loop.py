@@ -96,7 +96,7 @@ def test_fit_equals_a_plain_loop(subset):
     ours, plain = Linear(classes), Linear(classes)
     plain.load_state_dict(ours.state_dict())
 
-    history = make_loop(config).fit(ours, images, targets)
+    history = make_loop(config).fit(ours, images, targets).history
 
     x = (images.pixels.float() / 255 - 0.5) / 0.25
     y = torch.as_tensor(targets)
@@ -128,7 +128,7 @@ def test_the_best_epoch_is_put_back():
     targets, validation_targets = np.arange(10) % 5, np.arange(15) % 5
     torch.manual_seed(0)
     model, loop, validation = Linear(5), make_loop(config), Images(15)
-    history = loop.fit(model, Images(10), targets, validation, validation_targets)
+    history = loop.fit(model, Images(10), targets, validation, validation_targets).history
     scores = [epoch["validation"]["score"] for epoch in history]
     kept = score(validation_targets, loop.predict(model, validation), SUBSETS["retino"])
     assert kept["score"] == max(scores)
