@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
 
     from accelerate import PartialState  # after the arguments are known to be right: torch takes seconds to load
 
-    from medfmc_hf.training.one_run import train
+    from medfmc_hf.training import train
 
     folder, record = train(config, data=args.data, out=args.out)
     if not PartialState().is_main_process:

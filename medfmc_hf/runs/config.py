@@ -103,8 +103,11 @@ class RunConfig:
                 value = None
             object.__setattr__(self, name, checked(name, value, _hints()[name], field.metadata))
         object.__setattr__(self, "method_options", MethodOptions(self.method_options))
+        # One thing has one form, and one id.
         if self.training_seed == self.seed:
-            object.__setattr__(self, "training_seed", None)  # one thing has one form
+            object.__setattr__(self, "training_seed", None)
+        if self.protocol == "transfer":  # its lists are of no number of shots
+            object.__setattr__(self, "shots", None)
         if self.epochs and self.warmup_epochs > self.epochs:
             raise MedfmcError(f"warmup_epochs is at most epochs, {self.epochs}; got {self.warmup_epochs:g}.")
         _ = self.dataset_config  # says what is wrong with subset, shots and seed

@@ -40,3 +40,8 @@ def test_a_new_option_at_its_default_changes_no_id(monkeypatch):
 def test_the_seed_of_training_that_is_the_seed_of_the_split_is_no_other_run():
     assert identity(replace(CONFIG, training_seed=1), "data", "backbone") == identity(CONFIG, "data", "backbone")
     assert replace(CONFIG, training_seed=1) == CONFIG
+
+
+def test_the_transfer_lists_are_of_no_number_of_shots():
+    one, other = (RunConfig("endo", shots=shots, protocol="transfer") for shots in (1, 5))
+    assert one == other and identity(one, "data", "backbone") == identity(other, "data", "backbone")
