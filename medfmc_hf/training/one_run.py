@@ -39,7 +39,7 @@ Split = tuple[ConfigName, str]  # a config and one of its splits
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a run's training and testing gave.
 
     Attributes:
@@ -172,7 +172,7 @@ def by_gradient(
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
     trained: Trained | None,
-) -> Outcome:
+) -> RunResult:
     """Train the backbone of the run, and predict every scored split."""
     config, watch, train_split = loop.config, loop.watch, (loop.config.dataset_config, "train")
     with watch("start"):
@@ -193,7 +193,7 @@ def by_gradient(
                 model.get_parameter(name).copy_(value)
         with watch("test"):
             logits = {name: loop.predict(model, part, f"{name} images") for name, part in store.items()}
-        return Outcome(logits, trained.history)
+        return RunResult(logits, trained.history)
     network = frozen_blocks.split(model, loop.process)
     if network is not model:
         support = shared.evaluation_pixels(*train_split, config) if config.augmentation == "none" else None
@@ -210,7 +210,7 @@ def by_gradient(
         logits = {} if fitted.validation_logits is None else {"validation": fitted.validation_logits}
         with watch("test"):
             logits |= {name: loop.predict(network, part, f"{name} images") for name, part in store.items() if name not in logits}
-    return Outcome(logits, fitted.history, is_compiled)
+    return RunResult(logits, fitted.history, is_compiled)
 
 
 def compile_pays(loop: Loop, network: torch.nn.Module, blocks: list, views, rows: int, shared: Shared) -> bool:
@@ -258,7 +258,7 @@ def by_features(
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
     trained: Trained | None,
-) -> Outcome:
+) -> RunResult:
     """Fit a head on features of the backbone as it is, and predict every scored split by it."""
     config, subset = loop.config, loop.subset
     splits = {"train": (config.dataset_config, "train"), **scored}
@@ -272,7 +272,7 @@ def by_features(
         options = adapt.all_options(config.method, config.method_options)
         logits = train_free.HEADS[config.method](features["train"], targets["train"], together, subset.task, len(subset.classes), options)
     ends = np.cumsum([len(features[name]) for name in scored])[:-1]
-    return Outcome(dict(zip(scored, np.split(logits, ends), strict=True)))
+    return RunResult(dict(zip(scored, np.split(logits, ends), strict=True)))
 
 
 def frozen_features(loop: Loop, backbone: torch.nn.Module, shared: Shared, parts: list[pixels.EvaluationPixels]) -> list[CachedRows]:
