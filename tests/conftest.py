@@ -27,6 +27,15 @@ def _no_network(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(autouse=True)
+def _not_quiet():
+    """A command that was told to be quiet leaves the process so; the next test expects messages."""
+    yield
+    from medfmc_hf.progress import set_quiet
+
+    set_quiet(False)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of MedFMC's real annotation files, which is no part of the project; tests that need it are skipped without it."""
