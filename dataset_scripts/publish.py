@@ -7,7 +7,7 @@ It is `medfmc push dataset` as a script: the work is medfmc_hf.hub.push_dataset.
 
 import sys
 
-from medfmc_hf.cli import guarded, main
+from medfmc_hf.cli import main
 
 if __name__ == "__main__":
-    raise SystemExit(guarded("publish.py", lambda: main(["push", "dataset", *sys.argv[1:]])))
+    raise SystemExit(main(["push", "dataset", *sys.argv[1:]]))

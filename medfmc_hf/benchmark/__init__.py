@@ -1,1 +1,1 @@
-"""Many runs in one process: the grid, its plan, and what runs share."""
+"""Many runs in one process: the grid, its plan, the sweep and its live table."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import MedfmcError
 from ..runs import RunConfig
 from ..runs.option import checked
-from ..runs.recipes import recipe_names
+from ..runs.recipes import read_options, recipe_names
 from ..shipped import shipped
 from ..subsets import SEEDS, SHOTS, SUBSETS
 
@@ -87,10 +85,9 @@ class Grid:
             base = {"revision": None, **self.overrides, **backbone, **own, kind: name}
             base["method_options"] = {**(self.overrides.get("method_options") or {}), **(own.get("method_options") or {})}
             for shots, seed, number in itertools.product(self.shots, self.seeds, range(self.repeat)):
-                values = {"subset": subset, "shots": shots, "seed": seed}
+                config = RunConfig.from_dict(base | {"subset": subset, "shots": shots, "seed": seed})
                 if number:
-                    values["training_seed"] = RunConfig(**values).seed + _APART * number
-                config = RunConfig.from_dict(base | values)
+                    config = dataclasses.replace(config, training_seed=config.seed + _APART * number)
                 configs[repr(config)] = config
         return list(configs.values())
 
@@ -102,14 +99,7 @@ def read_grid(path: str | Path) -> Grid:
         MedfmcError: there is no such file, it is not YAML, or it does not describe a grid.
     """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise MedfmcError(f"there is no grid file {path}; the ones that ship are {', '.join(map(str, grid_files()))}.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MedfmcError(f"{path} is not YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise MedfmcError(f"{path} holds {type(values).__name__}; a grid is a list of `key: values` lines.")
+    values = read_options(path, "grid file", ", ".join(map(str, grid_files())))
     try:
         return Grid.from_dict(values)
     except MedfmcError as error:

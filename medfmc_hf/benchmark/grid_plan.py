@@ -20,7 +20,7 @@ from ..runs.folders import record_in, run_folder
 from ..subsets import subset_of
 from ..training import frozen_blocks, one_run
 from ..training.loop import make_accelerator
-from ..training.shared import Acquired, Shared
+from ..training.shared import AcquiredBackbone, Shared
 from . import grouped
 
 STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # a training step in forward passes, as benchmarks/ measures them
@@ -35,15 +35,15 @@ class Job:
         config: what it runs.
         id: its identity.
         folder: where its files go.
-        share: jobs of the same share share most of their work and go to the same process.
-        work: what it costs, in forward passes of one image; jobs of a share count what they share once, in the first of them.
+        batch: jobs of one batch share most of their work and go to the same process.
+        work: what it costs, in forward passes of one image; jobs of a batch count what they share once, in the first of them.
         problem: why it cannot start, or None.
     """
 
     config: RunConfig
     id: str
     folder: Path
-    share: str
+    batch: str
     work: float = 0.0
     problem: str | None = None
 
@@ -60,13 +60,13 @@ class Job:
 
 
 def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group: int = 1) -> list[Job]:
-    """The jobs of a grid, those that share work next to each other, the costliest share first.
+    """The jobs of a grid, those that share work next to each other, the costliest batch first.
 
     Args:
         configs: of all runs.
         shared: data and fingerprints. A config, or a backbone, that cannot be had makes a job with a problem.
         out: folder of the runs.
-        group: how many alike runs are trained in one pass, which makes them one share.
+        group: how many alike runs are trained in one pass, which makes them one batch.
 
     Raises:
         MedfmcError: a method, or an option of it, is unknown.
@@ -75,20 +75,20 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group
         adapt.all_options(config.method, config.method_options)
     seen: dict[str, set] = defaultdict(set)
     jobs = [_job(config, shared, Path(out), seen) for config in bar(configs, desc="planning", unit="run")]
-    batches_of_jobs: dict[str, list[Job]] = defaultdict(list)
+    batches: dict[str, list[Job]] = defaultdict(list)
     alike: dict[tuple, list[Job]] = defaultdict(list)
     for job in {job.id: job for job in jobs}.values():
         if group > 1 and not job.problem and grouped.can_group(job.config):
             alike[grouped.group_key(job.config)].append(job)
         else:
-            batches_of_jobs[job.share].append(job)
+            batches[job.batch].append(job)
     for members in alike.values():
         members.sort(key=lambda job: -job.work)  # runs of one length together
         for start in range(0, len(members), group):
-            share = "group " + members[start].id
-            batches_of_jobs[share] = [replace(job, share=share) for job in members[start : start + group]]
-    ordered = sorted(batches_of_jobs.values(), key=lambda share: (share[0].config.model, -sum(job.work for job in share)))
-    return [job for share in ordered for job in share]
+            batch = "group " + members[start].id
+            batches[batch] = [replace(job, batch=batch) for job in members[start : start + group]]
+    ordered = sorted(batches.values(), key=lambda batch: (batch[0].config.model, -sum(job.work for job in batch)))
+    return [job for batch in ordered for job in batch]
 
 
 def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) -> Job:
@@ -104,22 +104,22 @@ def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) -> 
     test = sum(len(shared.splits(name)[split]) for name, split in scored.values())
     train = len(shared.splits(config.dataset_config)["train"])
     if adapt.method_of(config.method).kind == "frozen":
-        share = f"features {setting}"
+        batch = f"features {setting}"
         splits = {(config.dataset_config, "train"), *scored.values()}
         images = {image for name, split in splits for image in shared.splits(name)[split]["image_id"]}
-        new = images - seen[share]
-        seen[share] |= new
-        return Job(config, run_id, folder, share, float(len(new)))
+        new = images - seen[batch]
+        seen[batch] |= new
+        return Job(config, run_id, folder, batch, float(len(new)))
     validation = len(shared.splits(config.dataset_config)["validation"]) if config.select == "best" else 0
     has_frozen_blocks = grouped.has_frozen_blocks(config)
     step = STEP.get(config.method, STEP["partial"] if has_frozen_blocks else _OTHER_STEP)
-    share = run_id
+    batch = run_id
     if has_frozen_blocks:
         options = sorted(adapt.all_options(config.method, config.method_options).items())
-        share = (
+        batch = (
             f"frozen-{shared.backbone_fingerprint(config)[:16]}-{config.image_size}-{config.dtype}-{config.subset}-{config.method}{options}"
         )
-    return Job(config, run_id, folder, share, config.epochs * (train * step + validation) + test)
+    return Job(config, run_id, folder, batch, config.epochs * (train * step + validation) + test)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def forecast(jobs: Sequence[Job], shared: Shared) -> Forecast:
     return Forecast(decode_seconds, compute, disk + pixel_bytes + kept_bytes)
 
 
-def _sizes(acquired: Acquired, shared: Shared, config: RunConfig) -> tuple[int, str, int]:
+def _sizes(acquired: AcquiredBackbone, shared: Shared, config: RunConfig) -> tuple[int, str, int]:
     """Bytes of a run's weights; what is cached on disk of each image, `features` or outputs of so many frozen blocks; and bytes of that."""
     process = shared.processing(config)
     blank = torch.zeros(1, 3, process.height, process.width, device=next(acquired.backbone.parameters()).device)

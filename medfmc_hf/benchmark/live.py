@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from .. import progress
-from ..evaluation.experiments import names_of, options_of
+from ..evaluation.experiments import names_of, options_of, without_data
 from ..runs import RunRecord
 from .grid_plan import Job
 
@@ -93,7 +93,7 @@ def labels_of(jobs: Sequence[Job]) -> dict[str, str]:
     """The name of the adaptation of each job, as every table of its runs will have it."""
     options = {}
     for job in jobs:
-        chosen = {name: value for name, value in options_of(job.config).items() if name not in ("subset", "shots")}
+        chosen = without_data(options_of(job.config))
         options[job.id] = {"model": job.config.model, "revision": job.config.revision, **chosen}
     return names_of(options)
 

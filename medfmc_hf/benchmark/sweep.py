@@ -1,6 +1,6 @@
 """Runs the jobs of a grid: each once, in any number of processes, so that nothing finished is lost and no failure stops the rest.
 
-There is no scheduler. A process takes the first share of jobs that is not finished and that no other process holds, by a lock on a file
+There is no scheduler. A process takes the first batch of jobs that is not finished and that no other process holds, by a lock on a file
 in the folder of the runs; the system lets go of the lock when the process ends, however it ends. Processes on several machines need
 nothing but that folder in common.
 """
@@ -62,45 +62,45 @@ def sweep(
         for job in jobs:
             if job.id in table.records and table.records[job.id].status == "failed":
                 table.forget(job)
-    batches_of_jobs: dict[str, list[Job]] = {}
+    batches: dict[str, list[Job]] = {}
     for job in jobs:
-        batches_of_jobs.setdefault(job.share, []).append(job)
+        batches.setdefault(job.batch, []).append(job)
     retrying = {job.id for job in jobs if job.id not in table.records}
     cuts_views = [job for job in jobs if job.id in retrying and not job.problem and job.config.augmentation == "crop-flip"]
     trains = any(adapt.method_of(job.config.method).kind == "gradient" for job in cuts_views)
     shared.trains_on = accelerator.device if trains else None
     table.show()
     if together:
-        _in_step(list(batches_of_jobs.values()), retrying, shared, table, accelerator)
+        _in_step(list(batches.values()), retrying, shared, table, accelerator)
     else:
-        _by_locks(batches_of_jobs, retrying, shared, table, accelerator, Path(out) / ".locks")
+        _by_locks(batches, retrying, shared, table, accelerator, Path(out) / ".locks")
     for job in jobs:
         clear_remains(job.folder)
     table.show()
     return table
 
 
-def _in_step(batches_of_jobs: list[list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator) -> None:
+def _in_step(batches: list[list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator) -> None:
     """All processes go through the same jobs; the first decides which are left."""
-    decision = [[job.id for share in batches_of_jobs for job in share if job.id in wanted]]
+    decision = [[job.id for batch in batches for job in batch if job.id in wanted]]
     if accelerator.num_processes > 1:
         broadcast_object_list(decision)
-    for share in batches_of_jobs:
-        _run_together([job for job in share if job.id in decision[0]], shared, table, accelerator)
+    for batch in batches:
+        _run_together([job for job in batch if job.id in decision[0]], shared, table, accelerator)
 
 
 def _by_locks(
-    batches_of_jobs: dict[str, list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator, folder: Path
+    batches: dict[str, list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator, folder: Path
 ) -> None:
-    """Take one share after another that nobody holds, until none is left. What a process that died held is taken by the next."""
+    """Take one batch after another that nobody holds, until none is left. What a process that died held is taken by the next."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = {job.id: job.written for share in batches_of_jobs.values() for job in share}
+    before = {job.id: job.written for batch in batches.values() for job in batch}
 
     def is_left(job: Job) -> bool:
         """Whether no process has run it since: its record, if there was one, is the one that is to be replaced."""
         return job.id in wanted and job.written == before[job.id] and (job.record is None or job.record.status == "failed")
 
-    left = dict(batches_of_jobs)
+    left = dict(batches)
     while left:
         worked = False
         for name in list(left):
@@ -118,8 +118,8 @@ def _by_locks(
             time.sleep(_PATIENCE)
 
 
-def _file_name(share: str) -> str:
-    return hashlib.sha256(share.encode()).hexdigest()[:16]
+def _file_name(batch: str) -> str:
+    return hashlib.sha256(batch.encode()).hexdigest()[:16]
 
 
 def _run_together(jobs: list[Job], shared: Shared, table: Table, accelerator: Accelerator) -> None:
@@ -129,7 +129,7 @@ def _run_together(jobs: list[Job], shared: Shared, table: Table, accelerator: Ac
             _compute_features(frozen, shared, accelerator)
         except Exception:  # each run meets the same trouble and records it
             shared.release()
-    trained = _train_together(jobs, shared, accelerator) if jobs and jobs[0].share.startswith("group ") else {}
+    trained = _train_together(jobs, shared, accelerator) if jobs and jobs[0].batch.startswith("group ") else {}
     for job in jobs:
         run_job(job, shared, accelerator, trained.get(job.id))
         table.show(job)

@@ -135,21 +135,23 @@ def _scored(scored: list[Scored], args: argparse.Namespace) -> dict[str, Any]:
         {"name": item.name, "config": item.config and str(item.config), "result": result, "intervals": _intervals(own, args)}
         for item, result, own in zip(scored, results, sure)
     ]
-    by_run = {id(item.run): n for n, item in enumerate(scored) if item.run}
+    places = {item.run.record.id: n for n, item in enumerate(scored) if item.run}
     adaptations, experiments = group([item.run for item in scored if item.run])
     labels = {adaptation.key: adaptation.label for adaptation in adaptations}
-    several = {id(run): experiment for experiment in experiments for run in experiment.runs if len(experiment.runs) > 1}
+    in_means = {run.record.id for experiment in experiments for run in experiment.runs if len(experiment.runs) > 1}
     for item, result, own in zip(scored, results, sure):
-        if own and id(item.run) not in several:
+        if own and not (item.run and item.run.record.id in in_means):
             print(_verdict(item, result, own, args))
     summaries = []
     for experiment in experiments:
         if len(experiment.runs) > 1:
-            places = [by_run[id(run)] for run in experiment.runs]
+            members = [places[run.record.id] for run in experiment.runs]
             name = f"{seedless(str(experiment.config.dataset_config))} {labels[experiment.adaptation]}"
-            summaries.append(_over_seeds(name, experiment, [(scored[n], results[n], sure[n]) for n in places], args))
+            summaries.append(_over_seeds(name, experiment, [(scored[n], results[n], sure[n]) for n in members], args))
         for run in experiment.replaced:
-            print(f"not in the mean: {scored[by_run[id(run)]].name} (run {run.record.id}), for another run of this seed finished later.")
+            print(
+                f"not in the mean: {scored[places[run.record.id]].name} (run {run.record.id}), for another run of this seed finished later."
+            )
     return {"runs": report, "experiments": summaries}
 
 

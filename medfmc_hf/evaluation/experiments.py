@@ -44,13 +44,17 @@ class Run:
     test: Predictions | None = field(default=None, repr=False)
     problem: str | None = None
 
+    @cached_property
+    def config(self) -> RunConfig:
+        return self.record.run_config
+
     @property
     def seed(self) -> int:
-        return self.record.run_config.seed
+        return self.config.seed
 
     @property
     def training_seed(self) -> int:
-        return self.record.run_config.seed_of_training
+        return self.config.seed_of_training
 
     @property
     def is_finished(self) -> bool:
@@ -59,11 +63,10 @@ class Run:
     @cached_property
     def traits(self) -> dict[str, Any]:
         """What the runs of its experiment have in common, by name; None where the record does not say."""
-        record, config = self.record, self.record.run_config
-        chosen = options_of(config)
+        record = self.record
         size = [record.data.get(kind, {}).get("test") for kind in ("rows", "patients")]
-        found = chosen | {
-            "shots": shots_of(config),
+        found = options_of(self.config) | {
+            "shots": shots_of(self.config),
             "backbone": record.backbone.get("fingerprint"),
             "images_sha256": record.data.get("images_sha256"),
             "test_rows": record.data.get("test_sha256") or (None if self.test is None else _digest_of(self.test)),
@@ -74,6 +77,16 @@ class Run:
         if record.schema != SCHEMA:
             found["record"] = f"schema {record.schema}"
         return found
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What makes its adaptation: of its traits those that are not of the data."""
+        return without_data(self.traits)
+
+    @property
+    def named_options(self) -> dict[str, Any]:
+        """What `names_of` needs of it."""
+        return {"model": self.config.model, "revision": self.config.revision, **self.options}
 
     @cached_property
     def jackknife(self) -> Jackknife | None:
@@ -95,16 +108,14 @@ def options_of(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in config.to_dict().items() if name not in (*SEEDS_OF_A_RUN, *NAMES_AND_EXTRAS)}
 
 
+def without_data(traits: Mapping[str, Any]) -> dict[str, Any]:
+    """Traits, or options, without those that say on what was trained and tested."""
+    return {name: value for name, value in traits.items() if name not in _OF_THE_DATA}
+
+
 def adaptation_of(record: RunRecord) -> str:
     """Key of the adaptation that a finished run is of, as its record keeps it and `group` finds it."""
-    return _hash({name: value for name, value in Run(record).traits.items() if name not in _OF_THE_DATA})[:10]
-
-
-def named_options(record: RunRecord) -> dict[str, Any]:
-    """What `names_of` needs of a run."""
-    config = record.run_config
-    options = {name: value for name, value in Run(record).traits.items() if name not in _OF_THE_DATA}
-    return {"model": config.model, "revision": config.revision, **options}
+    return _hash(Run(record).options)[:10]
 
 
 def shots_of(config: RunConfig) -> str:
@@ -151,7 +162,7 @@ class Experiment:
     @property
     def config(self) -> RunConfig:
         """The config of the first run: all others differ in their seeds alone."""
-        return self.record.run_config
+        return self.first.config
 
     @property
     def subset(self) -> Subset:
@@ -241,7 +252,7 @@ def group(runs: Iterable[Run]) -> tuple[list[Adaptation], list[Experiment]]:
     numbers = _data_numbers(members)
     for traits, own in members:
         number = numbers[_hash(traits)]
-        row = {name: value for name, value in traits.items() if name not in _OF_THE_DATA}
+        row = without_data(traits)
         key = _hash(row | ({"test set": number} if number else {}))[:10]
         shown = _shown(own, row) | ({"test set": number + 1} if number else {})
         rows[key] = min(
@@ -269,15 +280,20 @@ def _members(runs: list[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
     """Runs by what they have in common; those that say less after those that say more."""
     found: list[tuple[dict[str, Any], list[Run]]] = []
     by_key: dict[str, tuple[dict[str, Any], list[Run]]] = {}
-    for run in sorted(runs, key=lambda run: sum(run.traits.get(name) is None for name in _UNKNOWN_EARLY)):
+    for unknown, run in sorted(((_unknown(run), run) for run in runs), key=lambda pair: pair[0]):
         key = _hash(run.traits)
         if key not in by_key:
-            alike = [place for place in found if _agree(run.traits, place[0])]
+            alike = [place for place in found if _agree(run.traits, place[0])] if unknown else []
             by_key[key] = max(alike, key=lambda place: len(place[1])) if alike else (dict(run.traits), [])
             if not alike:
                 found.append(by_key[key])
         by_key[key][1].append(run)
     return found
+
+
+def _unknown(run: Run) -> int:
+    """How much its record does not say."""
+    return sum(run.traits.get(name) is None for name in _UNKNOWN_EARLY)
 
 
 def _agree(less: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
@@ -316,8 +332,7 @@ def _experiment(traits: dict[str, Any], runs: list[Run], adaptation: str) -> Exp
 
 def _shown(runs: list[Run], row: dict[str, Any]) -> dict[str, Any]:
     """The options of a row with the first of the names that its backbone goes by."""
-    configs = [run.record.run_config for run in runs]
-    names = min(((config.model, config.revision) for config in configs), key=lambda pair: (pair[0], str(pair[1])))
+    names = min(((run.config.model, run.config.revision) for run in runs), key=lambda pair: (pair[0], str(pair[1])))
     return {"model": names[0], "revision": names[1], **row}
 
 

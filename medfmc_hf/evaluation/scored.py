@@ -15,7 +15,7 @@ from ..progress import notify
 from ..runs import RunRecord, load_predictions
 from ..subsets import ConfigName, Subset, subset_of
 from ..words import plural
-from .experiments import Run, named_options, names_of
+from .experiments import Run, names_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Scored:
     @property
     def config(self) -> ConfigName | None:
         """The dataset config of a run; None for a CSV."""
-        return self.run and self.run.record.run_config.dataset_config
+        return self.run and self.run.config.dataset_config
 
     @property
     def multilabel(self) -> bool:
@@ -75,7 +75,7 @@ def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") ->
         raise MedfmcError(f"the labels of split {split!r} of {folder} are not public, so it cannot be scored.")
     run = Run(record, Path(folder), predictions)
     return Scored(
-        name=_name_of(run, names_of({"": named_options(record)})[""]),
+        name=_name_of(run, names_of({"": run.named_options})[""]),
         subset=record.subset,
         run=run,
         classes=record.subset.classes,
@@ -88,13 +88,13 @@ def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") ->
 
 def _name_of(run: Run, adaptation: str) -> str:
     """Such as `endo-5shot-seed0 lora · dinov2-small`."""
-    again = f" training seed {run.training_seed}" if run.training_seed != run.seed else ""
-    return f"{run.record.run_config.dataset_config} {adaptation}{again}"
+    again = f", training seed {run.training_seed}" if run.training_seed != run.seed else ""
+    return f"{run.config.dataset_config} {adaptation}{again}"
 
 
 def told_apart(items: Sequence[Scored]) -> list[Scored]:
     """The same, with names that tell runs of different adaptations apart."""
-    names = names_of({number: named_options(item.run.record) for number, item in enumerate(items) if item.run})
+    names = names_of({number: item.run.named_options for number, item in enumerate(items) if item.run})
     return [replace(item, name=_name_of(item.run, names[n])) if item.run else item for n, item in enumerate(items)]
 
 

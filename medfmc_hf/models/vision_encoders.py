@@ -17,7 +17,6 @@ from transformers import (
     DINOv3ConvNextConfig,
     DINOv3ViTConfig,
     MetaClip2VisionConfig,
-    MetaClip2VisionModel,
     PretrainedConfig,
     PreTrainedModel,
     SiglipVisionConfig,
@@ -98,6 +97,8 @@ def loader_of(config: PretrainedConfig) -> type:
     """
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         if isinstance(config, MetaClip2VisionConfig):  # the one that AutoModel does not list
+            from transformers import MetaClip2VisionModel
+
             AutoModel.register(MetaClip2VisionConfig, MetaClip2VisionModel, exist_ok=True)
         encoder = MODEL_MAPPING.get(type(config), None)
         if getattr(encoder, "main_input_name", None) != "pixel_values" or _width(config) is None:

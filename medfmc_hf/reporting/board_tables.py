@@ -1,4 +1,4 @@
-"""The board as Markdown, CSV and LaTeX."""
+"""The board as Markdown and CSV."""
 
 import csv
 import io

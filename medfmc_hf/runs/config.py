@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from ..errors import MedfmcError
 from ..subsets import ConfigName
@@ -132,9 +132,12 @@ class RunConfig:
             MedfmcError: a key is unknown; the message lists the known ones.
         """
         _refuse_unknown(values)
-        if "subset" not in values and "subset" not in recipe_called(str(values.get("recipe") or NONE)):
-            raise MedfmcError("which subset? Give --subset chest, colon, endo, neojaundice or retino.")
-        return cls(**({"subset": recipe_called(values["recipe"])["subset"]} if "subset" not in values else {}), **values)
+        if "subset" not in values:
+            recipe = recipe_called(str(values.get("recipe") or NONE))
+            if "subset" not in recipe:
+                raise MedfmcError("which subset? Give --subset chest, colon, endo, neojaundice or retino.")
+            values = {"subset": recipe["subset"], **values}
+        return cls(**values)
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> "RunConfig":
@@ -144,8 +147,7 @@ class RunConfig:
             MedfmcError: a key is unknown, or a value is none of its option's.
         """
         _refuse_unknown(values)
-        plain = {name: field.default.default for name, field in _FIELDS.items() if isinstance(field.default, Unset)}
-        values = {**plain, "recipe": NONE, **values}
+        values = {**_PLAIN, "recipe": NONE, **values}
         if values["dtype"] == "auto":  # of schema 1; what it came to stands in the record's cost
             values["dtype"] = "float32"
         return cls(**values | {"method_options": MethodOptions(values["method_options"])})
@@ -157,13 +159,13 @@ class RunConfig:
     def changes(self) -> dict[str, Any]:
         """The options of method and training that are not as the recipe alone has them, with their values."""
         base = {name: getattr(self, name) for name in ("subset", "shots", "seed", "protocol", "method", "recipe")}
-        plain = RunConfig(**base)
-        kept = {*base, "model", "revision", "training_seed", "predict_challenge"}
-        return {name: value for name, value in self.to_dict().items() if name not in kept and value != plain.to_dict()[name]}
+        plain = RunConfig(**base).to_dict()
+        others = {*base, "model", "revision", "training_seed", "predict_challenge"}
+        return {name: value for name, value in self.to_dict().items() if name not in others and value != plain[name]}
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(RunConfig)}
-LOSSES = get_args(get_type_hints(RunConfig)["loss"])
+_PLAIN = {name: field.default.default for name, field in _FIELDS.items() if isinstance(field.default, Unset)}
 
 
 @cache
@@ -186,7 +188,7 @@ def _filled(given: dict[str, Any]) -> dict[str, Any]:
     if len(given) == len(_FIELDS) and isinstance(options, MethodOptions):
         return given
     if given.get("recipe") is None:
-        method = given.get("method", _FIELDS["method"].default.default)
+        method = given.get("method", _PLAIN["method"])
         recipe, name = recipe_of(method) if isinstance(method, str) else {}, method if method in recipe_names() else NONE
     else:
         name = given["recipe"]
@@ -194,8 +196,7 @@ def _filled(given: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(map(str, recipe)) - set(_FIELDS))
     if unknown:
         raise MedfmcError(f"unknown option {', '.join(unknown)} in the recipe {name}; a run knows {', '.join(_FIELDS)}.")
-    plain = {key: field.default.default for key, field in _FIELDS.items() if isinstance(field.default, Unset)}
-    filled = {**plain, **recipe, **given, "recipe": name}
+    filled = {**_PLAIN, **recipe, **given, "recipe": name}
     if isinstance(options, Mapping) and not isinstance(options, MethodOptions):
         filled["method_options"] = {**(recipe.get("method_options") or {}), **options}
     return filled

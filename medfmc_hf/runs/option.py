@@ -52,28 +52,28 @@ def checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> An
     Raises:
         MedfmcError: it is of another type, or out of range.
     """
-    problem = f"{name} is {metadata.get('words') or _words(hint, metadata)}; got {value!r}."
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if value is None:
-        if type(None) not in kinds:
-            raise MedfmcError(problem)
-        return None
-    for kind in kinds:
-        if kind is type(None):
-            continue
-        found = _as(kind, value)
-        if found is not None:
-            low, high, above = (metadata.get(key) for key in ("low", "high", "above"))
-            if isinstance(found, (int, float)) and not isinstance(found, bool):
-                outside = (low is not None and found < low) or (high is not None and found > high) or (above is not None and found <= above)
-                if outside or not math.isfinite(found):
-                    raise MedfmcError(problem)
-            return found
-    raise MedfmcError(problem)
+    found = next((found for kind in _kinds(hint) if (found := _as(kind, value)) is not None), None)
+    if (value is None and type(None) in _kinds(hint)) or (found is not None and _is_inside(found, metadata)):
+        return found
+    raise MedfmcError(f"{name} is {metadata.get('words') or _words(hint, metadata)}; got {value!r}.")
+
+
+def _kinds(hint: Any) -> tuple:
+    """The types of a union, or the one type."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _is_inside(value: Any, metadata: Mapping[str, Any]) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return True
+    low, high, above = (metadata.get(key) for key in ("low", "high", "above"))
+    return math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
 
 
 def _as(kind: Any, value: Any) -> Any:
     """The value as one of this type, or None. A bool is no number."""
+    if value is None or kind is type(None):
+        return None
     if get_origin(kind) is Literal:
         return value if isinstance(value, str) and value in get_args(kind) else None
     if get_origin(kind) is not None and issubclass(get_origin(kind), Mapping):
@@ -93,8 +93,7 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 
 def _words(hint: Any, metadata: Mapping[str, Any]) -> str:
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    words = []
+    kinds, words = _kinds(hint), []
     for kind in kinds:
         if get_origin(kind) is Literal:
             words.append("one of " + ", ".join(get_args(kind)))

@@ -12,8 +12,13 @@ from ..shipped import shipped
 NONE = "none"  # the name of no recipe: every option that is not given has its plain default
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
-    """The options in a recipe file.
+def read_options(path: str | Path, what: str, shipped_ones: str) -> dict[str, Any]:
+    """The content of a YAML file of `key: value` lines.
+
+    Args:
+        path: of the file.
+        what: what such a file is called.
+        shipped_ones: those that ship, in words.
 
     Raises:
         MedfmcError: there is no such file, or it is not a YAML mapping.
@@ -22,11 +27,21 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
-        raise MedfmcError(f"there is no recipe {path}; the ones that ship are {', '.join(recipe_names())}.") from None
+        raise MedfmcError(f"there is no {what} {path}; the ones that ship are {shipped_ones}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MedfmcError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
-        raise MedfmcError(f"{path} holds {type(values).__name__}; a recipe is a list of `option: value` lines.")
+        raise MedfmcError(f"{path} holds {type(values).__name__}; a {what} is a list of `key: value` lines.")
+    return values
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The options in a recipe file.
+
+    Raises:
+        MedfmcError: there is no such file, or it is not a YAML mapping of options.
+    """
+    values = read_options(path, "recipe", ", ".join(recipe_names()))
     if "recipe" in values:
         raise MedfmcError(f"{path} names a recipe itself; a recipe holds options alone.")
     return values

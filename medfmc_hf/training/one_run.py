@@ -33,7 +33,7 @@ from ..subsets import ConfigName, subset_of
 from . import compiling, frozen_blocks
 from .cached_features import CachedRows
 from .loop import Loop, Stopwatch, make_accelerator, score, steps_per_epoch
-from .shared import Acquired, Shared
+from .shared import AcquiredBackbone, Shared
 
 Split = tuple[ConfigName, str]  # a config and one of its splits
 
@@ -116,7 +116,7 @@ def train(
         facts, checkpoint = loading.build_facts(shared.data, subset), shared.checkpoint(config)
         test_sha256 = loading.split_digest(splits["test"], subset)
         data = provenance.data(config, splits, shared.data_fingerprint(config.dataset_config), test_sha256, facts)
-        _ = checkpoint.content
+        changed, _ = config.changes(), checkpoint.content
 
     with shared.acquire(config) as acquired:
         work = by_gradient if adapt.method_of(config.method).kind == "gradient" else by_features
@@ -132,7 +132,7 @@ def train(
             config=config.to_dict(),
             data=data,
             backbone=provenance.backbone(model, checkpoint),
-            changed=config.changes(),
+            changed=changed,
             scores={name: score(p.targets, p.logits, subset) for name, p in predictions.items() if (p.targets >= 0).all()},
             history=outcome.history,
             cost=provenance.parameters(model)
@@ -167,7 +167,7 @@ def _describe(record: RunRecord, folder: Path, test: Predictions) -> None:
 
 def by_gradient(
     loop: Loop,
-    acquired: Acquired,
+    acquired: AcquiredBackbone,
     shared: Shared,
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],
@@ -243,7 +243,7 @@ def compile_pays(loop: Loop, network: torch.nn.Module, blocks: list, views, rows
     return compiling.pays(blocks, step, steps, lambda probe: shared.cached(key, probe))
 
 
-def adapted(acquired: Acquired, config: RunConfig, rows: int) -> torch.nn.Module:
+def adapted(acquired: AcquiredBackbone, config: RunConfig, rows: int) -> torch.nn.Module:
     """Adapt the backbone of the run, with new weights that the run's seed alone decides."""
     set_seed(config.seed_of_training)
     steps = steps_per_epoch(config, rows) * config.epochs
@@ -253,7 +253,7 @@ def adapted(acquired: Acquired, config: RunConfig, rows: int) -> torch.nn.Module
 
 def by_features(
     loop: Loop,
-    acquired: Acquired,
+    acquired: AcquiredBackbone,
     shared: Shared,
     scored: dict[str, Split],
     targets: dict[str, np.ndarray],

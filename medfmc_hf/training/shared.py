@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Acquired:
+class AcquiredBackbone:
     """A backbone that a run has for itself: it sets `adapted` to what it made of it, and gets it back off at the end.
 
     Attributes:
@@ -76,10 +76,12 @@ class Shared:
         return self.cached(("splits", name), lambda: read_linked(self.data, name) or loading.load_splits(self.data, name))
 
     def data_fingerprint(self, name: ConfigName) -> str:
-        """Hash of the rows of a config, and of the size that a build shrank its images to."""
+        """Hash of the rows of a config and of their images; of builds without digests of these, of the size that they were shrunk to."""
 
         def make():
-            rows, side = loading.fingerprint(self.splits(name), subset_of(name.subset)), loading.max_side_of(self.data)
+            splits = self.splits(name)
+            rows, has_digests = loading.fingerprint(splits, subset_of(name.subset)), "image_sha256" in next(iter(splits.values())).features
+            side = None if has_digests else loading.max_side_of(self.data)
             return rows if side is None else hashlib.sha256(f"{rows} max_side {side}".encode()).hexdigest()
 
         return self.cached(("data", name), make)
@@ -157,7 +159,7 @@ class Shared:
         return cache_rows(network, shape, parts, process, root=self.root, subset=config.subset, key=key, what=what, device=device)
 
     @contextmanager
-    def acquire(self, config: RunConfig) -> Iterator[Acquired]:
+    def acquire(self, config: RunConfig) -> Iterator[AcquiredBackbone]:
         """Give the backbone of a run, loaded now if the last run had another one.
 
         Its head is drawn anew from the run's seed. Afterwards the adaptation is taken off, so that every weight is as it was, bit for bit;
@@ -174,7 +176,7 @@ class Shared:
         try:
             _fit_head(model, subset)
             adapt.reset_head(model, config.seed_of_training)
-            acquired = Acquired(model)
+            acquired = AcquiredBackbone(model)
             yield acquired
             if acquired.adapted is not None:
                 adapt.unload(acquired.adapted)

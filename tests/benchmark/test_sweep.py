@@ -381,11 +381,11 @@ def test_an_image_is_kept_the_same_whatever_is_computed_with_it(sample_build, ti
 def test_the_plan_puts_the_costliest_unit_first_and_keeps_sharers_together(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     jobs = plan(grid_of(tiny_backbone, ["linear", "knn", "lora", "full"], shots=[1, 5]).configs(), shared, tmp_path)
-    batches_of_jobs: dict[str, float] = {}
+    batches: dict[str, float] = {}
     for job in jobs:
-        batches_of_jobs[job.share] = batches_of_jobs.get(job.share, 0) + job.work
-    assert list(batches_of_jobs.values()) == sorted(batches_of_jobs.values(), reverse=True)
-    assert len(batches_of_jobs) == 9 and [job.share for job in jobs] == sorted((job.share for job in jobs), key=list(batches_of_jobs).index)
+        batches[job.batch] = batches.get(job.batch, 0) + job.work
+    assert list(batches.values()) == sorted(batches.values(), reverse=True)
+    assert len(batches) == 9 and [job.batch for job in jobs] == sorted((job.batch for job in jobs), key=list(batches).index)
 
 
 def test_the_estimate_of_disk_is_what_a_sweep_then_takes(sample_build, tiny_backbone, tmp_path):
@@ -416,7 +416,7 @@ def test_a_claimed_unit_is_left_to_its_holder(sample_build, tiny_backbone, cache
     shared = Shared(sample_build, cache=cache)
     jobs = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
     (tmp_path / ".locks").mkdir()
-    lock = FileLock(tmp_path / ".locks" / f"{sweep_module._file_name(jobs[0].share)}.lock")
+    lock = FileLock(tmp_path / ".locks" / f"{sweep_module._file_name(jobs[0].batch)}.lock")
     lock.acquire()
     naps = []
 
