@@ -20,7 +20,6 @@ images are kept, and the grid's time, so that the parts can be run one by one by
 import argparse
 import gc
 import json
-import math
 import os
 import shutil
 import statistics
@@ -78,12 +77,10 @@ class Bench:
 
         return Grid.from_dict(self.grid(*args, **kwargs)).configs()
 
-    def loop(self, config, shared):
-        from medfmc_hf.subsets import subset_of
+    def loop(self, run):
         from medfmc_hf.training import one_run
 
-        accelerator = one_run.make_accelerator(config)
-        return one_run.Loop(config, subset_of(config.subset), shared.processing(config), accelerator, one_run.Stopwatch())
+        return one_run.Loop(run, one_run.make_accelerator(run.config), one_run.Stopwatch())
 
     def row(self, what: str, floor: str = "", ours: str = "", ratio: str = "", goal: str = "") -> None:
         print(f"| {'OPEN, a toy: ' * self.toy}{what} | {floor} | {ours} | {ratio} | {goal} |", flush=True)
@@ -144,9 +141,10 @@ def evaluation(bench: Bench) -> None:
     show(f"the bare forward at batch {count}", repeats * count * operations(model, bench) / seconds["forward"] / 1e12)
     shared = bench.shared()
     config = bench.configs(["lora"], subsets=["endo"], shots=[1], seeds=[0], overrides={"dtype": "bfloat16"})[0]
-    stored = shared.evaluation_pixels(config.dataset_config, "test", config)
-    with shared.acquire(config) as acquired:
-        loop, model = bench.loop(config, shared), one_run.adapted(acquired, config, 1).to(bench.device)
+    run = shared.resolve(config)
+    stored = shared.evaluation_pixels(run.scored["test"], run.processing)
+    with shared.acquire(run) as backbone, one_run.adapted(backbone, run) as model:
+        loop = bench.loop(run)
         with merged(model.eval()):
             flops = operations(model, bench)
         seconds = bench.in_turn({"ours": lambda: loop.predict(model, stored)})
@@ -174,35 +172,25 @@ def wait(bench: Bench) -> None:
 
 def _step_seconds(bench: Bench, config) -> tuple[float, float]:
     """Of a training step whose batch lies ready, and of one that cuts its views."""
-    from medfmc_hf.data import loading
-    from medfmc_hf.images.pixels import TrainingPixels
     from medfmc_hf.training import one_run
 
     shared = bench.shared()
-    rows = shared.splits(config.dataset_config)["train"]
-    with shared.acquire(config) as acquired:
-        loop, model = bench.loop(config, shared), one_run.adapted(acquired, config, len(rows)).to(bench.device)
-        targets = loading.targets_of(rows, loop.subset)
-        views = TrainingPixels(rows, loop.process, device=bench.device)
+    run = shared.resolve(config)
+    with shared.acquire(run) as backbone, one_run.adapted(backbone, run) as model:
+        loop, views = bench.loop(run), shared.training_pixels(run)
         views.precompute()
         ready = Ready(torch.randn(config.batch_size, 3, bench.size, bench.size, device=bench.device))
-        works = {"ready": lambda: loop.fit(model, ready, targets), "views": lambda: loop.fit(model, views, targets)}
-        seconds = bench.in_turn(works)
-    steps = math.ceil(len(rows) / config.batch_size)
-    return seconds["ready"] / steps, seconds["views"] / steps
+        seconds = bench.in_turn({"ready": lambda: loop.fit(model, ready), "views": lambda: loop.fit(model, views)})
+    return seconds["ready"] / run.steps_per_epoch, seconds["views"] / run.steps_per_epoch
 
 
 def train_alone(bench: Bench, config, shared) -> None:
     """A run by the plain loop, without test and files."""
-    from medfmc_hf.data import loading
-    from medfmc_hf.images.pixels import TrainingPixels
     from medfmc_hf.training import one_run
 
-    with shared.acquire(config) as acquired:
-        rows = shared.splits(config.dataset_config)["train"]
-        loop, model = bench.loop(config, shared), one_run.adapted(acquired, config, len(rows)).to(bench.device)
-        views = TrainingPixels(rows, loop.process, store=shared.images, device=bench.device)
-        loop.fit(model, views, loading.targets_of(rows, loop.subset))
+    run = shared.resolve(config)
+    with shared.acquire(run) as backbone, one_run.adapted(backbone, run) as model:
+        bench.loop(run).fit(model, shared.training_pixels(run))
 
 
 def grouped(bench: Bench) -> None:
@@ -219,7 +207,7 @@ def grouped(bench: Bench) -> None:
                 train_alone(bench, config, shared)
 
         def together(configs=configs) -> None:
-            if train_group(configs, shared, one_run.make_accelerator(configs[0])) is None:
+            if train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0])) is None:
                 raise RuntimeError("not grouped: something in it draws random numbers")
 
         seconds = bench.in_turn({"alone": alone, "together": together})

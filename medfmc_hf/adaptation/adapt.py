@@ -2,7 +2,8 @@
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "METHODS",
     "Method",
     "adapt",
+    "adapted",
     "after_step",
     "all_options",
     "blocks_of",
@@ -84,6 +86,16 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
         if not any(p.requires_grad for p in model.get_submodule(name).parameters()):
             raise MedfmcError(f"the head {name} would stay frozen with {method} and these options.")
     return adapted
+
+
+@contextmanager
+def adapted(
+    model: nn.Module, method: str, options: Mapping[str, Any] | None = None, *, total_steps: int | None = None
+) -> Iterator[nn.Module]:
+    """`adapt` for the length of a block, and `unload` at its end. After a block that raised, the backbone has to be loaded again."""
+    result = adapt(model, method, options, total_steps=total_steps)
+    yield result
+    unload(result)
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

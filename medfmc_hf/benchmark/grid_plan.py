@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..adaptation import adapt, train_free
 from ..errors import MedfmcError
@@ -15,12 +16,11 @@ from ..images.rows import ImageRows
 from ..images.store import PixelStore
 from ..images.views import VIEWS
 from ..progress import bar
-from ..runs import MethodOptions, RunConfig, RunRecord, identity
+from ..runs import RunConfig, RunRecord, identity
 from ..runs.folders import record_in, run_folder
-from ..subsets import subset_of
 from ..training import frozen_blocks, one_run
-from ..training.loop import make_accelerator
-from ..training.shared import AcquiredBackbone, Shared
+from ..training.resolved import ResolvedRun
+from ..training.shared import Shared
 from . import grouped
 
 STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # a training step in forward passes, as benchmarks/ measures them
@@ -37,6 +37,7 @@ class Job:
         folder: where its files go.
         batch: jobs of one batch share most of their work and go to the same process.
         work: what it costs, in forward passes of one image; jobs of a batch count what they share once, in the first of them.
+        run: what its config resolved to; None where that failed.
         problem: why it cannot start, or None.
     """
 
@@ -45,6 +46,7 @@ class Job:
     folder: Path
     batch: str
     work: float = 0.0
+    run: ResolvedRun | None = None
     problem: str | None = None
 
     @property
@@ -69,10 +71,10 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group
         group: how many alike runs are trained in one pass, which makes them one batch.
 
     Raises:
-        MedfmcError: a method, or an option of it, is unknown.
+        MedfmcError: a method, or an option of it, is unknown, or a file that it names is not there.
     """
     for config in configs:
-        adapt.all_options(config.method, config.method_options)
+        adapt.resolve(config.method, config.method_options)
     seen: dict[str, set] = defaultdict(set)
     jobs = [_job(config, shared, Path(out), seen) for config in bar(configs, desc="planning", unit="run")]
     batches: dict[str, list[Job]] = defaultdict(list)
@@ -91,35 +93,29 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group
     return [job for batch in ordered for job in batch]
 
 
-def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set]) -> Job:
-    config = replace(config, method_options=MethodOptions(adapt.resolve(config.method, config.method_options)))
+def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set[bytes]]) -> Job:
     try:
-        run_id = shared.identity(config)
-        scored = one_run.scored_splits(config, shared)
+        run = shared.resolve(config)
     except MedfmcError as error:
         run_id = identity(config, "unknown", config.model)
         return Job(config, run_id, run_folder(out, config, run_id), run_id, problem=str(error))
-    folder = run_folder(out, config, run_id)
-    setting = f"{shared.backbone_fingerprint(config)} {config.image_size} {config.dtype} {config.subset}"
-    test = sum(len(shared.splits(name)[split]) for name, split in scored.values())
-    train = len(shared.splits(config.dataset_config)["train"])
-    if adapt.method_of(config.method).kind == "frozen":
-        batch = f"features {setting}"
-        splits = {(config.dataset_config, "train"), *scored.values()}
-        images = {image for name, split in splits for image in shared.splits(name)[split]["image_id"]}
+    config, folder = run.config, run_folder(out, run.config, run.id)
+    sharers = f"{run.checkpoint.fingerprint} {config.image_size} {config.dtype} {config.subset}"
+    test = sum(map(len, run.scored.values()))
+    if not run.by_gradient:
+        batch = f"features {sharers}"
+        images = {image for split in (run.train, *run.scored.values()) for image in split.rows["image_id"]}
         new = images - seen[batch]
         seen[batch] |= new
-        return Job(config, run_id, folder, batch, float(len(new)))
-    validation = len(shared.splits(config.dataset_config)["validation"]) if config.select == "best" else 0
+        return Job(config, run.id, folder, batch, float(len(new)), run)
+    validation = len(run.scored["validation"]) if "validation" in run.scored else 0
     has_frozen_blocks = grouped.has_frozen_blocks(config)
     step = STEP.get(config.method, STEP["partial"] if has_frozen_blocks else _OTHER_STEP)
-    batch = run_id
+    batch = run.id
     if has_frozen_blocks:
         options = sorted(adapt.all_options(config.method, config.method_options).items())
-        batch = (
-            f"frozen-{shared.backbone_fingerprint(config)[:16]}-{config.image_size}-{config.dtype}-{config.subset}-{config.method}{options}"
-        )
-    return Job(config, run_id, folder, batch, config.epochs * (train * step + validation) + test)
+        batch = f"frozen {sharers} {config.method} {options}"
+    return Job(config, run.id, folder, batch, config.epochs * (len(run.train) * step + validation) + test, run)
 
 
 @dataclass(frozen=True)
@@ -138,61 +134,59 @@ def forecast(jobs: Sequence[Job], shared: Shared) -> Forecast:
         jobs: that are to run.
         shared: the data and the caches.
     """
-    compute, disk, forward = 0.0, 0, {}
+    compute, disk = 0.0, 0
+    forward: dict[tuple, float] = {}
     sizes: dict[tuple, tuple[int, str, int]] = {}
     cached: dict[tuple, set] = defaultdict(set)  # which rows a store of features or outputs of frozen blocks will hold
     for job in jobs:
-        config = job.config
+        if (run := job.run) is None:
+            continue
+        config = run.config
         backbone = config.model, config.revision, config.image_size, config.dtype
-        setting = *backbone, config.subset, config.method, repr(config.method_options)
-        if setting not in sizes:
-            with shared.acquire(config) as acquired:
+        adapter = *backbone, config.subset, config.method, repr(config.method_options)
+        if adapter not in sizes:
+            with shared.acquire(run) as model:
                 if backbone not in forward:
-                    forward[backbone] = _forward_seconds(acquired.backbone, shared, config)
-                sizes[setting] = _sizes(acquired, shared, config)
-        adapter_bytes, what, row_bytes = sizes[setting]
+                    forward[backbone] = _forward_seconds(model, run)
+                sizes[adapter] = _sizes(model, run)
+        adapter_bytes, what, row_bytes = sizes[adapter]
         disk += adapter_bytes
         compute += job.work * forward[backbone]
         if row_bytes:
-            cached[(*backbone, config.subset, what, row_bytes)] |= _cached_rows(config, shared)
-    decode_seconds, pixel_bytes = _images(jobs, shared)
-    kept_bytes = sum(row_bytes * len(rows) for (*_, row_bytes), rows in cached.items())
-    return Forecast(decode_seconds, compute, disk + pixel_bytes + kept_bytes)
+            cached[(*backbone, config.subset, what, row_bytes)] |= _cached_rows(run)
+    decode_seconds, pixel_bytes = _images([job.run for job in jobs if job.run is not None], shared)
+    cached_bytes = sum(row_bytes * len(rows) for (*_, row_bytes), rows in cached.items())
+    return Forecast(decode_seconds, compute, disk + pixel_bytes + cached_bytes)
 
 
-def _sizes(acquired: AcquiredBackbone, shared: Shared, config: RunConfig) -> tuple[int, str, int]:
+def _sizes(backbone: nn.Module, run: ResolvedRun) -> tuple[int, str, int]:
     """Bytes of a run's weights; what is cached on disk of each image, `features` or outputs of so many frozen blocks; and bytes of that."""
-    process = shared.processing(config)
-    blank = torch.zeros(1, 3, process.height, process.width, device=next(acquired.backbone.parameters()).device)
-    if adapt.method_of(config.method).kind == "frozen":
-        return 0, "features", train_free.features(acquired.backbone, [blank]).nbytes
-    model = one_run.adapted(acquired, config, len(shared.splits(config.dataset_config)["train"]))
-    weights = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
-    network = frozen_blocks.split(model, process)
-    if network is model:
-        return weights, "", 0
-    return weights, f"frozen{network.length}", 4 * network.frozen(blank).numel()
+    blank = torch.zeros(1, 3, run.processing.height, run.processing.width, device=run.device)
+    if not run.by_gradient:
+        return 0, "features", train_free.features(backbone, [blank]).nbytes
+    with one_run.adapted(backbone, run) as model:
+        weights = sum(4 * p.numel() for p in model.parameters() if p.requires_grad)
+        network = frozen_blocks.split(model, run.processing)
+        if not isinstance(network, frozen_blocks.SplitNetwork):
+            return weights, "", 0
+        return weights, f"frozen{network.length}", 4 * network.frozen(blank).numel()
 
 
-def _cached_rows(config: RunConfig, shared: Shared) -> set[tuple]:
+def _cached_rows(run: ResolvedRun) -> set[tuple]:
     """Which images, and which of their fixed views, go through a frozen part of the backbone once."""
-    rows = set()
-    for name, split in one_run.scored_splits(config, shared).values():
-        rows |= {(image, "whole") for image in shared.splits(name)[split]["image_id"]}
-    support = shared.splits(config.dataset_config)["train"]["image_id"]
-    if config.augmentation == "fixed-views" and adapt.method_of(config.method).kind == "gradient":
+    rows = {(image, "whole") for split in run.scored.values() for image in split.rows["image_id"]}
+    support = run.train.rows["image_id"]
+    if run.by_gradient and run.config.augmentation == "fixed-views":
         rows |= {(image, view) for image in support for view in range(VIEWS)}
-    elif config.augmentation == "none" or adapt.method_of(config.method).kind == "frozen":
+    elif run.config.augmentation == "none" or not run.by_gradient:
         rows |= {(image, "whole") for image in support}
     return rows
 
 
-def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfig) -> float:
+def _forward_seconds(backbone: nn.Module, run: ResolvedRun) -> float:
     """Seconds of one image in a batch of four, the better of two."""
-    device = make_accelerator(config).device
-    process, size = shared.processing(config), 4
-    batch, times = torch.rand(size, 3, process.height, process.width, device=device), []
-    backbone.to(device)
+    size, times = 4, []
+    batch = torch.rand(size, 3, run.processing.height, run.processing.width, device=run.device)
     with torch.inference_mode():
         for _ in range(3):
             begin = time.perf_counter()
@@ -201,19 +195,17 @@ def _forward_seconds(backbone: torch.nn.Module, shared: Shared, config: RunConfi
     return min(times[1:]) / size
 
 
-def _images(jobs: Sequence[Job], shared: Shared) -> tuple[float, int]:
+def _images(runs: Sequence[ResolvedRun], shared: Shared) -> tuple[float, int]:
     """Seconds and bytes that the images cost which no store holds yet."""
     wanted: dict[tuple, dict] = defaultdict(dict)
-    for job in jobs:
-        process = shared.processing(job.config)
-        splits = {(job.config.dataset_config, "train"), *one_run.scored_splits(job.config, shared).values()}
-        for name, split in splits:
-            rows = shared.cached(("rows", name, split), lambda name=name, split=split: ImageRows(shared.splits(name)[split]))
+    for run in runs:
+        for split in (run.train, *run.scored.values()):
+            rows = shared.cached(("rows", split), lambda split=split: ImageRows(split.rows))
             for row, image in enumerate(rows.identities):
-                wanted[job.config.subset, process][image] = rows, row
+                wanted[run.subset.key, run.processing][image] = rows, row
     seconds, size = 0.0, 0
     for (subset, process), images in wanted.items():
-        store = PixelStore(shared.root, subset_of(subset).key, process.geometry, process.height, process.width)
+        store = PixelStore(shared.root, subset, process.geometry, process.height, process.width)
         new = [place for image, place in images.items() if image not in store.where]
         if new:
             begin, few = time.perf_counter(), new[:: max(1, len(new) // 4)][:4]

@@ -5,22 +5,20 @@ and `torch.vmap` turns a product with it into a batched one. That holds for any 
 of 4 leaves idle; on a CPU it does not pay, because one run fills that.
 """
 
-import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.func import functional_call, vmap
 
 from ..adaptation import adapt
-from ..data import loading
-from ..errors import MedfmcError
-from ..images.pixels import TrainingPixels
 from ..runs import RunConfig
-from ..subsets import subset_of
-from ..training import losses, one_run
-from ..training.loop import Loop, Stopwatch, epoch_order, lr_factor, make_optimizer, steps_per_epoch
+from ..training import one_run
+from ..training.loop import Loop, Stopwatch, Training, make_accelerator
+from ..training.one_run import Trained
+from ..training.resolved import ResolvedRun
 from ..training.shared import Shared
 
 
@@ -44,40 +42,35 @@ def group_key(config: RunConfig) -> tuple:
     return tuple(sorted((name, repr(value)) for name, value in values.items() if name not in ("shots", "seed", "training_seed", "recipe")))
 
 
-def train_group(configs: Sequence[RunConfig], shared: Shared, accelerator) -> list[one_run.Trained] | None:
+def train_group(runs: Sequence[ResolvedRun], shared: Shared, accelerator: Accelerator) -> list[Trained] | None:
     """Train runs with the same `group_key` together.
 
     Every run sees the same batches as alone, in the same order, with the same learning rates. Sums are made in another order, so that
     the numbers are those of the run alone up to rounding.
 
     Args:
-        configs: of the runs.
+        runs: of which none is trained yet.
         shared: data, images and backbone.
         accelerator: of one process.
 
     Returns:
-        For each run what `Loop.fit` leaves; None if the network draws random
-        numbers of its own (dropout), which a group cannot repeat.
+        What came of each run; None if the network draws random numbers of its own (dropout), which a group cannot repeat.
     """
     begin = time.perf_counter()
-    with shared.acquire(configs[0]) as acquired:
-        runs, model = [], None
-        for config in configs:
-            rows = shared.splits(config.dataset_config)["train"]
-            targets = loading.targets_of(rows, subset_of(config.subset))
-            if model is not None:
-                adapt.unload(model)
-                acquired.adapted = None
-            adapt.reset_head(acquired.backbone, config.seed_of_training)
-            model = one_run.adapted(acquired, config, len(rows)).to(accelerator.device)
-            runs.append(_Run(config, shared, accelerator, model, targets))
-        if _is_random(model):
-            return None
+    members = []
+    with shared.acquire(runs[0]) as backbone:
         for run in runs:
-            run.views.precompute()
-        _fit(model, runs)
+            adapt.reset_head(backbone, run.config.seed_of_training)
+            with one_run.adapted(backbone, run) as model:
+                if _is_random(model):
+                    return None
+                members.append(_Member(run, model, shared))
+        for member in members:
+            member.views.precompute()
+        with one_run.adapted(backbone, runs[0]) as model:  # a place for the values of each
+            _fit(model, members, Loop(runs[0], accelerator, Stopwatch()))
     cost, seconds = {"grouped": len(runs)}, (time.perf_counter() - begin) / len(runs)
-    return [one_run.Trained({name: value.detach() for name, value in run.values.items()}, run.history, seconds, cost) for run in runs]
+    return [Trained({name: value.detach() for name, value in own.values.items()}, own.training.history, seconds, cost) for own in members]
 
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -90,80 +83,43 @@ def _is_random(model: nn.Module) -> bool:
     return drops or paths or any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
-class _Run:
-    """One run of a group: what `Loop.fit` keeps in its variables."""
+class _Member:
+    """One run of a group: its own values, batches and optimiser."""
 
-    def __init__(self, config: RunConfig, shared: Shared, accelerator, model: nn.Module, targets) -> None:
-        self.config, self.targets = config, targets
-        self.loop = Loop(config, subset_of(config.subset), shared.processing(config), accelerator, Stopwatch())
+    def __init__(self, run: ResolvedRun, model: nn.Module, shared: Shared) -> None:
+        self.run = run
         self.values = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = make_optimizer(config, list(self.values.values()))
-        self.loss_of = losses.LOSSES[config.loss](self.loop.subset.task, targets)
-        self.labels = torch.as_tensor(targets).to(accelerator.device)
-        self.views = TrainingPixels(
-            shared.splits(config.dataset_config)["train"],
-            self.loop.process,
-            augmentation=config.augmentation,
-            store=shared.images,
-            device=accelerator.device,
-        )
-        self.steps = steps_per_epoch(config, len(targets))
-        self.history: list[dict] = []
-        self._total = torch.zeros((), device=accelerator.device)
+        targets, accelerator = run.train.targets, make_accelerator(run.config)
+        self.training = Training(run.config, run.subset.task, targets, list(self.values.values()), accelerator)
+        self.views = shared.training_pixels(run)
 
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The rows and uint8 images of a step of the whole run; None when the run is over."""
-        epoch, place = divmod(step, self.steps)
-        if epoch >= self.config.epochs:
-            return None
-        if place == 0:
-            drawn = epoch_order(self.targets, self.config.sampling, self.config.seed_of_training, epoch)
-            self._batches = list(zip(*(part.split(self.config.batch_size) for part in drawn)))
-            self._total.zero_()
-        self.rate = self.config.learning_rate * lr_factor(self.config, step, self.steps)
-        rows, seeds = self._batches[place]
-        return rows, self.views.batch(rows, seeds)
-
-    def step(self, step: int, rows: torch.Tensor, loss: torch.Tensor) -> None:
-        """Move this run's own values, after its gradients were made."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        if self.config.gradient_clip:
-            nn.utils.clip_grad_norm_(self.values.values(), self.config.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self._total += loss.detach() * len(rows)
-        epoch, place = divmod(step, self.steps)
-        if place == self.steps - 1:
-            mean = self._total.item() / len(self.targets)
-            if not math.isfinite(mean):
-                rate = self.config.learning_rate
-                raise MedfmcError(f"the loss became {mean} in epoch {epoch + 1}; lower the learning rate, {rate}.")
-            self.history.append({"epoch": epoch + 1, "loss": mean, "learning_rate": self.rate})
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The rows and views of every step of the run; the next is to be asked for after the values were updated."""
+        for epoch in range(self.run.config.epochs):
+            for rows, seeds in self.training.batches(epoch):
+                yield rows, self.views.batch(rows, seeds)
+            self.training.end_epoch()
 
 
-def _fit(model: nn.Module, runs: list[_Run]) -> None:
-    model.train()
-    size, loop = runs[0].config.batch_size, runs[0].loop
+def _fit(model: nn.Module, members: Sequence[_Member], loop: Loop) -> None:
+    """Take a step of every run at a time, until the longest is over."""
 
     def network(values: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
         return functional_call(model, values, (), {"pixel_values": images}).logits
 
-    step = 0
-    while True:
-        drawn = [(run, batch) for run in runs if (batch := run.batch(step)) is not None]
-        if not drawn:
-            break
+    model.train()
+    size = loop.run.config.batch_size
+    to_come = [(member, member.batches()) for member in members]
+    while step := [(member, *batch) for member, batches in to_come if (batch := next(batches, None))]:
         # A last batch of an epoch may be short: it is filled with blanks, whose logits no loss reads.
-        images = loop.ready(torch.cat([_filled(x, size) for _, (_, x) in drawn])).unflatten(0, (len(drawn), size))
-        stacked = {name: torch.stack([run.values[name] for run, _ in drawn]) for name in drawn[0][0].values}
-        with loop.autocast():
+        images = loop.ready(torch.cat([_filled(views, size) for _, _, views in step])).unflatten(0, (len(step), size))
+        stacked = {name: torch.stack([member.values[name] for member, _, _ in step]) for name in step[0][0].values}
+        with loop.run.autocast():
             logits = vmap(network)(stacked, images)
-        own = [run.loss_of(part[: len(rows)].float(), run.labels[rows]) for (run, (rows, _)), part in zip(drawn, logits)]
-        torch.stack(own).sum().backward()
-        for (run, (rows, _)), loss in zip(drawn, own):
-            run.step(step, rows, loss)
-        step += 1
+        losses = [member.training.loss(part[: len(rows)], rows) for (member, rows, _), part in zip(step, logits)]
+        torch.stack(losses).sum().backward()
+        for (member, rows, _), loss in zip(step, losses):
+            member.training.update(loss, len(rows))
 
 
 def _filled(images: torch.Tensor, size: int) -> torch.Tensor:

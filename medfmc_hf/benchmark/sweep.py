@@ -19,14 +19,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 
-from ..adaptation import adapt
 from ..errors import MedfmcError
 from ..progress import notify
 from ..runs import RunRecord, provenance
 from ..runs.folders import clear_remains, new_run
 from ..runs.launcher import check_launcher
 from ..training import one_run
-from ..training.loop import Loop, Stopwatch, make_accelerator
+from ..training.loop import make_accelerator
+from ..training.resolved import ResolvedRun
 from ..training.shared import Shared
 from . import grouped
 from .grid_plan import Job
@@ -66,9 +66,9 @@ def sweep(
     for job in jobs:
         batches.setdefault(job.batch, []).append(job)
     retrying = {job.id for job in jobs if job.id not in table.records}
-    cuts_views = [job for job in jobs if job.id in retrying and not job.problem and job.config.augmentation == "crop-flip"]
-    trains = any(adapt.method_of(job.config.method).kind == "gradient" for job in cuts_views)
-    shared.trains_on = accelerator.device if trains else None
+    runs = [job.run for job in jobs if job.id in retrying and job.run is not None]
+    cuts_views = any(run.by_gradient and run.config.augmentation == "crop-flip" for run in runs)
+    shared.trains_on = accelerator.device if cuts_views else None
     table.show()
     if together:
         _in_step(list(batches.values()), retrying, shared, table, accelerator)
@@ -123,10 +123,10 @@ def _file_name(batch: str) -> str:
 
 
 def _run_together(jobs: list[Job], shared: Shared, table: Table, accelerator: Accelerator) -> None:
-    frozen = [job for job in jobs if not job.problem and adapt.method_of(job.config.method).kind == "frozen"]
-    if len(frozen) > 1:
+    by_features = [job.run for job in jobs if job.run is not None and not job.run.by_gradient]
+    if len(by_features) > 1:
         try:
-            _compute_features(frozen, shared, accelerator)
+            _compute_features(by_features, shared)
         except Exception:  # each run meets the same trouble and records it
             shared.release()
     trained = _train_together(jobs, shared, accelerator) if jobs and jobs[0].batch.startswith("group ") else {}
@@ -137,27 +137,23 @@ def _run_together(jobs: list[Job], shared: Shared, table: Table, accelerator: Ac
 
 def _train_together(jobs: list[Job], shared: Shared, accelerator: Accelerator) -> dict[str, one_run.Trained]:
     """Train the runs of a group in one pass. Whatever stands against it, they are trained one by one instead."""
-    if len(jobs) < 2 or accelerator.num_processes > 1:
+    runs = [job.run for job in jobs if job.run is not None]
+    if len(runs) < 2 or accelerator.num_processes > 1:
         return {}
     try:
-        trained = grouped.train_group([job.config for job in jobs], shared, accelerator)
+        trained = grouped.train_group(runs, shared, accelerator)
     except (MedfmcError, RuntimeError) as error:
-        notify(f"{len(jobs)} runs are trained one by one, not in one pass: {str(error).strip().splitlines()[0]}")
+        notify(f"{len(runs)} runs are trained one by one, not in one pass: {str(error).strip().splitlines()[0]}")
         free(shared)
         return {}
-    return {} if trained is None else dict(zip((job.id for job in jobs), trained))
+    return {} if trained is None else dict(zip((run.id for run in runs), trained))
 
 
-def _compute_features(jobs: list[Job], shared: Shared, accelerator: Accelerator) -> None:
-    """Features of all the images of some jobs at once, in full batches."""
-    config = jobs[0].config
-    splits = {}
-    for job in jobs:
-        own = {(job.config.dataset_config, "train"): None} | dict.fromkeys(one_run.scored_splits(job.config, shared).values())
-        splits |= own
-    loop = Loop(config, None, shared.processing(config), accelerator, Stopwatch())
-    with shared.acquire(config) as acquired:
-        one_run.frozen_features(loop, acquired.backbone, shared, [shared.evaluation_pixels(*split, config) for split in splits])
+def _compute_features(runs: list[ResolvedRun], shared: Shared) -> None:
+    """Features of all the images of runs on one backbone at once, in full batches."""
+    splits = dict.fromkeys(split for run in runs for split in (run.train, *run.scored.values()))
+    with shared.acquire(runs[0]) as backbone:
+        one_run.frozen_features(runs[0], backbone, shared, [shared.evaluation_pixels(split, runs[0].processing) for split in splits])
 
 
 def run_job(job: Job, shared: Shared, accelerator: Accelerator, trained: one_run.Trained | None = None) -> None:
@@ -166,10 +162,9 @@ def run_job(job: Job, shared: Shared, accelerator: Accelerator, trained: one_run
     With several processes on one run, an error that is not the user's goes through too: the processes may have parted.
     """
     try:
-        if job.problem:
-            raise MedfmcError(job.problem)
-        extra = {} if trained is None else {"trained": trained}
-        one_run.train(job.config, out=job.folder.parents[1], shared=shared, accelerator=accelerator, **extra)
+        if job.run is None:
+            raise MedfmcError(str(job.problem))
+        one_run.carry_out(job.run, shared, accelerator, job.folder.parents[1], trained=trained)
         return
     except MedfmcError as error:
         text = str(error)

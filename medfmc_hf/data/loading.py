@@ -133,6 +133,33 @@ def load_splits(data: str | os.PathLike, config: ConfigName | str) -> "datasets.
     return splits
 
 
+def read_linked(data: str | os.PathLike, name: ConfigName) -> "datasets.DatasetDict | None":
+    """What `load_splits` gives, straight from the Parquet files of a linked build: these are small, and a grid has dozens of configs.
+
+    Returns:
+        None for anything else than a linked build that has the config and all its images; `load_splits` says what is wrong with it.
+    """
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not (Path(data) / MANIFEST).is_file():
+        return None
+    manifest = read_manifest(data)
+    entry = manifest["configs"].get(str(name))
+    if manifest.get("form") != "linked" or entry is None:
+        return None
+    try:
+        tables = {split: pa.concat_tables(pq.read_table(Path(data) / file) for file in part["files"]) for split, part in entry.items()}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    if missing_images(path for table in tables.values() for path in linked_paths(table["image"])):
+        return None
+    splits = datasets.DatasetDict({split: datasets.Dataset(table) for split, table in tables.items()})
+    check_columns(splits, name, data)
+    return splits
+
+
 def check_columns(splits: "datasets.DatasetDict", name: ConfigName, data: str | os.PathLike) -> None:
     """Make sure that a label means the class that this package means by it.
 

@@ -3,7 +3,7 @@
 import pickle
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import transformers
@@ -68,10 +68,7 @@ def load_backbone(
         size = image_size or image_size_of(config)
     except (TypeError, ValueError, IndexError) as error:
         raise MedfmcError(f"{CONFIG} of {name} has no image size that is a number: {error}") from error
-    config.num_labels = len(subset.classes)
-    config.id2label = dict(enumerate(subset.classes))
-    config.label2id = {name: index for index, name in enumerate(subset.classes)}
-    config.problem_type = _PROBLEM[subset.task]
+    _name_classes(config, subset)
     config.architectures = config.architectures or []  # the choice between DeiT's two classes stumbles over None
     try:
         with _quiet_loading():
@@ -195,6 +192,27 @@ def draw_head(model: nn.Module, generator: torch.Generator | None = None) -> Non
                     layer.weight.copy_(torch.empty(layer.weight.shape).normal_(0, 0.02, generator=generator))
                     if layer.bias is not None:
                         layer.bias.zero_()
+
+
+def fit_head(model: nn.Module, subset: Subset) -> None:
+    """Give the head of a loaded backbone as many outputs as another subset has classes, as `load_backbone` would have made it."""
+    if model.origin.subset == subset.key:
+        return
+    for name in head_names(model):
+        for inner, layer in list(model.get_submodule(name).named_modules()):
+            if isinstance(layer, nn.Linear) and layer.out_features == model.config.num_labels:
+                new = nn.Linear(layer.in_features, len(subset.classes), layer.bias is not None, layer.weight.device, layer.weight.dtype)
+                model.set_submodule(f"{name}.{inner}".rstrip("."), new.train(layer.training))
+    _name_classes(model.config, subset)
+    model.num_labels = model.config.num_labels
+    model.origin = replace(model.origin, subset=subset.key)
+
+
+def _name_classes(config: PretrainedConfig, subset: Subset) -> None:
+    config.num_labels = len(subset.classes)
+    config.id2label = dict(enumerate(subset.classes))
+    config.label2id = {name: index for index, name in enumerate(subset.classes)}
+    config.problem_type = _PROBLEM[subset.task]
 
 
 def _check_weights(model: str, network: nn.Module, report: dict) -> None:

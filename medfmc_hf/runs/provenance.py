@@ -3,10 +3,19 @@
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
+from ..subsets import ConfigName
 from ..version import __version__
-from .config import RunConfig
 from .record import RunRecord
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from accelerate import Accelerator
+    from torch import nn
+
+    from ..models.checkpoint import Checkpoint
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "scikit-learn", "numpy", "pillow")
 
@@ -20,21 +29,21 @@ PROTOCOLS = {
 _UNFIT = {"invented": "invented", "incomplete": "incomplete (built with --allow-missing)"}
 
 
-def data(config: RunConfig, splits, fingerprint: str, test_sha256: str, facts: dict) -> dict:
+def data(name: ConfigName, splits: "datasets.DatasetDict", fingerprint: str, test_sha256: str, facts: dict[str, Any]) -> dict[str, Any]:
     """The `data` part of a record.
 
     Args:
-        config: the run's config.
-        splits: the `DatasetDict` it used.
+        name: of the dataset config.
+        splits: its rows.
         fingerprint: hash of its rows and images.
         test_sha256: and of those of its test split.
         facts: what the build says of the subset, see `medfmc_hf.data.loading.build_facts`.
     """
     return {
-        "config": str(config.dataset_config),
+        "config": str(name),
         "fingerprint": fingerprint,
         "test_sha256": test_sha256,
-        "protocol": PROTOCOLS[config.protocol],
+        "protocol": PROTOCOLS[name.variant],
         "rows": {name: len(rows) for name, rows in splits.items()},
         "patients": {name: len(set(rows["patient_id"])) for name, rows in splits.items()},
         **facts,
@@ -55,7 +64,7 @@ def unfit_marks(record: RunRecord) -> list[str]:
     return [words for key, words in _UNFIT.items() if record.data.get(key)]
 
 
-def backbone(model, checkpoint) -> dict:
+def backbone(model: "nn.Module", checkpoint: "Checkpoint") -> dict[str, Any]:
     """The `backbone` part of a record.
 
     Args:
@@ -74,13 +83,13 @@ def backbone(model, checkpoint) -> dict:
     }
 
 
-def parameters(model) -> dict[str, int]:
+def parameters(model: "nn.Module") -> dict[str, int]:
     """How many numbers are trained, and how many there are."""
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return {"trainable_parameters": sum(n for n, trained in counts if trained), "total_parameters": sum(n for n, _ in counts)}
 
 
-def machine(accelerator) -> dict:
+def machine(accelerator: "Accelerator") -> dict[str, Any]:
     """Device, processes and the process's peak memory in bytes (of the GPU where there is one, else resident)."""
     import torch
 
@@ -94,7 +103,7 @@ def machine(accelerator) -> dict:
     }
 
 
-def device_name(device) -> str:
+def device_name(device: "torch.device") -> str:
     """Kind and name of a device, such as `cuda: NVIDIA H100 80GB HBM3`."""
     import torch
 

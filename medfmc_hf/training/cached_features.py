@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +17,15 @@ from ..progress import bar
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Images(Protocol):
+class IdentifiedImages(Protocol):
     """Rows of uint8 pixels, (B, C, height, width), and what image each is."""
 
-    identities: Sequence[bytes]
+    @property
+    def identities(self) -> Sequence[bytes]: ...
 
-    def __getitem__(self, rows) -> torch.Tensor: ...
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Any) -> torch.Tensor: ...
 
 
 def batch_size(device: torch.device) -> int:
@@ -58,7 +61,7 @@ class CachedRows:
 def cache_rows(
     network: Network,
     shape: tuple[int, ...],
-    parts: Sequence[Images],
+    parts: Sequence[IdentifiedImages],
     process: Processing,
     *,
     root: Path,
@@ -94,7 +97,7 @@ def cache_rows(
     return [CachedRows(store, part.identities, shape) for part in parts]
 
 
-def _missing(store: PixelStore, parts: Sequence[Images]) -> dict[bytes, tuple[int, int]]:
+def _missing(store: PixelStore, parts: Sequence[IdentifiedImages]) -> dict[bytes, tuple[int, int]]:
     """Identity to (part, row), of the distinct images that the store lacks."""
     missing = {}
     for number, part in enumerate(parts):
@@ -105,7 +108,9 @@ def _missing(store: PixelStore, parts: Sequence[Images]) -> dict[bytes, tuple[in
 
 
 @torch.inference_mode()
-def _fill(store: PixelStore, network: Network, parts: Sequence[Images], process: Processing, what: str, device: torch.device) -> None:
+def _fill(
+    store: PixelStore, network: Network, parts: Sequence[IdentifiedImages], process: Processing, what: str, device: torch.device
+) -> None:
     missing, size = _missing(store, parts), batch_size(device)
     commit = max(size, 32)  # images that a kill can cost
     check_disk(store.folder, len(missing) * store.width)

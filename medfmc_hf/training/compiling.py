@@ -7,13 +7,19 @@ for a GPU and for minutes of work before it tries.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from ..errors import MedfmcError
 from ..progress import notify
+from .resolved import ResolvedRun
+
+if TYPE_CHECKING:
+    from .shared import Shared
 
 _WORTH = 120.0  # seconds of training without the compiler below which it is not tried
 _GAIN = 1.1  # times faster that a probe must say it is
@@ -38,6 +44,29 @@ def compiled(blocks: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for block in blocks:
             block.__dict__.pop("forward", None)
+
+
+@contextmanager
+def compiled_where_it_pays(blocks: Sequence[nn.Module], step: Callable[[], None], run: ResolvedRun, shared: "Shared") -> Iterator[bool]:
+    """Inside, the blocks run compiled if the run's config says so, or if a probe of a run like it says that it pays.
+
+    Args:
+        blocks: those of the network that are trained through.
+        step: runs a training step that changes nothing, and waits for it.
+        run: the run.
+        shared: remembers what a probe said.
+
+    Returns:
+        Whether they are compiled.
+    """
+    config = run.config
+    chosen = config.compile == "on"
+    if config.compile == "auto" and blocks and run.device.type != "cpu" and PartialState().num_processes == 1:
+        key = "compile", config.model, config.revision, config.image_size, config.method, repr(config.method_options), config.dtype
+        steps = run.steps_per_epoch * config.epochs
+        chosen = pays(blocks, step, steps, lambda probe: shared.cached((*key, min(len(run.train), config.batch_size)), probe))
+    with compiled(blocks) if chosen else nullcontext():
+        yield chosen
 
 
 def pays(blocks: Sequence[nn.Module], step: Callable[[], None], steps: int, gain_once: Callable[[Callable[[], float]], float]) -> bool:

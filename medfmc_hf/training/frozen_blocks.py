@@ -6,7 +6,7 @@ testing go through the rest alone.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -16,11 +16,12 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from ..images.pixels import EvaluationPixels, TrainingPixels
+from ..images.pixels import TrainingPixels
 from ..images.processing import Processing
 from ..models.structure import Structure, structure_of
-from ..runs import RunConfig
-from .cached_features import CachedRows
+from .cached_features import CachedRows, IdentifiedImages
+from .loop import Images
+from .resolved import ResolvedRun
 
 if TYPE_CHECKING:
     from .shared import Shared
@@ -156,32 +157,32 @@ class SplitNetwork(nn.Module):
 
 
 def cache_outputs(
-    network: SplitNetwork,
-    shared: "Shared",
-    config: RunConfig,
-    device: torch.device,
-    store: dict[str, EvaluationPixels],
-    views: TrainingPixels,
-    support: EvaluationPixels | None,
-) -> tuple[dict[str, CachedRows], "TrainingPixels | CachedViews"]:
-    """The outputs of the frozen blocks in place of pixels: of every scored split, and of the training views where they are fixed.
+    model: nn.Module, run: ResolvedRun, shared: "Shared", images: Mapping[str, IdentifiedImages], views: TrainingPixels
+) -> tuple[nn.Module, dict[str, Images], "TrainingPixels | CachedViews"]:
+    """Put the outputs of frozen blocks in the place of images, wherever they can be computed once.
 
     Args:
-        network: the cut network.
-        shared: what holds the store.
-        config: of the run.
-        device: where it is.
-        store: the scored splits.
-        views: of the training images.
-        support: the training images as evaluation sees them, where training sees them so too.
+        model: the adapted model of the run.
+        run: the run.
+        shared: holds the cache.
+        images: of every scored split.
+        views: of the support set.
+
+    Returns:
+        The network that takes the outputs (the model itself where no block at its front is frozen), and what stands for `images` and for
+        `views`: outputs of the frozen blocks; of the views only where these are fixed.
     """
-    parts = dict(store)
-    if views.augmentation == "fixed-views":
+    network = split(model, run.processing)
+    if not isinstance(network, SplitNetwork):
+        return model, dict(images), views
+    parts: dict[str, IdentifiedImages] = dict(images)
+    if run.config.augmentation == "fixed-views":
         parts["train"] = _FixedViews(views)
-    elif support is not None:
-        parts["train"] = support
-    cached = dict(zip(parts, shared.cache_rows(f"frozen{network.length}", network.frozen, list(parts.values()), config, device)))
-    return cached, CachedViews(cached.pop("train"), views.views) if "train" in parts else views
+    elif run.config.augmentation == "none":
+        parts["train"] = shared.evaluation_pixels(run.train, run.processing)
+    rows = shared.cache_rows(f"frozen{network.length}", network.frozen, list(parts.values()), run, model.origin.pool)
+    cached = dict(zip(parts, rows))
+    return network, {name: cached[name] for name in images}, CachedViews(cached["train"], views.views) if "train" in cached else views
 
 
 class _FixedViews:
@@ -203,7 +204,10 @@ class CachedViews:
     """Stands for `TrainingPixels` with fixed views, and makes the same draws."""
 
     def __init__(self, cached: CachedRows, views: int) -> None:
-        self._kept, self._views = cached, views
+        self._cached, self._views = cached, views
+
+    def precompute(self) -> None:
+        """All is there."""
 
     def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
         """The outputs of the frozen blocks for one of the views of each row."""
@@ -211,4 +215,4 @@ class CachedViews:
         if self._views > 1:
             generators = [torch.Generator().manual_seed(seed) for seed in np.asarray(seeds, np.int64).tolist()]
             rows = rows + [int(torch.randint(self._views, (1,), generator=generator)) for generator in generators]
-        return self._kept[rows]
+        return self._cached[rows]

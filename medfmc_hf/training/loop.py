@@ -2,24 +2,44 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from .. import scoring
 from ..adaptation import adapt
 from ..adaptation.merging import merged
 from ..errors import MedfmcError
-from ..images import processing
+from ..images.processing import normalise
 from ..progress import bar
 from ..runs import RunConfig, probabilities_of
 from ..runs.launcher import check_launcher
 from ..subsets import Subset
 from . import losses
+from .resolved import ResolvedRun
+
+
+class Views(Protocol):
+    """Views of a support set, such as `TrainingPixels`; `precompute` does now what the first epoch would otherwise wait for."""
+
+    def precompute(self) -> None: ...
+
+    def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor: ...
+
+
+class Images(Protocol):
+    """Images in row order, such as `EvaluationPixels`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: Any) -> torch.Tensor: ...
 
 
 class Stopwatch:
@@ -56,96 +76,132 @@ class Fitted:
         validation_logits: of the validation images at the epoch that was put back; None where the config does not select by them.
     """
 
-    history: list[dict]
+    history: list[dict[str, Any]]
     validation_logits: np.ndarray | None = None
+
+
+class Training:
+    """The optimisation of one run: the order of its images, its loss, its learning rate and its history.
+
+    Args:
+        config: of the run.
+        task: `single-label` or `multi-label`.
+        targets: of the support set: integers, (n,) or (n, classes).
+        parameters: what is trained.
+        accelerator: of its own, for it holds on to all that it ever prepared.
+    """
+
+    def __init__(
+        self, config: RunConfig, task: str, targets: np.ndarray, parameters: Sequence[torch.Tensor], accelerator: Accelerator
+    ) -> None:
+        self.config, self.targets, self.parameters, self.accelerator = config, targets, list(parameters), accelerator
+        self.labels = torch.as_tensor(targets)
+        self.loss_of = losses.LOSSES[config.loss](task, targets)
+        optimizer = make_optimizer(config, self.parameters)
+        steps = math.ceil(len(targets) / config.batch_size)
+        self.schedule = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
+        self.optimizer = accelerator.prepare(optimizer)
+        self.history: list[dict[str, Any]] = []
+        self._total = torch.zeros((), device=accelerator.device)
+        self._rate = 0.0
+
+    def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """For each step of an epoch, counted from 0, the rows of its batch and the seeds of their views: int64, (B,) both."""
+        order, seeds = epoch_order(self.targets, self.config.sampling, self.config.seed_of_training, epoch)
+        return zip(order.split(self.config.batch_size), seeds.split(self.config.batch_size))
+
+    def loss(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """The loss of the logits, (B, classes), of some rows."""
+        return self.loss_of(logits.float(), self.labels[rows].to(logits.device))
+
+    def update(self, loss: torch.Tensor, rows: int) -> None:
+        """One optimiser step by the gradients that are there, which are those of the loss of a batch of so many rows."""
+        if self.config.gradient_clip:
+            self.accelerator.clip_grad_norm_(self.parameters, self.config.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self._rate = self.schedule.get_last_lr()[0]
+        self.schedule.step()
+        self._total += loss.detach() * rows
+
+    def end_epoch(self) -> None:
+        """Write the history of an epoch.
+
+        Raises:
+            MedfmcError: the loss is not finite.
+        """
+        loss = self.accelerator.reduce(self._total, "mean").item() / len(self.targets)
+        self._total.zero_()
+        if not math.isfinite(loss):
+            raise MedfmcError(
+                f"the loss became {loss} in epoch {len(self.history) + 1}; lower the learning rate, {self.config.learning_rate}."
+            )
+        self.history.append({"epoch": len(self.history) + 1, "loss": loss, "learning_rate": self._rate})
 
 
 @dataclass
 class Loop:
     """The Accelerate loop of one run: `fit` trains, `predict` scores."""
 
-    config: RunConfig
-    subset: Subset
-    process: processing.Processing
+    run: ResolvedRun
     accelerator: Accelerator
     watch: Stopwatch
-
-    def autocast(self) -> torch.autocast:
-        """The precision of the network; the loss is float32."""
-        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16")
 
     def ready(self, batch: torch.Tensor) -> torch.Tensor:
         """A batch as the network takes it: pixels normalised, outputs of frozen blocks as they are."""
         if batch.dtype == torch.uint8:
-            return processing.normalise(batch, self.process, device=self.accelerator.device)
+            return normalise(batch, self.run.processing, device=self.accelerator.device)
         return batch.to(self.accelerator.device, non_blocking=True)
 
-    def fit(self, model, views, targets, validation=None, validation_targets=None) -> "Fitted":
+    def fit(self, model: nn.Module, views: Views, validation: Images | None = None) -> Fitted:
         """Train `model` in place, and put back its best epoch where the config selects by validation.
 
         Args:
             model: with `.logits` in its output; only parameters that require a gradient are trained.
-            views: `TrainingPixels` of the support set, n images.
-            targets: integers, (n,) or (n, classes).
-            validation: `EvaluationPixels`, or None for fixed epochs.
-            validation_targets: their labels.
-
-        Returns:
-            The history, and the logits of the validation images.
+            views: of the n images of the support set.
+            validation: images of the validation split, or None for fixed epochs.
         """
-        config, accelerator = self.config, make_accelerator(self.config)  # of its own: it holds on to all that it ever prepared
-        loss_of = losses.LOSSES[config.loss](self.subset.task, targets)
-        labels = torch.as_tensor(targets)
+        run, config, accelerator = self.run, self.run.config, make_accelerator(self.run.config)
         trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = make_optimizer(config, trained)
-        wrapped, optimizer = accelerator.prepare(model, optimizer)
-        steps = steps_per_epoch(config, len(targets))
+        training = Training(config, run.subset.task, run.train.targets, trained, accelerator)
+        wrapped = accelerator.prepare(model)
         rank, world = accelerator.process_index, accelerator.num_processes
-        history, best = [], None
+        step, best = 0, None
         moving = [*trained, *model.buffers()]  # batch normalisation learns statistics, which are no parameters
 
         for epoch in bar(range(config.epochs), desc="training", unit="epoch", hidden=not accelerator.is_main_process):
             wrapped.train()
-            order, seeds = epoch_order(targets, config.sampling, config.seed_of_training, epoch)
-            total = torch.zeros((), device=accelerator.device)
             with self.watch("train"):
-                for step, (rows, draws) in enumerate(zip(order.split(config.batch_size), seeds.split(config.batch_size))):
-                    rate = config.learning_rate * lr_factor(config, epoch * steps + step, steps)
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate
-                    mine = labels[rows[rank::world]]  # so weighted, the mean over processes is the mean over the batch
-                    share = loss_of.mass(mine) * world / loss_of.mass(labels[rows]) if world > 1 else 1
-                    part = slice(rank, None, world) if len(mine) else slice(1)
-                    batch = self.ready(views.batch(rows[part], draws[part]))
-                    with self.autocast():
+                for rows, seeds in training.batches(epoch):
+                    part = slice(rank, None, world) if len(rows) > rank else slice(1)  # every process goes through the network
+                    batch = self.ready(views.batch(rows[part], seeds[part]))
+                    with run.autocast():
                         logits = wrapped(pixel_values=batch).logits
-                    loss = loss_of(logits.float(), labels[rows[part]].to(accelerator.device)) * share
+                    loss = training.loss(logits, rows[part])
+                    if world > 1:  # so weighted, the mean over processes is the mean over the batch
+                        mass = training.loss_of.mass
+                        loss = loss * (mass(training.labels[rows[rank::world]]) * world / mass(training.labels[rows]))
                     accelerator.backward(loss)
-                    if config.gradient_clip:
-                        accelerator.clip_grad_norm_(trained, config.gradient_clip)
-                    optimizer.step()
-                    adapt.after_step(getattr(model, "network", model), epoch * steps + step + 1)
-                    optimizer.zero_grad()
-                    total += loss.detach() * len(rows)
-            mean_loss = accelerator.reduce(total, "mean").item() / len(targets)
-            if not math.isfinite(mean_loss):
-                raise MedfmcError(f"the loss became {mean_loss} in epoch {epoch + 1}; lower the learning rate, {config.learning_rate}.")
-            history.append({"epoch": epoch + 1, "loss": mean_loss, "learning_rate": rate})
+                    training.update(loss, len(rows))
+                    step += 1
+                    adapt.after_step(getattr(model, "network", model), step)
+            training.end_epoch()
             if validation is not None:
                 with self.watch("validation"):
                     logits = self.predict(wrapped, validation)
-                    result = score(validation_targets, logits, self.subset)
-                history[-1]["validation"] = {k: result[k] for k in (self.subset.metric, "auc", "score")}
+                    result = score(run.scored["validation"].targets, logits, run.subset)
+                training.history[-1]["validation"] = {k: result[k] for k in (run.subset.metric, "auc", "score")}
                 if best is None or result["score"] > best[0] or math.isnan(best[0]):
                     best = result["score"], [value.detach().clone() for value in moving], logits
-        if best is not None:
-            with torch.no_grad():
-                for place, value in zip(moving, best[1], strict=True):
-                    place.copy_(value)
-        return Fitted(history, None if best is None else best[2])
+        if best is None:
+            return Fitted(training.history)
+        with torch.no_grad():
+            for place, value in zip(moving, best[1], strict=True):
+                place.copy_(value)
+        return Fitted(training.history, best[2])
 
     @torch.no_grad()
-    def predict(self, model, images, progress: str | None = None) -> np.ndarray:
+    def predict(self, model: nn.Module, images: Images, progress: str | None = None) -> np.ndarray:
         """Logits of n stored images: float32, (n, classes), the same in every process."""
         accelerator = self.accelerator
         model.eval().to(accelerator.device)
@@ -154,7 +210,7 @@ class Loop:
         mine = torch.arange(math.ceil(n / world)) * world + rank
         mine = mine.clamp(max=n - 1)  # every process predicts equally many; the repeats are cut off below
         parts = []
-        with merged(accelerator.unwrap_model(model)), self.autocast():
+        with merged(accelerator.unwrap_model(model)), self.run.autocast():
             batches = mine.split(evaluation_batch(accelerator.device))
             for rows in bar(batches, desc=progress, hidden=not (progress and accelerator.is_main_process)):
                 parts.append(model(pixel_values=self.ready(images[rows])).logits.float())
@@ -168,11 +224,6 @@ def evaluation_batch(device: torch.device) -> int:
     What a larger batch makes on a CPU is too large for its caches and for the allocator to keep: a seventh slower.
     """
     return 8 if device.type == "cpu" else 64
-
-
-def steps_per_epoch(config: RunConfig, rows: int) -> int:
-    """Optimiser steps of an epoch over so many training rows; the last may be on a smaller batch."""
-    return math.ceil(rows / config.batch_size)
 
 
 def lr_factor(config: RunConfig, step: int, steps_per_epoch: int) -> float:
@@ -202,7 +253,7 @@ def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> tu
     return order, torch.randint(2**63 - 1, (n,), generator=generator)
 
 
-def make_optimizer(config: RunConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(config: RunConfig, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
     """AdamW, or SGD with momentum 0.9; on a GPU one kernel for all parameters, for at a batch of 4 it waits for the next launch."""
     options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": parameters[0].is_cuda}
     if config.optimizer == "adamw":
@@ -220,6 +271,6 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return Accelerator(mixed_precision="no", dynamo_backend="no")
 
 
-def score(targets: np.ndarray, logits: np.ndarray, subset: Subset) -> dict:
+def score(targets: np.ndarray, logits: np.ndarray, subset: Subset) -> dict[str, Any]:
     """`medfm_score` of one split's probabilities, as the record keeps it."""
     return scoring.score(targets, probabilities_of(logits, multilabel=subset.multilabel), task=subset.task, classes=subset.classes)

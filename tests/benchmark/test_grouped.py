@@ -29,14 +29,10 @@ def configs_of(backbone, method, options, **changes):
 
 def alone(config, shared):
     """The values and history of a run trained by `Loop.fit`."""
-    accelerator = one_run.make_accelerator(config)
-    with shared.acquire(config) as acquired:
-        rows = shared.splits(config.dataset_config)["train"]
-        loop = one_run.Loop(config, grouped.subset_of("retino"), shared.processing(config), accelerator, one_run.Stopwatch())
-        targets = grouped.loading.targets_of(rows, loop.subset)
-        model = one_run.adapted(acquired, config, len(rows))
-        views = grouped.TrainingPixels(rows, loop.process, augmentation=config.augmentation, store=shared.images)
-        history = loop.fit(model, views, targets).history
+    run = shared.resolve(config)
+    with shared.acquire(run) as backbone, one_run.adapted(backbone, run) as model:
+        loop = one_run.Loop(run, one_run.make_accelerator(config), one_run.Stopwatch())
+        history = loop.fit(model, shared.training_pixels(run)).history
         return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}, history
 
 
@@ -53,7 +49,7 @@ def test_a_group_trains_each_run_as_it_is_alone(method, options, shared, tiny_ba
     known = adapt.method_of(method).options
     configs = configs_of(tiny_backbone, method, {name: value for name, value in options.items() if name in known})
     assert len({grouped.group_key(config) for config in configs}) == 1 and all(map(grouped.can_group, configs))
-    together = grouped.train_group(configs, shared, one_run.make_accelerator(configs[0]))
+    together = grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0]))
     assert together is not None
     for config, run in zip(configs, together):
         values, history = run.values, run.history
@@ -67,7 +63,7 @@ def test_a_group_trains_each_run_as_it_is_alone(method, options, shared, tiny_ba
 
 def test_runs_of_different_length_share_a_group(shared, tiny_backbone):
     configs = configs_of(tiny_backbone, "lora", {"lora_dropout": 0.0}, shots=[1, 5], seeds=[0])
-    together = grouped.train_group(configs, shared, one_run.make_accelerator(configs[0]))
+    together = grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0]))
     for config, run in zip(configs, together):
         values, history = run.values, run.history
         own, own_history = alone(config, shared)
@@ -79,7 +75,7 @@ def test_runs_of_different_length_share_a_group(shared, tiny_backbone):
 
 def test_dropout_is_not_grouped(shared, tiny_backbone):
     configs = configs_of(tiny_backbone, "lora", {"lora_dropout": 0.1})
-    assert grouped.train_group(configs, shared, one_run.make_accelerator(configs[0])) is None
+    assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0])) is None
 
 
 @pytest.mark.parametrize("change", [{"select": "best"}, {"method": "linear", "recipe": "none", "method_options": {}}])

@@ -92,12 +92,13 @@ def hooks_of(model):
 def test_a_run_gives_the_backbone_back_as_it_was(method, sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     (config, *_) = grid_of(tiny_backbone, [method]).configs()
-    with shared.acquire(config) as acquired:
-        model, before = acquired.backbone, {name: value.clone() for name, value in acquired.backbone.state_dict().items()}
+    run = shared.resolve(config)
+    with shared.acquire(run) as model:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
         hooks = hooks_of(model)
     train(config, shared=shared, out=tmp_path)
-    with shared.acquire(config) as acquired:
-        assert acquired.backbone is model, "it was not loaded again"
+    with shared.acquire(run) as backbone:
+        assert backbone is model, "it was not loaded again"
         after = model.state_dict()
         assert list(after) == list(before)
         assert all(torch.equal(after[name], before[name]) for name in before)
@@ -158,21 +159,21 @@ def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(samp
     configs = grid_of(tiny_backbone, ["lora", diverging, {"method": "vpt", "method_options": {"num_prompts": -1}}], seeds=[0]).configs()
     configs += grid_of(tmp_path / "nothing", ["linear"], seeds=[0]).configs()
     configs.append(RunConfig("retino", shots=1, method="linear", model=configs[0].model))
-    real = one_run.train
+    real = one_run.carry_out
 
-    def out_of_memory(config, **options):
-        if config.method == "lora":
+    def out_of_memory(run, *args, **options):
+        if run.config.method == "lora":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return real(config, **options)
+        return real(run, *args, **options)
 
-    monkeypatch.setattr(one_run, "train", out_of_memory)
+    monkeypatch.setattr(one_run, "carry_out", out_of_memory)
     table = sweep(plan(configs, shared, tmp_path), shared, tmp_path)
     assert (table.count("finished"), table.count("failed")) == (1, 4)
     errors = {(record.config["method"], record.error) for _, record in find_runs(tmp_path) if record.status == "failed"}
     said = " ".join(text for _, text in errors)
     assert "lower the learning rate" in said and "OutOfMemoryError" in said and "num_prompts" in said and "nothing" in said
 
-    monkeypatch.setattr(one_run, "train", real)
+    monkeypatch.setattr(one_run, "carry_out", real)
     before = contents(tmp_path)
     sweep(plan(configs, shared, tmp_path), shared, tmp_path)
     assert contents(tmp_path) == before, "a failure is kept until a retry is asked for"
@@ -181,15 +182,15 @@ def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(samp
 
 
 def test_ctrl_c_stops_the_sweep_and_keeps_what_is_finished(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
-    shared, real, begun = Shared(sample_build, cache=cache), one_run.train, []
+    shared, real, begun = Shared(sample_build, cache=cache), one_run.carry_out, []
 
-    def interrupted(config, **options):
-        begun.append(config)
+    def interrupted(run, *args, **options):
+        begun.append(run)
         if len(begun) == 2:
             raise KeyboardInterrupt
-        return real(config, **options)
+        return real(run, *args, **options)
 
-    monkeypatch.setattr(one_run, "train", interrupted)
+    monkeypatch.setattr(one_run, "carry_out", interrupted)
     jobs = plan(grid_of(tiny_backbone, ["lora"]).configs(), shared, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         sweep(jobs, shared, tmp_path)
@@ -370,10 +371,10 @@ def test_an_image_is_kept_the_same_whatever_is_computed_with_it(sample_build, ti
         shared = Shared(sample_build, cache=tmp_path / str(number))
         for seed in seeds:
             config = RunConfig(subset="retino", shots=1, seed=seed, method="linear", model=str(tiny_backbone))
-            loop = one_run.Loop(config, None, shared.processing(config), one_run.make_accelerator(config), one_run.Stopwatch())
-            with shared.acquire(config) as acquired:
-                part = shared.evaluation_pixels(config.dataset_config, "train", config)
-                (features,) = one_run.frozen_features(loop, acquired.backbone, shared, [part])
+            run = shared.resolve(config)
+            with shared.acquire(run) as backbone:
+                part = shared.evaluation_pixels(run.train, run.processing)
+                (features,) = one_run.frozen_features(run, backbone, shared, [part])
         kept.append(features[:].numpy())
     assert np.array_equal(*kept)
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from trees import IMAGES, figshare, stem
 
+from medfmc_hf.data import loading
 from medfmc_hf.data.build import build
 from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits, targets_of
 from medfmc_hf.errors import MedfmcError
@@ -174,3 +175,25 @@ def test_classes_of_a_multi_label_subset_too(folder, tmp_path):
         load_splits(data, "endo-1shot-seed0")
     same = as_published(folder, tmp_path / "same", "endo-1shot-seed0", lambda rows: rows)
     assert len(load_splits(same, "endo-1shot-seed0")) == 3
+
+
+# --- linked builds ---
+
+
+@pytest.mark.parametrize("name", ["endo-5shot-seed0", "retino", "colon-1shot-seed3-official", "chest-challenge"])
+def test_reading_a_linked_build_gives_what_load_dataset_gives(name, sample_build):
+    config = ConfigName.parse(name)
+    ours, theirs = loading.read_linked(sample_build, config), loading.load_splits(sample_build, config)
+    subset = SUBSETS[config.subset]
+    assert list(ours) == list(theirs)
+    assert loading.fingerprint(ours, subset) == loading.fingerprint(theirs, subset)
+    for split in ours:
+        assert ours[split].features == theirs[split].features
+        assert image_sources(ours[split]) == image_sources(theirs[split])
+        assert ours[split][0]["image"].size == theirs[split][0]["image"].size
+
+
+def test_what_is_no_linked_build_is_left_to_load_splits(sample_build, tmp_path):
+    assert loading.read_linked("someone/medfmc", ConfigName("endo")) is None
+    with pytest.raises(MedfmcError):
+        Shared(tmp_path / "nothing").splits(ConfigName("endo"))

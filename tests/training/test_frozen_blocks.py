@@ -77,7 +77,7 @@ def test_a_network_that_does_otherwise_is_left_whole(tmp_path):
     assert frozen_blocks.split(adapted, PROCESS) is adapted
 
 
-def test_kept_views_draw_as_fixed_views_do(sample_build, tmp_path):
+def test_cached_views_draw_as_fixed_views_do(sample_build, tmp_path):
     rows = Shared(sample_build).splits(ConfigName("retino", 1, 0))["train"]
     views = TrainingPixels(rows, PROCESS, augmentation="fixed-views")
     fixed = frozen_blocks._FixedViews(views)

@@ -11,6 +11,7 @@ from medfmc_hf.images.processing import Processing
 from medfmc_hf.runs import RunConfig
 from medfmc_hf.subsets import SUBSETS
 from medfmc_hf.training.loop import Loop, Stopwatch, epoch_order, lr_factor, make_accelerator, score
+from medfmc_hf.training.resolved import ResolvedRun, Split
 
 SHORT = RunConfig(subset="endo", shots=1, method="lora", epochs=2, batch_size=8, learning_rate=5e-3)
 
@@ -81,8 +82,23 @@ class Linear(nn.Module):
 PROCESS = Processing(height=4, width=4, resize=(4, 4), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
-def make_loop(config: RunConfig) -> Loop:
-    return Loop(config, SUBSETS[config.subset], PROCESS, make_accelerator(config), Stopwatch())
+def make_loop(config: RunConfig, targets=(), validation_targets=()) -> Loop:
+    accelerator, name = make_accelerator(config), config.dataset_config
+    train, validation = (
+        Split(name, split, None, np.asarray(rows)) for split, rows in (("train", targets), ("validation", validation_targets))
+    )
+    run = ResolvedRun(
+        config=config,
+        id="",
+        subset=SUBSETS[config.subset],
+        data={},
+        checkpoint=None,
+        processing=PROCESS,
+        train=train,
+        scored={"validation": validation},
+        device=accelerator.device,
+    )
+    return Loop(run, accelerator, Stopwatch())
 
 
 @pytest.mark.parametrize("subset", ["endo", "retino"])
@@ -96,7 +112,7 @@ def test_fit_equals_a_plain_loop(subset):
     ours, plain = Linear(classes), Linear(classes)
     plain.load_state_dict(ours.state_dict())
 
-    history = make_loop(config).fit(ours, images, targets).history
+    history = make_loop(config, targets).fit(ours, images).history
 
     x = (images.pixels.float() / 255 - 0.5) / 0.25
     y = torch.as_tensor(targets)
@@ -127,8 +143,8 @@ def test_the_best_epoch_is_put_back():
     config = replace(SHORT, subset="retino", select="best", epochs=6, learning_rate=0.3, warmup_epochs=0, augmentation="none")
     targets, validation_targets = np.arange(10) % 5, np.arange(15) % 5
     torch.manual_seed(0)
-    model, loop, validation = Linear(5), make_loop(config), Images(15)
-    history = loop.fit(model, Images(10), targets, validation, validation_targets).history
+    model, loop, validation = Linear(5), make_loop(config, targets, validation_targets), Images(15)
+    history = loop.fit(model, Images(10), validation).history
     scores = [epoch["validation"]["score"] for epoch in history]
     kept = score(validation_targets, loop.predict(model, validation), SUBSETS["retino"])
     assert kept["score"] == max(scores)
@@ -145,4 +161,4 @@ def test_predictions_come_in_row_order():
 def test_a_loss_that_is_not_finite_stops_the_run():
     config = replace(SHORT, subset="retino", learning_rate=1e6, gradient_clip=0, warmup_epochs=0, optimizer="sgd", epochs=20)
     with pytest.raises(MedfmcError, match="lower the learning rate"):
-        make_loop(config).fit(Linear(5), Images(10), np.arange(10) % 5)
+        make_loop(config, np.arange(10) % 5).fit(Linear(5), Images(10))

@@ -16,7 +16,7 @@ from medfmc_hf.errors import MedfmcError
 from medfmc_hf.predict import load_adapted
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.runs.flags import parse_options
-from medfmc_hf.subsets import SUBSETS
+from medfmc_hf.subsets import SUBSETS, ConfigName
 from medfmc_hf.training import one_run
 from medfmc_hf.training.one_run import train
 from medfmc_hf.training.shared import Shared
@@ -83,7 +83,7 @@ def test_validation_selection_is_recorded(config, shared, tmp_path):
 
 def test_challenge_images_are_predicted_on_request(config, shared, tmp_path):
     folder, _ = train(RunConfig("endo", shots=1, model=config.model, method="linear", predict_challenge=True), shared=shared, out=tmp_path)
-    challenge = shared.splits(one_run.ConfigName("endo", variant="challenge"))["validation"]
+    challenge = shared.splits(ConfigName("endo", variant="challenge"))["validation"]
     assert load_predictions(folder, "challenge-validation").image_ids.tolist() == challenge["image_id"][:]
 
 
