@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -89,10 +90,17 @@ class Training:
         targets: of the support set: integers, (n,) or (n, classes).
         parameters: what is trained.
         accelerator: of its own, for it holds on to all that it ever prepared.
+        after_step: called after each step, while the gradients are there, with its number from 1.
     """
 
     def __init__(
-        self, config: RunConfig, task: str, targets: np.ndarray, parameters: Sequence[torch.Tensor], accelerator: Accelerator
+        self,
+        config: RunConfig,
+        task: str,
+        targets: np.ndarray,
+        parameters: Sequence[torch.Tensor],
+        accelerator: Accelerator,
+        after_step: Callable[[int], None] = lambda step: None,
     ) -> None:
         self.config, self.targets, self.parameters, self.accelerator = config, targets, list(parameters), accelerator
         self.labels = torch.as_tensor(targets)
@@ -101,6 +109,7 @@ class Training:
         steps = math.ceil(len(targets) / config.batch_size)
         self.schedule = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
         self.optimizer = accelerator.prepare(optimizer)
+        self.after_step, self.steps_done = after_step, 0
         self.history: list[dict[str, Any]] = []
         self._total = torch.zeros((), device=accelerator.device)
         self._rate = 0.0
@@ -119,6 +128,8 @@ class Training:
         if self.config.gradient_clip:
             self.accelerator.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         self.optimizer.step()
+        self.steps_done += 1
+        self.after_step(self.steps_done)
         self.optimizer.zero_grad()
         self._rate = self.schedule.get_last_lr()[0]
         self.schedule.step()
@@ -163,10 +174,11 @@ class Loop:
         """
         run, config, accelerator = self.run, self.run.config, make_accelerator(self.run.config)
         trained = [p for p in model.parameters() if p.requires_grad]
-        training = Training(config, run.subset.task, run.train.targets, trained, accelerator)
+        after_step = partial(adapt.after_step, getattr(model, "network", model))
+        training = Training(config, run.subset.task, run.train.targets, trained, accelerator, after_step)
         wrapped = accelerator.prepare(model)
         rank, world = accelerator.process_index, accelerator.num_processes
-        step, best = 0, None
+        best = None
         moving = [*trained, *model.buffers()]  # batch normalisation learns statistics, which are no parameters
 
         for epoch in bar(range(config.epochs), desc="training", unit="epoch", hidden=not accelerator.is_main_process):
@@ -183,8 +195,6 @@ class Loop:
                         loss = loss * (mass(training.labels[rows[rank::world]]) * world / mass(training.labels[rows]))
                     accelerator.backward(loss)
                     training.update(loss, len(rows))
-                    step += 1
-                    adapt.after_step(getattr(model, "network", model), step)
             training.end_epoch()
             if validation is not None:
                 with self.watch("validation"):

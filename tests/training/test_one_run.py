@@ -203,3 +203,13 @@ def test_two_processes_weigh_classes_as_one_does(config, sample_build, tmp_path)
         losses.append([epoch["loss"] for epoch in json.loads(found.read_text())["history"]])
     np.testing.assert_allclose(logits[0], logits[1], atol=2e-4)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_adalora_moves_its_ranks_as_it_trains(config, shared, tmp_path):
+    """It reads the gradients of each step, and writes the ranks it came to into its own config."""
+    options = {"init_r": 4, "target_r": 1, "tinit": 1, "tfinal": 1, "deltaT": 1}
+    run = RunConfig("endo", shots=1, model=config.model, method="adalora", method_options=options, epochs=3)
+    folder, _ = train(run, shared=shared, out=tmp_path)
+    ranks = json.loads((folder / "adapter" / "adapter_config.json").read_text())["rank_pattern"]
+    left = [sum(pattern) for pattern in ranks.values()]
+    assert left and sum(left) < 4 * len(left)
