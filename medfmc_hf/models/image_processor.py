@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from PIL import Image
 
 from ..errors import MedfmcError
 from ..files import write_json
-from ..images.processing import IMAGENET, Processing
+from ..images.processing import IMAGENET, Processing, normalise, process
 from ..images.resize import RESAMPLES
 from ..progress import notify
 from .backbones import read_config
@@ -19,24 +21,10 @@ if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
 PROCESSOR = "preprocessor_config.json"
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
-# What each processor class of transformers does where a backbone's file is silent. Swin and ViT-MAE name ViT's, DINOv2 BiT's, ResNet and
-# RegNet ConvNeXt's. DINOv3's rescales before it resizes, which is the same to half a grey level.
-_SQUARE = {"size": {"height": 224, "width": 224}, "square": True, "crop": 224, "do_center_crop": False}
-_EDGE = {"size": {"shortest_edge": 224}, "square": False, "crop": 224, "do_center_crop": True}
-_CLASSES: dict[str, dict[str, Any]] = {
-    "ViTImageProcessor": {**_SQUARE, "resample": 2, "normalise": _HALF},
-    "DeiTImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF, "size": {"height": 256, "width": 256}, "do_center_crop": True},
-    "BeitImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF},
-    "SiglipImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF, "square": False},
-    "PvtImageProcessor": {**_SQUARE, "resample": 3, "normalise": IMAGENET},
-    "DINOv3ViTImageProcessor": {**_SQUARE, "resample": 2, "normalise": IMAGENET},
-    "CLIPImageProcessor": {**_EDGE, "resample": 3, "normalise": _CLIP},
-    "BitImageProcessor": {**_EDGE, "resample": 3, "normalise": _CLIP},
-    "ConvNextImageProcessor": {**_EDGE, "resample": 3, "normalise": _HALF, "size": {"shortest_edge": 384}, "do_center_crop": False},
-    "EfficientNetImageProcessor": {**_SQUARE, "resample": 3, "normalise": _HALF, "size": {"height": 346, "width": 346}, "crop": 289},
+# Classes of transformers that need torchvision, by what does the same to half a grey level without it. DINOv3 rescales before it resizes.
+_WITHOUT_TORCHVISION = {
+    "DINOv3ViTImageProcessor": {"image_processor_type": "ViTImageProcessor", "image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
 }
 
 
@@ -64,14 +52,31 @@ def processing_of(model: "str | Checkpoint", *, revision: str | None = None, ima
     if not values:
         return _default(checkpoint or find_checkpoint(folder), image_size)
     model = str(folder or checkpoint.name)
-    name = values.get("image_processor_type") or str(values.get("feature_extractor_type")).replace("FeatureExtractor", "ImageProcessor")
-    name = name.removesuffix("Fast").removesuffix("Pil")
-    if name not in _CLASSES:
-        raise MedfmcError(f"the image processor of {model!r} is {name}; medfmc_hf knows {', '.join(_CLASSES)}.")
     try:
-        return _from_values(name, values, image_size)
+        processor = _processor(folder or checkpoint.folder, values)
+    except Exception as error:  # a file may hold anything, and each class has its own way to fail
+        kind = values.get("image_processor_type") or values.get("feature_extractor_type")
+        raise MedfmcError(
+            f"the image processor of {model!r} ({kind}) cannot be used, for transformers makes none of it: {str(error).strip() or error!r}"
+        ) from None
+    name = type(processor).__name__.removesuffix("Pil")
+    try:
+        return _from_processor(processor, image_size)
     except (MedfmcError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         raise MedfmcError(f"the image processor of {model!r} ({name}) cannot be used: {error}") from None
+
+
+def _processor(folder: Path, values: dict[str, Any]) -> "BaseImageProcessor":
+    """The processor of transformers, with the defaults of its class where the file is silent."""
+    from transformers import AutoImageProcessor
+
+    how = {"backend": "pil", "local_files_only": True, "trust_remote_code": False}
+    replaced = _WITHOUT_TORCHVISION.get(str(values.get("image_processor_type")).removesuffix("Fast"))
+    if replaced is None:
+        return AutoImageProcessor.from_pretrained(str(folder), **how)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_json(Path(temporary) / PROCESSOR, {**replaced, **values, "image_processor_type": replaced["image_processor_type"]})
+        return AutoImageProcessor.from_pretrained(temporary, **how)
 
 
 def _processor_values(folder: Path, name: str) -> dict:
@@ -96,70 +101,84 @@ def _default(checkpoint: "Checkpoint", image_size: int | None) -> Processing:
     return Processing(height, width, (height, width))
 
 
-def _from_values(name: str, values: dict, image_size: int | None) -> Processing:
-    """A processor's file, on top of the defaults of its class."""
-    default = _CLASSES[name]
+def _from_processor(processor: "BaseImageProcessor", image_size: int | None) -> Processing:
+    """The numbers of a processor, tried on an image against the processor itself."""
 
-    def value(key: str, otherwise: Any) -> Any:
-        return otherwise if values.get(key) is None else values[key]
+    def given(name: str) -> Any:
+        return getattr(processor, name, None)
 
-    if value("do_pad", False):
+    if given("do_pad"):
         raise MedfmcError("it pads images to a common size, which is not done here.")
-    height, width, edges = _sizes(name, values, value, image_size)
-    rescale = value("rescale_factor", 1 / 255) if value("do_rescale", True) else 1.0
-    mean, std = _three(value("image_mean", default["normalise"][0])), _three(value("image_std", default["normalise"][1]))
-    divisor = std
-    if not value("do_normalize", True):
-        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if name == "EfficientNetImageProcessor":
-        if value("do_rescale", True) and value("rescale_offset", False):
-            mean = tuple(m + 1 for m in mean)  # it shifts by -1 after rescaling
-        if value("include_top", True):
-            std = tuple(s * d for s, d in zip(std, divisor))  # and divides a second time
-    return Processing(height, width, edges, RESAMPLES[int(value("resample", default["resample"]))], rescale, mean, std)
+    rescale = given("rescale_factor") if given("do_rescale") else 1.0
+    mean, std = ((0.0,) * 3, (1.0,) * 3) if not given("do_normalize") else (_three(given("image_mean")), _three(given("image_std")))
+    if given("do_rescale") and given("rescale_offset"):  # EfficientNet shifts by -1 after rescaling
+        mean = tuple(m + 1 for m in mean)
+    if given("include_top"):  # and divides a second time
+        std = tuple(s * d for s, d in zip(std, _three(given("image_std"))))
+    numbers = {"resample": RESAMPLES[int(given("resample"))], "rescale": rescale, "mean": mean, "std": std}
+    try:
+        height, width, resize = _geometry(processor)
+        stock = Processing(height, width, resize, **numbers)
+        if (levels := _difference(stock, processor)) > 1.01:
+            raise MedfmcError(f"it does more than to resize, crop, rescale and normalise: its pixels differ by {levels:.3g} grey levels.")
+    except _NoFixedSize as error:
+        if image_size is None:
+            raise MedfmcError(f"{error}, so images could not share a batch; give image_size to squash them to a square instead.") from None
+        return Processing(image_size, image_size, (image_size, image_size), **numbers)
+    if image_size is None:
+        return stock
+    if hasattr(processor, "crop_pct"):
+        resize = _convnext_resize(image_size, processor.crop_pct)
+    else:
+        scales = (image_size / min(height, width),) if len(resize) == 1 else (image_size / height, image_size / width)
+        resize = tuple(max(1, round(edge * scale)) for edge, scale in zip(resize, scales))
+    return Processing(image_size, image_size, resize, **numbers)
+
+
+class _NoFixedSize(Exception):
+    """Why the images that a processor makes are not all of one size."""
+
+
+def _geometry(processor: "BaseImageProcessor") -> tuple[int, int, tuple[int, ...]]:
+    """Height, width and `Processing.resize`.
+
+    Raises:
+        _NoFixedSize: what it makes is not always of one size.
+    """
+    size = {key: edge for key, edge in dict(processor.size).items() if edge is not None}
+    crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
+    if not processor.do_resize:
+        raise _NoFixedSize("it does not resize")
+    if hasattr(processor, "crop_pct") and set(size) == {"shortest_edge"} and not crop:
+        return size["shortest_edge"], size["shortest_edge"], _convnext_resize(size["shortest_edge"], processor.crop_pct)
+    if set(size) not in ({"shortest_edge"}, {"height", "width"}):
+        raise _NoFixedSize(f"its size is {size}")
+    if not crop and "shortest_edge" in size:
+        raise _NoFixedSize("it keeps the shape of images and does not crop")
+    resize = (size["shortest_edge"],) if "shortest_edge" in size else (size["height"], size["width"])
+    height, width = (crop["height"], crop["width"]) if crop else resize
+    return height, width, resize
+
+
+def _convnext_resize(edge: int, crop_pct: float | None) -> tuple[int, ...]:
+    """Below 384 ConvNeXt's processor resizes to edge / crop_pct and crops; from there on it squashes."""
+    return (int(edge / (crop_pct or 224 / 256)),) if edge < 384 else (edge, edge)
+
+
+def _difference(processing: Processing, processor: "BaseImageProcessor") -> float:
+    """How far apart the pixels of a random image are, in grey levels of 255; infinity where they are of another shape."""
+    height, width = (5 * edge // 4 for edge in (processing.height, processing.width))
+    image = np.random.default_rng(0).integers(0, 256, (height, width + 1, 3), np.uint8)
+    theirs = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
+    ours = normalise(process(image, processing)[None], processing)[0]
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float(((ours - theirs).abs().amax((1, 2)) * torch.tensor(processing.std).abs() / processing.rescale).max())
 
 
 def _three(values: float | Sequence[float]) -> tuple[float, ...]:
     values = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
     return values * 3 if len(values) == 1 else values
-
-
-def _size_dict(size: int | Sequence[int] | dict, square: bool) -> dict[str, int]:
-    """The forms a size has had over the years, as the one of today."""
-    if isinstance(size, dict):
-        return {key: edge for key, edge in size.items() if edge is not None}
-    if isinstance(size, Sequence):
-        return dict(zip(("height", "width"), size, strict=True))
-    return {"height": size, "width": size} if square else {"shortest_edge": size}
-
-
-def _sizes(name: str, values: dict, value, image_size: int | None) -> tuple[int, int, tuple]:
-    """Height, width and `Processing.resize`."""
-    default = _CLASSES[name]
-    size = _size_dict(value("size", default["size"]), value("default_to_square", default["square"]))
-    crop = _size_dict(value("crop_size", default["crop"]), True) if value("do_center_crop", default["do_center_crop"]) else None
-    problem = None
-    if not value("do_resize", True):
-        problem = "it does not resize"
-    elif name == "ConvNextImageProcessor":  # below 384 it resizes to size / crop_pct and crops, from there on it squashes
-        if set(size) == {"shortest_edge"} and not crop:
-            edge = image_size or size["shortest_edge"]
-            return edge, edge, (int(edge / value("crop_pct", 224 / 256)),) if edge < 384 else (edge, edge)
-        problem = f"its size is {size} and it crops to {crop}"
-    elif set(size) not in ({"shortest_edge"}, {"height", "width"}):
-        problem = f"its size is {size}"
-    elif not crop and "shortest_edge" in size:
-        problem = "it keeps the shape of images and does not crop"
-    if problem and image_size is None:
-        raise MedfmcError(f"{problem}, so images could not share a batch; give image_size to squash them to a square instead.")
-    if problem:
-        return image_size, image_size, (image_size, image_size)
-    edges = tuple(size.values()) if "shortest_edge" in size else (size["height"], size["width"])
-    height, width = (crop["height"], crop["width"]) if crop else edges
-    if image_size is None:
-        return height, width, edges
-    scales = (image_size / min(height, width),) if len(edges) == 1 else (image_size / height, image_size / width)
-    return image_size, image_size, tuple(max(1, round(edge * scale)) for edge, scale in zip(edges, scales))
 
 
 def save_processor(processing: Processing, folder: str | Path) -> Path:

@@ -20,7 +20,6 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.images.processing import Processing, normalise, process
 from medfmc_hf.images.resize import RESAMPLES, _float_resize, resize, resize_as_pillow
-from medfmc_hf.models import image_processor as module
 from medfmc_hf.models.image_processor import processing_of
 
 PIL = {
@@ -113,10 +112,6 @@ def test_defaults_of_a_class_are_those_of_transformers(name, tmp_path):
     )
 
 
-def test_every_known_class_is_compared_with_transformers():
-    assert set(module._CLASSES) == set(PIL) | {"DINOv3ViTImageProcessor"}
-
-
 def test_dinov3_is_resized_before_it_is_rescaled_to_half_a_grey_level(tmp_path):
     processing = processing_of(save(tmp_path, {"image_processor_type": "DINOv3ViTImageProcessorFast", "size": {"height": 96, "width": 96}}))
     pixels = image(211, 517, 3)
@@ -154,7 +149,7 @@ def test_image_size_scales_what_the_processor_does(name, image_size, expected, t
         ({"image_processor_type": "CLIPImageProcessor", "do_center_crop": False}, "does not crop"),
         ({"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 200, "longest_edge": 300}}, "longest_edge"),
         ({"image_processor_type": "ViTImageProcessor", "resample": 17}, "cannot be used"),
-        ({"image_processor_type": "ViTImageProcessor", "size": [1, 2, 3]}, "cannot be used"),
+        ({"image_processor_type": "ViTImageProcessor", "size": "large"}, "cannot be used"),
         ({"image_processor_type": "ViTImageProcessor", "image_std": [0, 1, 1]}, "other than 0"),
         ({"image_processor_type": "DonutImageProcessor", "do_thumbnail": True}, "DonutImageProcessor"),
         ({"do_resize": True}, "None"),
@@ -163,6 +158,26 @@ def test_image_size_scales_what_the_processor_does(name, image_size, expected, t
 def test_a_processor_that_cannot_be_followed_is_refused(values, said, tmp_path):
     with pytest.raises(MedfmcError, match=said):
         processing_of(save(tmp_path, values))
+
+
+def test_a_processor_that_does_more_than_its_numbers_say_is_refused(tmp_path, monkeypatch):
+    real = ViTImageProcessorPil.__call__
+
+    def darker(self, *args, **kwargs):
+        result = real(self, *args, **kwargs)
+        result["pixel_values"] = result["pixel_values"] - 3 / 127.5
+        return result
+
+    folder = save(tmp_path, FILES["vit"])
+    processing_of(folder)
+    monkeypatch.setattr(ViTImageProcessorPil, "__call__", darker)
+    with pytest.raises(MedfmcError, match=r"differ by [34]"):
+        processing_of(folder)
+
+
+def test_a_class_that_nobody_listed_is_followed_where_it_only_resizes_crops_and_normalises(tmp_path):
+    processing = processing_of(save(tmp_path, {"image_processor_type": "MobileNetV2ImageProcessor"}))
+    assert (processing.height, processing.resize, processing.mean) == (224, (256,), (0.5, 0.5, 0.5))
 
 
 def test_image_size_settles_what_has_no_fixed_size(tmp_path):
