@@ -9,6 +9,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from .errors import MedfmcError
 from .progress import set_quiet
@@ -56,35 +57,61 @@ def _main(argv: list[str], chosen: str | None) -> int | None:
     return module.run(args)
 
 
-def _module_of(command: str):
+def _module_of(command: str) -> ModuleType:
     """The module of a command, imported now."""
     if command == "quickstart":
-        from .commands import quickstart_command as module
-    elif command == "build":
-        from .commands import build_command as module
-    elif command == "check":
-        from .commands import check_command as module
-    elif command == "benchmark":
-        from .commands import benchmark_command as module
-    elif command == "score":
-        from .commands import score_command as module
-    elif command == "compare":
-        from .commands import compare_command as module
-    elif command == "report":
-        from .commands import report_command as module
-    elif command == "submission":
-        from .commands import submission_command as module
-    elif command == "cache":
-        from .commands import cache_command as module
-    elif command == "predict":
-        from .commands import predict_command as module
-    elif command == "demo":
-        from .commands import demo_command as module
-    elif command == "push":
-        from .commands import push_command as module
-    elif command == "install-metric":
-        from .commands import install_metric_command as module
-    return module
+        from .commands import quickstart_command
+
+        return quickstart_command
+    if command == "build":
+        from .commands import build_command
+
+        return build_command
+    if command == "check":
+        from .commands import check_command
+
+        return check_command
+    if command == "benchmark":
+        from .commands import benchmark_command
+
+        return benchmark_command
+    if command == "score":
+        from .commands import score_command
+
+        return score_command
+    if command == "compare":
+        from .commands import compare_command
+
+        return compare_command
+    if command == "report":
+        from .commands import report_command
+
+        return report_command
+    if command == "submission":
+        from .commands import submission_command
+
+        return submission_command
+    if command == "cache":
+        from .commands import cache_command
+
+        return cache_command
+    if command == "predict":
+        from .commands import predict_command
+
+        return predict_command
+    if command == "demo":
+        from .commands import demo_command
+
+        return demo_command
+    if command == "push":
+        from .commands import push_command
+
+        return push_command
+    if command == "install-metric":
+        from .commands import install_metric_command
+
+        return install_metric_command
+    raise AssertionError(f"the parser lets no other command through; got {command}")
 
 
 def guarded(name: str, function: Callable[[], int | None]) -> int:
@@ -119,7 +146,7 @@ _OPTIONAL = ("gradio", "matplotlib", "timm", "torchvision")  # of an extra; whoe
 def broken_library(error: BaseException) -> str | None:
     """The library whose import an error comes from; None if it comes from anything else."""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        library = error.name.partition(".")[0]
+        library: str | None = error.name.partition(".")[0]
     else:  # the innermost library whose module was being run for the first time
         bodies = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
         found = [re.search(r"(?:site|dist)-packages[\\/]([^\\/.]+)", filename) for filename in bodies]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from .errors import MedfmcError
 from .files import write_text
 from .images.decoding import decode
 from .images.processing import Processing, normalise, process
+from .models.backbones import origin
 from .models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from .models.image_processor import PROCESSOR, image_processor, processing_of
 from .progress import bar, notify
@@ -27,7 +28,7 @@ from .runs.folders import fault_of
 from .subsets import Subset, subset_of
 
 if TYPE_CHECKING:
-    from transformers import ImageClassificationPipeline
+    from transformers import ImageClassificationPipeline, PreTrainedModel
 
 RESEARCH_ONLY = "Research use only. Not a medical device, not for diagnosis."
 BATCH = 16  # images
@@ -94,13 +95,13 @@ def load_adapted(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute that will be renamed
         model = adapt.load(folder, model=checkpoint)
-    origin = model.origin
+    backbone_origin = origin(model)
     if (folder / PROCESSOR).is_file():
         processing = processing_of(str(folder))
     else:
-        processing = processing_of(checkpoint, image_size=origin.image_size)
+        processing = processing_of(checkpoint, image_size=backbone_origin.image_size)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Adapted(str(source), model.to(device).eval(), processing, subset_of(origin.subset))
+    return Adapted(str(source), model.to(device).eval(), processing, subset_of(backbone_origin.subset))
 
 
 def load_classifier(
@@ -118,9 +119,12 @@ def load_classifier(
     model = adapted.model
     if isinstance(model, PeftModel):
         model = model.get_base_model()  # the adapter is inside its layers; the pipeline knows the class of the backbone
-    classes = len(adapted.subset.classes)
     return pipeline(
-        "image-classification", model=model, image_processor=image_processor(adapted.processing), device=adapted.device, top_k=classes
+        "image-classification",
+        model=cast("PreTrainedModel", model),
+        image_processor=image_processor(adapted.processing),
+        device=adapted.device,
+        top_k=len(adapted.subset.classes),
     )
 
 

@@ -5,7 +5,7 @@
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -37,7 +37,7 @@ def add_member(enum: type[Enum], name: str) -> None:
     """
     if name in enum.__members__:
         return
-    entry = str.__new__(enum, name)
+    entry: Any = str.__new__(enum, name)  # type: ignore[type-var]  # an enum of strings is one of both
     entry._name_, entry._value_ = name, name
     type.__setattr__(enum, name, entry)
     enum._member_names_.append(name)

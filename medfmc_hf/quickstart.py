@@ -5,6 +5,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .errors import MedfmcError
 from .files import write_text
@@ -89,7 +90,7 @@ def _libraries():
 
 
 # A random backbone has nothing to preserve, so it is trained faster and longer than the recipes for pretrained ones advise.
-SMALL = {"learning_rate": 5e-3, "epochs": 20, "batch_size": 8}
+SMALL: dict[str, Any] = {"learning_rate": 5e-3, "epochs": 20, "batch_size": 8}
 
 
 def refuse_to_replace(data: Path, sample: Path) -> None:

@@ -69,18 +69,18 @@ def score(
 
     if multilabel:
         main, own = "map", {"ap": ap}
-        value = _mean(ap)
+        mean = _mean(ap)
     else:
         correct = scores.argmax(axis=1) == targets
         hits = np.bincount(targets[correct], minlength=len(names))
         main, own = "accuracy", {"recall": np.divide(hits, positives, out=np.full(len(names), np.nan), where=positives > 0)}
-        value = float(np.count_nonzero(correct) / len(correct))
+        mean = float(np.count_nonzero(correct) / len(correct))
     mean_auc = _mean(auc)
     columns = {"auc": auc, **own, "positives": positives, "negatives": negatives}
     return {
-        main: value,
+        main: mean,
         "auc": mean_auc,
-        "score": (value + mean_auc) / 2,
+        "score": (mean + mean_auc) / 2,
         "rows": len(scores),
         "undefined": [name for name, bad in zip(names, degenerate) if bad],
         "per_class": {

@@ -6,7 +6,7 @@ Scientific Data 10:574 (2023), and the label files of its releases. A fact about
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from .errors import MedfmcError
 
@@ -235,7 +235,7 @@ class ConfigName:
         if not found:
             raise MedfmcError(f"{name!r} is not a config name; expected one like endo, endo-5shot-seed0 or endo-5shot-seed0-official.")
         subset, shots, seed, variant = found.groups()
-        return cls(subset, shots and int(shots), seed and int(seed), variant or "clean")
+        return cls(subset, int(shots) if shots else None, int(seed) if seed else None, cast(Variant, variant or "clean"))
 
 
 def config_names(subset: str) -> list[ConfigName]:

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 METRICS = {"accuracy": "Accuracy", "map": "mAP", "auc": "AUC", "score": "Score", "ap": "AP", "recall": "Recall"}
 MISSING = "\N{EN DASH}"
 
 
-def is_defined(value: float | None) -> bool:
+def is_defined(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

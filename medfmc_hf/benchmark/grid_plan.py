@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -172,9 +173,9 @@ def _sizes(backbone: nn.Module, run: ResolvedRun) -> tuple[int, str, int]:
         return weights, f"frozen{network.length}", 4 * network.frozen(blank).numel()
 
 
-def _cached_rows(run: ResolvedRun) -> set[tuple]:
+def _cached_rows(run: ResolvedRun) -> set[tuple[str, int | str]]:
     """Which images, and which of their fixed views, go through a frozen part of the backbone once."""
-    rows = {(image, "whole") for split in run.scored.values() for image in split.rows["image_id"]}
+    rows: set[tuple[str, int | str]] = {(image, "whole") for split in run.scored.values() for image in split.rows["image_id"]}
     support = run.train.rows["image_id"]
     if run.by_gradient and run.config.augmentation == "fixed-views":
         rows |= {(image, view) for image in support for view in range(VIEWS)}
@@ -200,7 +201,7 @@ def _images(runs: Sequence[ResolvedRun], shared: Shared) -> tuple[float, int]:
     wanted: dict[tuple, dict] = defaultdict(dict)
     for run in runs:
         for split in (run.train, *run.scored.values()):
-            rows = shared.cached(("rows", split), lambda split=split: ImageRows(split.rows))
+            rows = shared.cached(("rows", split), partial(ImageRows, split.rows))
             for row, image in enumerate(rows.identities):
                 wanted[run.subset.key, run.processing][image] = rows, row
     seconds, size = 0.0, 0

@@ -7,11 +7,13 @@ of 4 leaves idle; on a CPU it does not pay, because one run fills that.
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 from torch.func import functional_call, vmap
+from transformers import PretrainedConfig
 
 from ..adaptation import adapt
 from ..runs import RunConfig
@@ -79,7 +81,9 @@ _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropou
 def _is_random(model: nn.Module) -> bool:
     drops = any(isinstance(part, _DROPOUT) and part.p > 0 for part in model.modules())
     paths = any(getattr(part, "drop_prob", 0) for part in model.modules())
-    rates = [value for name, value in model.config.to_dict().items() if "dropout" in name and "classifier" not in name]
+    rates = [
+        value for name, value in cast(PretrainedConfig, model.config).to_dict().items() if "dropout" in name and "classifier" not in name
+    ]
     return drops or paths or any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 

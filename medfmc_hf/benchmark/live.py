@@ -3,10 +3,12 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 from .. import progress
 from ..evaluation.experiments import names_of, options_of, without_data
+from ..evaluation.statistics import over_seeds
 from ..runs import RunRecord
 from .grid_plan import Job
 
@@ -63,7 +65,7 @@ class Table:
         return ", ".join(part for part in parts if part)
 
     def rows(self) -> list[str]:
-        """The table: main metric / AUC on test in percent, mean over the runs that are finished, and how many these are."""
+        """The table: main metric / AUC on test in percent, mean over the seeds whose runs are finished, and how many runs these are."""
         shots = sorted({job.config.shots for job in self.jobs}, key=lambda n: n or 10**9)
         lines: dict[tuple, dict] = defaultdict(lambda: defaultdict(list))
         for job in self.jobs:
@@ -85,13 +87,13 @@ class Table:
             self._lines = len(lines)
         elif finished is not None:
             record = self.records[finished.id]
-            came = record.error.strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
+            came = (record.error or "").strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
             progress.notify(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {came} | {self.headline()}")
 
 
-def labels_of(jobs: Sequence[Job]) -> dict[str, str]:
+def labels_of(jobs: Sequence[Job]) -> dict[Hashable, str]:
     """The name of the adaptation of each job, as every table of its runs will have it."""
-    options = {}
+    options: dict[Hashable, dict[str, Any]] = {}
     for job in jobs:
         chosen = without_data(options_of(job.config))
         options[job.id] = {"model": job.config.model, "revision": job.config.revision, **chosen}
@@ -108,8 +110,16 @@ def _field(records: list[RunRecord | None]) -> str:
 
 
 def _numbers(records: list[RunRecord]) -> str:
-    values = [[record.scores["test"].get(key) for record in records] for key in (records[0].subset.metric, "auc")]
-    return "/".join("-" if None in row else f"{100 * sum(row) / len(row):.1f}" for row in values)
+    """Main metric and AUC in percent, the mean over seeds of the split, whose training seeds are averaged before."""
+    texts = []
+    for metric in (records[0].subset.metric, "auc"):
+        of_seed: dict[int, list[float | None]] = defaultdict(list)
+        for record in records:
+            of_seed[record.config["seed"]].append(record.scores["test"].get(metric))
+        known = [[value for value in values if value is not None] for values in of_seed.values()]
+        complete = sum(map(len, known)) == len(records)
+        texts.append(f"{100 * over_seeds(known).mean:.1f}" if complete else "-")
+    return "/".join(texts)
 
 
 def duration(seconds: float) -> str:

@@ -11,15 +11,23 @@ run that nobody has. A failed run leaves a record with its error and the rest go
 
 import argparse
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..progress import notify
 from ..runs import SCHEMA
 from ..runs.folders import find_runs
 from ..words import plural
 
-_LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE")
-_LAUNCHED += ("MASTER_ADDR", "MASTER_PORT")
+if TYPE_CHECKING:
+    from ..benchmark.grid_plan import Job
+
+_LAUNCHED = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK", "ROLE_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +74,15 @@ def run(args: argparse.Namespace) -> int:
     status = [record.status if record else None for record in records.values()]
     problems = [job for job in jobs if job.problem]
     if args.dry_run:
-        left = [job for job in jobs if records[job.id] is None or (args.retry and records[job.id].status == "failed")]
+        retried = ("failed",) if args.retry else ()
+        left = [job for job in jobs if (record := records[job.id]) is None or record.status in retried]
         cost = forecast([job for job in left if not job.problem], shared)
         print(f"{len(jobs)} runs: {status.count('finished')} finished, {status.count('failed')} failed, {len(left)} to run")
         for line in _by_adaptation(jobs, left):
             print(line)
         print(f"time: about {duration(cost.decode_seconds + cost.compute_seconds)} in one process on this machine,")
         print(f"      {duration(cost.decode_seconds)} of it to decode images (forward passes and decoding probed now)")
-        print(f"disk: about {cost.disk_bytes / 1e9:.2f} GB for pixels, kept features and adapters")
+        print(f"disk: about {cost.disk_bytes / 1e9:.2f} GB for pixels, cached features and adapters")
         for job in problems:
             print(f"cannot start {job.config.dataset_config} {job.config.method}: {job.problem}")
         return 1 if problems else 0
@@ -83,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join([table.headline(), *table.rows()]))
         for record in table.records.values():
             if record.status == "failed":
-                print(f"failed: {record.data['config']} {record.config['method']}: {record.error.strip().splitlines()[-1]}")
+                print(f"failed: {record.data['config']} {record.config['method']}: {(record.error or '').strip().splitlines()[-1]}")
     return 1 if table.count("failed") else 0
 
 
@@ -106,18 +115,16 @@ def _work_alone() -> None:
 
 
 def _group_size(group: int | str) -> int:
-    if group != "auto":
+    if isinstance(group, int):
         return group
     import torch
 
     return 5 if torch.cuda.is_available() else 1
 
 
-def _by_adaptation(jobs, left) -> list[str]:
+def _by_adaptation(jobs: Sequence["Job"], left: Sequence["Job"]) -> list[str]:
     from ..benchmark.live import labels_of
 
-    labels, counts = labels_of(jobs), {}
-    for job in left:
-        key = f"{job.config.subset:12} {labels[job.id]}"
-        counts[key] = counts.get(key, 0) + 1
+    labels = labels_of(jobs)
+    counts = Counter(f"{job.config.subset:12} {labels[job.id]}" for job in left)
     return [f"  {count:4}  {key}" for key, count in counts.items()]

@@ -31,9 +31,9 @@ def draw_crop(height: int, width: int, generator: torch.Generator) -> tuple[int,
         ratio = torch.exp(torch.empty(1).uniform_(*log_ratio, generator=generator)).item()
         w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
         if 0 < w <= width and 0 < h <= height:
-            top = torch.randint(0, height - h + 1, size=(1,), generator=generator).item()
-            left = torch.randint(0, width - w + 1, size=(1,), generator=generator).item()
-            return top, left, h, w
+            top = torch.randint(0, height - h + 1, size=(1,), generator=generator)
+            left = torch.randint(0, width - w + 1, size=(1,), generator=generator)
+            return int(top), int(left), h, w
     w, h = width, height
     if width / height < RATIO[0]:
         h = round(width / RATIO[0])
@@ -53,6 +53,6 @@ def crop_flip(image: torch.Tensor, processing: Processing, generator: torch.Gene
     Returns:
         uint8, (C, height, width), on the same device.
     """
-    top, left, height, width = draw_crop(*image.shape[1:], generator)
+    top, left, height, width = draw_crop(image.shape[1], image.shape[2], generator)
     view = resize(image[:, top : top + height, left : left + width], (processing.height, processing.width), processing.resample)
     return view.flip(-1) if torch.rand(1, generator=generator).item() < 0.5 else view

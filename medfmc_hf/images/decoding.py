@@ -82,9 +82,8 @@ def decode(source: Mapping) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data) if data is not None else _path(source)) as image:
             image.load()
-            if image.getexif().get(ExifTags.Base.Orientation) is not None:
-                image = ImageOps.exif_transpose(image)
-            pixels = _eight_bits(image, name)
+            turned = image.getexif().get(ExifTags.Base.Orientation) is not None
+            pixels = _eight_bits(ImageOps.exif_transpose(image) if turned else image, name)
     except MedfmcError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -34,7 +34,7 @@ class Processing:
 
     height: int
     width: int
-    resize: tuple[int, int] | tuple[int]
+    resize: tuple[int, ...]
     resample: str = "bicubic"
     rescale: float = 1 / 255
     mean: tuple[float, float, float] = IMAGENET[0]
@@ -77,7 +77,10 @@ def process(image: np.ndarray | torch.Tensor, processing: Processing) -> torch.T
         uint8, (C, height, width); C is 1 for grey and 3 for RGB. Within one grey level of transformers' PIL processor.
     """
     image = channels_first(image)
-    size = processing.resize if processing.rule == "direct" else shortest_edge_size(*image.shape[1:], processing.resize[0])
+    if processing.rule == "direct":
+        size = processing.resize[0], processing.resize[1]
+    else:
+        size = shortest_edge_size(image.shape[1], image.shape[2], processing.resize[0])
     return centre_crop(resize_as_pillow(image, size, processing.resample), processing.height, processing.width)
 
 
@@ -97,9 +100,9 @@ def normalise(
     """
     if device is not None:
         batch = batch.to(device, non_blocking=True)
-    scale = [processing.rescale / std for std in processing.std]
-    shift = [-mean / std for mean, std in zip(processing.mean, processing.std)]
-    scale, shift = (torch.tensor(values, dtype=torch.float32, device=batch.device).view(1, 3, 1, 1) for values in (scale, shift))
+    factors = [processing.rescale / std for std in processing.std]
+    offsets = [-mean / std for mean, std in zip(processing.mean, processing.std)]
+    scale, shift = (torch.tensor(values, dtype=torch.float32, device=batch.device).view(1, 3, 1, 1) for values in (factors, offsets))
     values = batch.float()
     values = values.mul_(scale) if values.shape[1] == 3 else values * scale
     return values.add_(shift).to(dtype)

@@ -2,8 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from .decoding import identity
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import datasets
 
 _SLICE = 64  # embedded images that are in memory at once, and images that a thread asks for in one go
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def image_sources(dataset: "datasets.Dataset") -> list[dict]:
@@ -66,9 +67,10 @@ def threads() -> int:
     return max(2, min(cores, 16))
 
 
-def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
     """`map(work, items)` on several threads, with few results in memory; what was not begun is dropped when the reader stops."""
-    pool, waiting = ThreadPoolExecutor(threads()), deque()
+    pool = ThreadPoolExecutor(threads())
+    waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(work, item))

@@ -17,6 +17,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -176,7 +177,7 @@ class Reader:
     def read(self, place: Place) -> np.ndarray | None:
         """The bytes of an image: uint8, (channels * height * width,), not to be written to. None if they are not what was stored."""
         size = place.channels * self._area
-        content = b"" if self._file is None else self._at(place.start, size)
+        content = b"" if self._file is None else self._at(self._file, place.start, size)
         if len(content) != size or (place not in self._compared and checksum(content) != place.sum):
             return None
         self._compared.add(place)
@@ -187,19 +188,19 @@ class Reader:
         if self._file is not None:
             self._compared.clear()
 
-    def _at(self, start: int, size: int) -> bytes:
+    def _at(self, file: FileIO, start: int, size: int) -> bytes:
         if hasattr(os, "pread"):
-            content = os.pread(self._file.fileno(), size, start)
-            while 0 < len(content) < size and (more := os.pread(self._file.fileno(), size - len(content), start + len(content))):
+            content = os.pread(file.fileno(), size, start)
+            while 0 < len(content) < size and (more := os.pread(file.fileno(), size - len(content), start + len(content))):
                 content += more
             return content
         with self._lock:
-            self._file.seek(start)
-            return self._file.read(size)
+            file.seek(start)
+            return file.read(size)
 
     def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            self._file.close()
+        if (file := getattr(self, "_file", None)) is not None:
+            file.close()
 
 
 def checksum(content: bytes | memoryview) -> int:

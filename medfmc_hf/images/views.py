@@ -19,6 +19,8 @@ from .rows import ImageRows, in_order
 if TYPE_CHECKING:
     import datasets
 
+Rows = Sequence[int] | np.ndarray | torch.Tensor  # of whole numbers
+
 IMAGE_BUDGET = 4 << 30  # bytes of decoded training images kept in memory unless the caller says otherwise
 VIEWS = 4  # fixed views of an image
 GPU_SHARE = 4  # on a GPU, a fourth of its memory: decoding again costs it far more than a processor
@@ -132,7 +134,7 @@ class TrainingPixels:
         for _ in bar(in_order(lambda row: self.store.is_full or make(row), rows), total=len(rows), desc=progress, unit="image"):
             pass
 
-    def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
+    def batch(self, indices: Rows, seeds: Rows) -> torch.Tensor:
         """Views of some rows.
 
         Args:

@@ -4,6 +4,7 @@ import pickle
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal, cast
 
 import torch
 import transformers
@@ -16,7 +17,10 @@ from . import vision_encoders
 from .checkpoint import CONFIG, Checkpoint, find_checkpoint, read_json
 from .structure import head_names
 
-_PROBLEM = {"single-label": "single_label_classification", "multi-label": "multi_label_classification"}
+_PROBLEM: dict[str, Literal["single_label_classification", "multi_label_classification"]] = {
+    "single-label": "single_label_classification",
+    "multi-label": "multi_label_classification",
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class Origin:
     image_size: int
     subset: str
     pool: str = "stock"
+
+
+def origin(model: nn.Module) -> Origin:
+    """Where a loaded backbone, adapted or not, came from."""
+    return cast(Origin, model.origin)
 
 
 def load_backbone(
@@ -91,7 +100,9 @@ def load_backbone(
     _check_weights(name, network, report)
     draw_head(network)
     network.name_or_path = name  # PEFT writes it into adapter_config.json, and the folder of a cache means nothing elsewhere
-    network.origin = Origin(name, checkpoint.commit, size, subset.key, vision_encoders.pool_of(network))
+    network.origin = Origin(  # type: ignore[assignment]  # an attribute of its own, which PEFT hands through
+        name, checkpoint.commit, size, subset.key, vision_encoders.pool_of(network)
+    )
     if size != image_size_of(config):
         _interpolate_positions(network)
         _check_size(network, size)
@@ -161,8 +172,8 @@ def same_model(one: Checkpoint, other: Checkpoint, subset: Subset) -> bool:
     first, second = (model.state_dict() for model in models)
     if first.keys() != second.keys() or any(not torch.equal(value, second[name]) for name, value in first.items()):
         return False
-    side = models[0].origin.image_size
-    if models[1].origin.image_size != side:
+    side = origin(models[0]).image_size
+    if origin(models[1]).image_size != side:
         return False
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -194,9 +205,9 @@ def draw_head(model: nn.Module, generator: torch.Generator | None = None) -> Non
                         layer.bias.zero_()
 
 
-def fit_head(model: nn.Module, subset: Subset) -> None:
+def fit_head(model: PreTrainedModel, subset: Subset) -> None:
     """Give the head of a loaded backbone as many outputs as another subset has classes, as `load_backbone` would have made it."""
-    if model.origin.subset == subset.key:
+    if origin(model).subset == subset.key:
         return
     for name in head_names(model):
         for inner, layer in list(model.get_submodule(name).named_modules()):
@@ -204,8 +215,8 @@ def fit_head(model: nn.Module, subset: Subset) -> None:
                 new = nn.Linear(layer.in_features, len(subset.classes), layer.bias is not None, layer.weight.device, layer.weight.dtype)
                 model.set_submodule(f"{name}.{inner}".rstrip("."), new.train(layer.training))
     _name_classes(model.config, subset)
-    model.num_labels = model.config.num_labels
-    model.origin = replace(model.origin, subset=subset.key)
+    model.num_labels = model.config.num_labels  # type: ignore[assignment]
+    model.origin = replace(origin(model), subset=subset.key)  # type: ignore[assignment]
 
 
 def _name_classes(config: PretrainedConfig, subset: Subset) -> None:
@@ -242,7 +253,7 @@ def _check_size(network: nn.Module, size: int) -> None:
         with torch.no_grad():
             network.eval()(pixel_values=torch.zeros(1, 3, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise MedfmcError(f"{network.origin.model} cannot take images of {size} x {size} pixels: {error}") from error
+        raise MedfmcError(f"{origin(network).model} cannot take images of {size} x {size} pixels: {error}") from error
 
 
 @contextmanager

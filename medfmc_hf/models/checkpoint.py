@@ -155,8 +155,8 @@ def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
             commit, names = _ask(repo_id, asked)
             folder = Path(hf_hub_download(repo_id, CONFIG, revision=asked)).parent
             found = Checkpoint(repo_id, folder, folder.name)  # the cache calls the folder by the commit
-            if found.commit != commit:  # the branch has moved meanwhile
-                _, names = _ask(repo_id, found.commit)
+            if folder.name != commit:  # the branch has moved meanwhile
+                _, names = _ask(repo_id, folder.name)
             for name in _weight_names(found, names):
                 hf_hub_download(repo_id, name, revision=found.commit)
             for name in PROCESSORS:
@@ -192,7 +192,7 @@ def _ask(repo_id: str, revision: str) -> tuple[str, list[str]]:
     for wait in (1, 3, None):
         try:
             info = HfApi().model_info(repo_id, revision=revision, timeout=ANSWER_SECONDS)
-            return info.sha, [sibling.rfilename for sibling in info.siblings or ()]
+            return str(info.sha), [sibling.rfilename for sibling in info.siblings or ()]
         except Exception as error:
             if wait is None or not is_transient(error) or isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
                 raise
@@ -210,7 +210,7 @@ def _instead(cached: Checkpoint | None, repo_id: str, revision: str | None, erro
             f"{repo_id} is in the cache only in part, and the Hub cannot be asked for the rest: {lacking} is not on this machine. Fetch it "
             f"where there is a network: hf download {repo_id}{at}"
         ) from error
-    notify(f"{repo_id} is taken from the cache, as of commit {cached.commit[:12]}")
+    notify(f"{repo_id} is taken from the cache, as of commit {str(cached.commit)[:12]}")
     return cached
 
 

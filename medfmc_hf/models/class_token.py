@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from .backbones import origin
 from .structure import has_class_token, inside_attention, inside_mlp, structure_of
 
 
@@ -28,7 +29,7 @@ def spare_last_block(model: nn.Module) -> bool:
         return False
     last = replace(structure, blocks=structure.blocks[-1:])
     names = [*inside_attention(model, last, ("output",)), *inside_mlp(model, last)]
-    device, side = next(model.parameters()).device, model.origin.image_size
+    device, side = next(model.parameters()).device, origin(model).image_size
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     training = model.training
     model.eval()

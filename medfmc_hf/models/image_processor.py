@@ -45,28 +45,29 @@ def processing_of(model: "str | Checkpoint", *, revision: str | None = None, ima
     """
     if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
         raise MedfmcError(f"image_size is a whole number of pixels; got {image_size!r}.")
-    # An adapter's folder has a processor and no backbone.
-    folder = Path(model) if isinstance(model, str) and Path(model).is_dir() else None
-    checkpoint = None if folder else find_checkpoint(model, revision)
-    values = _processor_values(folder or checkpoint.folder, str(folder or checkpoint.name))
+    if isinstance(model, str) and Path(model).is_dir():  # which may be an adapter's folder: that has a processor and no backbone
+        folder, name = Path(model), model
+    else:
+        model = find_checkpoint(model, revision)
+        folder, name = model.folder, model.name
+    values = _processor_values(folder, name)
     if not values:
-        return _default(checkpoint or find_checkpoint(folder), image_size)
-    model = str(folder or checkpoint.name)
+        return _default(find_checkpoint(model), image_size)
     try:
-        processor = _processor(folder or checkpoint.folder, values)
+        processor = _processor(folder, values)
     except Exception as error:  # a file may hold anything, and each class has its own way to fail
         kind = values.get("image_processor_type") or values.get("feature_extractor_type")
         raise MedfmcError(
-            f"the image processor of {model!r} ({kind}) cannot be used, for transformers makes none of it: {str(error).strip() or error!r}"
+            f"the image processor of {name!r} ({kind}) cannot be used, for transformers makes none of it: {str(error).strip() or error!r}"
         ) from None
-    name = type(processor).__name__.removesuffix("Pil")
     try:
         return _from_processor(processor, image_size)
     except (MedfmcError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
-        raise MedfmcError(f"the image processor of {model!r} ({name}) cannot be used: {error}") from None
+        kind = type(processor).__name__.removesuffix("Pil")
+        raise MedfmcError(f"the image processor of {name!r} ({kind}) cannot be used: {error}") from None
 
 
-def _processor(folder: Path, values: dict[str, Any]) -> "BaseImageProcessor":
+def _processor(folder: Path, values: dict[str, Any]) -> Any:
     """The processor of transformers, with the defaults of its class where the file is silent."""
     from transformers import AutoImageProcessor
 
@@ -101,7 +102,7 @@ def _default(checkpoint: "Checkpoint", image_size: int | None) -> Processing:
     return Processing(height, width, (height, width))
 
 
-def _from_processor(processor: "BaseImageProcessor", image_size: int | None) -> Processing:
+def _from_processor(processor: Any, image_size: int | None) -> Processing:
     """The numbers of a processor, tried on an image against the processor itself."""
 
     def given(name: str) -> Any:
@@ -115,7 +116,7 @@ def _from_processor(processor: "BaseImageProcessor", image_size: int | None) -> 
         mean = tuple(m + 1 for m in mean)
     if given("include_top"):  # and divides a second time
         std = tuple(s * d for s, d in zip(std, _three(given("image_std"))))
-    numbers = {"resample": RESAMPLES[int(given("resample"))], "rescale": rescale, "mean": mean, "std": std}
+    numbers: dict[str, Any] = {"resample": RESAMPLES[int(given("resample"))], "rescale": rescale, "mean": mean, "std": std}
     try:
         height, width, resize = _geometry(processor)
         stock = Processing(height, width, resize, **numbers)
@@ -139,7 +140,7 @@ class _NoFixedSize(Exception):
     """Why the images that a processor makes are not all of one size."""
 
 
-def _geometry(processor: "BaseImageProcessor") -> tuple[int, int, tuple[int, ...]]:
+def _geometry(processor: Any) -> tuple[int, int, tuple[int, ...]]:
     """Height, width and `Processing.resize`.
 
     Raises:
@@ -156,7 +157,7 @@ def _geometry(processor: "BaseImageProcessor") -> tuple[int, int, tuple[int, ...
     if not crop and "shortest_edge" in size:
         raise _NoFixedSize("it keeps the shape of images and does not crop")
     resize = (size["shortest_edge"],) if "shortest_edge" in size else (size["height"], size["width"])
-    height, width = (crop["height"], crop["width"]) if crop else resize
+    height, width = (crop["height"], crop["width"]) if crop else (resize[0], resize[-1])
     return height, width, resize
 
 
@@ -165,7 +166,7 @@ def _convnext_resize(edge: int, crop_pct: float | None) -> tuple[int, ...]:
     return (int(edge / (crop_pct or 224 / 256)),) if edge < 384 else (edge, edge)
 
 
-def _difference(processing: Processing, processor: "BaseImageProcessor") -> float:
+def _difference(processing: Processing, processor: Any) -> float:
     """How far apart the pixels of a random image are, in grey levels of 255; infinity where they are of another shape."""
     height, width = (5 * edge // 4 for edge in (processing.height, processing.width))
     image = np.random.default_rng(0).integers(0, 256, (height, width + 1, 3), np.uint8)
@@ -177,8 +178,8 @@ def _difference(processing: Processing, processor: "BaseImageProcessor") -> floa
 
 
 def _three(values: float | Sequence[float]) -> tuple[float, ...]:
-    values = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
-    return values * 3 if len(values) == 1 else values
+    numbers = tuple(map(float, values)) if isinstance(values, Sequence) else (float(values),)
+    return numbers * 3 if len(numbers) == 1 else numbers
 
 
 def save_processor(processing: Processing, folder: str | Path) -> Path:

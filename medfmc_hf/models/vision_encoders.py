@@ -43,9 +43,9 @@ class VisionEncoderForImageClassification(PreTrainedModel):
 
     def __init__(self, config: PretrainedConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = int(config.num_labels or 0)
         self.tower = AutoModel.from_config(config)
-        self.classifier = nn.Linear(_width(config), config.num_labels)
+        self.classifier = nn.Linear(int(_width(config) or 0), self.num_labels)
         self.post_init()
 
     def forward(self, pixel_values, labels=None, **kwargs):
@@ -89,7 +89,7 @@ def from_pretrained(config: PretrainedConfig, folder: str, *, beside_text: bool,
     return network, {**report, **inside}
 
 
-def loader_of(config: PretrainedConfig) -> type:
+def loader_of(config: PretrainedConfig) -> type[AutoModelForImageClassification]:
     """The class whose `from_pretrained` makes a classifier of a backbone: transformers' own where there is one.
 
     Raises:

@@ -19,7 +19,8 @@ from .recipes import NONE, recipe_called, recipe_names
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one flag for each option of `RunConfig`."""
-    hints, groups = get_type_hints(RunConfig), {}
+    hints = get_type_hints(RunConfig)
+    groups: dict[str, argparse._ArgumentGroup] = {}
     for field in dataclasses.fields(RunConfig):
         name, flag, text = field.name, "--" + field.name.replace("_", "-"), field.metadata["help"].replace("%", "%%")
         title = field.metadata["group"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 from .config import RunConfig
 
@@ -9,7 +10,7 @@ SCHEMA = 2  # of records and ids. 1: ids had every option, and neither what the 
 
 # An option counts only where it differs from the default that it was born with, so that a new option leaves the ids of all runs that do not
 # use it as they are. An entry stays what it is for ever, also where the default of `RunConfig` changes; a new option gets one of its own.
-_BORN = {
+_BORN: dict[str, Any] = {
     "shots": 5,
     "seed": 0,
     "training_seed": None,

@@ -3,7 +3,7 @@
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..subsets import ConfigName
 from ..version import __version__
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
     from torch import nn
+    from transformers import PretrainedConfig
 
     from ..models.checkpoint import Checkpoint
 
@@ -71,15 +72,17 @@ def backbone(model: "nn.Module", checkpoint: "Checkpoint") -> dict[str, Any]:
         model: what `medfmc_hf.models.backbones.load_backbone` returned, or its adaptation.
         checkpoint: the files it was loaded from.
     """
-    origin = model.origin
+    from ..models.backbones import origin
+
+    source = origin(model)
     return {
-        "name": origin.model,
-        "revision": origin.revision,
+        "name": source.model,
+        "revision": source.revision,
         "fingerprint": checkpoint.fingerprint,
         "sha256": checkpoint.content,
-        "architecture": model.config.model_type,
-        "image_size": origin.image_size,
-        "pool": origin.pool,
+        "architecture": cast("PretrainedConfig", model.config).model_type,
+        "image_size": source.image_size,
+        "pool": source.pool,
     }
 
 

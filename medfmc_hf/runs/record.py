@@ -123,9 +123,9 @@ class RunRecord:
                 raise TypeError(f"{wrong or 'status'} is {getattr(record, wrong or 'status')!r}")
             _ = record.run_config
             for split, scores in record.scores.items():
-                wrong = [key for key in ("accuracy", "map", "auc", "score") if not isinstance(scores.get(key), (int, float, type(None)))]
-                if wrong:
-                    raise TypeError(f"the score {wrong[0]} of {split} is {scores[wrong[0]]!r}")
+                for name in ("accuracy", "map", "auc", "score"):
+                    if not isinstance(scores.get(name), (int, float, type(None))):
+                        raise TypeError(f"the score {name} of {split} is {scores[name]!r}")
         except (TypeError, AttributeError, MedfmcError) as error:
             raise MedfmcError(f"{path} is not a run record that this version reads: {str(error).rstrip('.')}.") from None
         return record

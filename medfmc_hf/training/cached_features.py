@@ -99,7 +99,7 @@ def cache_rows(
 
 def _missing(store: PixelStore, parts: Sequence[IdentifiedImages]) -> dict[bytes, tuple[int, int]]:
     """Identity to (part, row), of the distinct images that the store lacks."""
-    missing = {}
+    missing: dict[bytes, tuple[int, int]] = {}
     for number, part in enumerate(parts):
         for row, identity in enumerate(part.identities):
             if identity not in store.where:

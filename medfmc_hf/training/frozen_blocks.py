@@ -18,6 +18,8 @@ from torch import nn
 
 from ..images.pixels import TrainingPixels
 from ..images.processing import Processing
+from ..images.views import Rows
+from ..models.backbones import origin
 from ..models.structure import Structure, structure_of
 from .cached_features import CachedRows, IdentifiedImages
 from .loop import Images
@@ -81,7 +83,7 @@ class SplitNetwork(nn.Module):
         super().__init__()
         self.network, self.length = network, length
         self._head = base.get_submodule(structure.heads[0]) if length > len(structure.blocks) else None
-        self.__dict__["_blocks"] = [base.get_submodule(name) for name in structure.blocks[:length]]  # not children of their own
+        self._blocks = tuple(base.get_submodule(name) for name in structure.blocks[:length])  # in a tuple: not children of their own
         self._image = (1, 3, *side)
         self._in_tuple = False
         self.training = network.training
@@ -180,7 +182,7 @@ def cache_outputs(
         parts["train"] = _FixedViews(views)
     elif run.config.augmentation == "none":
         parts["train"] = shared.evaluation_pixels(run.train, run.processing)
-    rows = shared.cache_rows(f"frozen{network.length}", network.frozen, list(parts.values()), run, model.origin.pool)
+    rows = shared.cache_rows(f"frozen{network.length}", network.frozen, list(parts.values()), run, origin(model).pool)
     cached = dict(zip(parts, rows))
     return network, {name: cached[name] for name in images}, CachedViews(cached["train"], views.views) if "train" in cached else views
 
@@ -196,6 +198,9 @@ class _FixedViews:
             for number in range(self._count)
         ]
 
+    def __len__(self) -> int:
+        return len(self.identities)
+
     def __getitem__(self, rows: Sequence[int]) -> torch.Tensor:
         return torch.stack([self._views.view(*divmod(row, self._count)) for row in rows])
 
@@ -209,10 +214,10 @@ class CachedViews:
     def precompute(self) -> None:
         """All is there."""
 
-    def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor:
+    def batch(self, indices: Rows, seeds: Rows) -> torch.Tensor:
         """The outputs of the frozen blocks for one of the views of each row."""
         rows = np.asarray(indices, np.int64) * self._views
         if self._views > 1:
             generators = [torch.Generator().manual_seed(seed) for seed in np.asarray(seeds, np.int64).tolist()]
-            rows = rows + [int(torch.randint(self._views, (1,), generator=generator)) for generator in generators]
+            rows = rows + np.array([int(torch.randint(self._views, (1,), generator=generator)) for generator in generators])
         return self._cached[rows]

@@ -19,6 +19,7 @@ from ..adaptation import adapt
 from ..adaptation.merging import merged
 from ..errors import MedfmcError
 from ..images.processing import normalise
+from ..images.views import Rows
 from ..progress import bar
 from ..runs import RunConfig, probabilities_of
 from ..runs.launcher import check_launcher
@@ -32,7 +33,7 @@ class Views(Protocol):
 
     def precompute(self) -> None: ...
 
-    def batch(self, indices: Sequence[int], seeds: Sequence[int]) -> torch.Tensor: ...
+    def batch(self, indices: Rows, seeds: Rows) -> torch.Tensor: ...
 
 
 class Images(Protocol):
@@ -112,7 +113,7 @@ class Training:
         self.after_step, self.steps_done = after_step, 0
         self.history: list[dict[str, Any]] = []
         self._total = torch.zeros((), device=accelerator.device)
-        self._rate = 0.0
+        self._rate: float | torch.Tensor = 0.0
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """For each step of an epoch, counted from 0, the rows of its batch and the seeds of their views: int64, (B,) both."""
@@ -265,10 +266,10 @@ def epoch_order(targets: np.ndarray, sampling: str, seed: int, epoch: int) -> tu
 
 def make_optimizer(config: RunConfig, parameters: Sequence[torch.Tensor]) -> torch.optim.Optimizer:
     """AdamW, or SGD with momentum 0.9; on a GPU one kernel for all parameters, for at a batch of 4 it waits for the next launch."""
-    options = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": parameters[0].is_cuda}
+    rate, decay, fused = config.learning_rate, config.weight_decay, parameters[0].is_cuda
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, **options)
-    return torch.optim.SGD(parameters, **options, momentum=0.9)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=fused)
+    return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, fused=fused, momentum=0.9)
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:

@@ -26,6 +26,7 @@ from .. import model_card
 from ..adaptation import adapt, train_free
 from ..evaluation.experiments import adaptation_of
 from ..images import pixels
+from ..models.backbones import origin
 from ..models.image_processor import save_processor
 from ..progress import notify
 from ..runs import Predictions, RunConfig, RunRecord, hashes_of, provenance, save_predictions
@@ -33,7 +34,7 @@ from ..runs.folders import is_finished, new_run, run_folder
 from ..runs.launcher import check_launcher
 from . import compiling, frozen_blocks
 from .cached_features import CachedRows
-from .loop import Images, Loop, Stopwatch, Views, make_accelerator, score
+from .loop import Loop, Stopwatch, Views, make_accelerator, score
 from .resolved import ResolvedRun
 from .shared import Shared
 
@@ -193,9 +194,9 @@ def by_gradient(loop: Loop, model: nn.Module, shared: Shared) -> RunResult:
     """Train an adapted model, and predict every scored split."""
     run, watch = loop.run, loop.watch
     with watch("data"):
-        images, views = evaluation_pixels(run, shared), shared.training_pixels(run)
+        pixels_of, whole_views = evaluation_pixels(run, shared), shared.training_pixels(run)
     with watch("frozen blocks"), run.autocast():
-        network, images, views = frozen_blocks.cache_outputs(model, run, shared, images, views)
+        network, images, views = frozen_blocks.cache_outputs(model, run, shared, pixels_of, whole_views)
     with watch("data"):
         views.precompute()
     blocks = adapt.blocks_of(model)[getattr(network, "length", 0) :]
@@ -255,9 +256,9 @@ def frozen_features(run: ResolvedRun, backbone: nn.Module, shared: Shared, parts
         return torch.from_numpy(train_free.features(backbone, [batch]))
 
     with run.autocast():
-        return shared.cache_rows("features", network, parts, run, backbone.origin.pool)
+        return shared.cache_rows("features", network, parts, run, origin(backbone).pool)
 
 
-def evaluation_pixels(run: ResolvedRun, shared: Shared) -> dict[str, Images]:
+def evaluation_pixels(run: ResolvedRun, shared: Shared) -> dict[str, pixels.EvaluationPixels]:
     """The images of every scored split."""
     return {name: shared.evaluation_pixels(split, run.processing) for name, split in run.scored.items()}

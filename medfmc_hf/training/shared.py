@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ..adaptation import adapt
 from ..data import loading
@@ -48,7 +49,7 @@ class Shared:
     images: pixels.ImageStore = field(default_factory=pixels.ImageStore)
     trains_on: torch.device | None = None
     _known: dict[tuple, Any] = field(default_factory=dict)
-    _backbone: tuple[tuple, nn.Module] | None = None
+    _backbone: tuple[tuple, PreTrainedModel] | None = None
 
     def cached(self, key: tuple, make: Callable[[], Made]) -> Made:
         """What `make` gave the first time something was asked for under `key`."""
@@ -214,7 +215,7 @@ class Shared:
         try:
             backbones.fit_head(model, run.subset)
             adapt.reset_head(model, config.seed_of_training)
-            yield model.to(run.device)
+            yield nn.Module.to(model, run.device)
         except BaseException:
             self.release()
             raise

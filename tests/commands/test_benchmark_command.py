@@ -1,7 +1,6 @@
 import pytest
 import yaml
 
-from medfmc_hf.benchmark.live import duration
 from medfmc_hf.cli import main
 from medfmc_hf.runs.folders import find_runs
 
@@ -64,8 +63,3 @@ def test_a_group_is_a_number(grid, sample_build, tmp_path, capsys):
     with pytest.raises(SystemExit):
         benchmark(grid, sample_build, tmp_path, "--group", "many")
     assert "auto" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (600, "10 min"), (3900, "1 h 05 min"), (3599, "1 h 00 min")])
-def test_durations(seconds, text):
-    assert duration(seconds) == text
