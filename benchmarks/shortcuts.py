@@ -1,0 +1,89 @@
+"""What each shortcut of a run gains: python benchmarks/shortcuts.py
+
+The invented data and the ViT-S/16 of adaptation.py. Whole runs of five draws in one process, as a sweep has them, with a shortcut and
+without it, taking turns; processor seconds without the imports, the median over rounds. A shortcut stays where it saves 5 %.
+
+- class token: the other tokens skip the last block's output projection and MLP (`medfmc_hf/models/class_token.py`).
+- frozen blocks: what they make of an image is computed once (`medfmc_hf/training/frozen_blocks.py`), of test images and, with
+  `augmentation: fixed-views`, of the views that are trained on.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from adaptation import prepare, splits_of
+
+# name: what the run is with the shortcut, and what it is without; `spare` and `split` say which are in force.
+CASES = {
+    "class token, lora": ({"method": "lora"}, {"method": "lora", "spare": False}),
+    "class token, vpt": ({"method": "vpt"}, {"method": "vpt", "spare": False}),
+    "frozen blocks of test images, partial": ({"method": "partial"}, {"method": "partial", "split": False}),
+    "frozen blocks and fixed views, partial": ({"method": "partial", "augmentation": "fixed-views"}, {"method": "partial"}),
+    "frozen blocks and fixed views, linear-sgd": ({"method": "linear-sgd", "augmentation": "fixed-views"}, {"method": "linear-sgd"}),
+}
+
+
+def child(folder: Path, args: argparse.Namespace, options: dict) -> None:
+    """Five draws in a process of their own; prints processor seconds a draw."""
+    from medfmc_hf.models import class_token
+    from medfmc_hf.progress import set_quiet
+    from medfmc_hf.runs import RunConfig
+    from medfmc_hf.training import frozen_blocks
+    from medfmc_hf.training.one_run import Shared, train
+
+    class Invented(Shared):
+        def splits(self, name):
+            return self.cached(("splits", name), lambda: splits_of(folder, args, name.seed))
+
+    set_quiet(True)
+    if not options.pop("spare", True):
+        class_token.spare_last_block = lambda model: False
+    if not options.pop("split", True):
+        frozen_blocks.split = lambda model, process: model
+    begin = time.process_time()
+    with tempfile.TemporaryDirectory() as scratch:
+        shared = Invented(cache=Path(scratch) / "cache")
+        for seed in range(args.draws):
+            config = RunConfig("colon", shots=1, seed=seed, model=str(folder / "backbone"), epochs=args.epochs, batch_size=4, **options)
+            train(config, shared=shared, out=Path(scratch) / "runs")
+    print(json.dumps((time.process_time() - begin) / args.draws))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sizes = {"train": 16, "validation": 1, "test": 64, "epochs": 8, "rounds": 3, "draws": 5}
+    for name, value in sizes.items():
+        parser.add_argument(f"--{name}", type=int, default=value, help=f"(default: {value})")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        child(Path(args.folder), args, json.loads(args.child))
+        return
+    print(f"{args.train} training images x {args.epochs} epochs at batch 4, {args.test} test images, {args.draws} draws, {args.rounds} rounds\n")
+    print("| shortcut | with, s a draw | without | saved | goal |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), args.draws * args.train + args.validation + args.test)
+        flags = [f"--{name}={getattr(args, name)}" for name in ("train", "validation", "test", "epochs", "draws")]
+        for name, pair in CASES.items():
+            times: tuple[list[float], list[float]] = ([], [])
+            for _ in range(args.rounds):
+                for options, came in zip(pair, times):
+                    argv = [sys.executable, __file__, f"--child={json.dumps(options)}", f"--folder={folder}", *flags]
+                    done = subprocess.run(argv, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+                    if done.returncode:
+                        raise SystemExit(done.stderr)
+                    came.append(json.loads(done.stdout.splitlines()[-1]))
+            own, without = map(statistics.median, times)
+            print(f"| {name} | {own:.1f} | {without:.1f} | {1 - own / without:.1%} | at least 5 % |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
