@@ -1,7 +1,8 @@
 """Puts a PEFT method into a backbone, all or nothing: where PEFT fails, the backbone is left as it was."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import peft
 import torch
@@ -13,14 +14,15 @@ from ..errors import MedfmcError
 from ..models.backbones import image_size_of
 
 
-def inject(model: nn.Module, make_config: Callable[[], peft.PeftConfig]) -> peft.PeftModel:
+def inject(model: nn.Module, config_cls: type[peft.PeftConfig], options: Mapping[str, Any]) -> peft.PeftModel:
     """`get_peft_model`, whose many ways to fail become one error.
 
     An image of zeros is run through, since some methods fail only there.
 
     Args:
         model: the backbone; changed in place.
-        make_config: makes the method's config; it may fail too.
+        config_cls: the method's config.
+        options: what to make the config of; it may refuse them.
 
     Raises:
         MedfmcError: the method does not fit the model, or its options do not fit each other.
@@ -28,7 +30,7 @@ def inject(model: nn.Module, make_config: Callable[[], peft.PeftConfig]) -> peft
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
-            adapted = peft.get_peft_model(model, make_config(), revision=getattr(getattr(model, "origin", None), "revision", None))
+            adapted = peft.get_peft_model(model, config_cls(**options), revision=getattr(getattr(model, "origin", None), "revision", None))
         with torch.no_grad():
             probe(adapted)
         return adapted

@@ -3,17 +3,19 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import peft
+from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+from peft.utils.peft_types import PeftType
 from torch import nn
 
 from ..errors import MedfmcError
 from ..models.structure import Structure, inside_attention, inside_mlp, mlp_output, norm_layers, query_value
-from ..tuners import BottleneckConfig, VptConfig
+from ..tuners.bottleneck import BottleneckConfig, find_places, targets_of
 from .inject import inject
 
 Build = Callable[[nn.Module, Structure, Mapping[str, Any]], nn.Module]
@@ -24,46 +26,20 @@ class Method:
     """A way to adapt a backbone.
 
     Attributes:
-        name: as on the command line.
-        summary: what it does, and its source.
-        kind: `gradient` (trained by the loop) or `frozen` (a head of `medfmc_hf.adaptation.train_free` on features computed once).
         options: the options it knows, with their defaults.
-        build: (backbone with every weight frozen, its structure, all options) -> the model to train; None where kind is `frozen`.
+        build: (backbone with every weight frozen, its structure, all options) -> the model to train; None for a head on frozen features.
     """
 
-    name: str
-    summary: str
-    kind: Literal["gradient", "frozen"]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any]
     build: Build | None = None
 
+    @property
+    def kind(self) -> Literal["gradient", "frozen"]:
+        """`gradient` (trained by the loop) or `frozen` (a head of `medfmc_hf.adaptation.train_free` on features computed once)."""
+        return "frozen" if self.build is None else "gradient"
 
-# PEFT's methods that no vision backbone can run: prompt learning needs inputs_embeds (see vpt), two need a language model's attention or
-# vocabulary, and three need task ids, trained adapters or a decoder.
-_NOT_FOR_VISION = {
-    "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE",
-    "ADAPTION_PROMPT", "TRAINABLE_TOKENS",
-    "POLY", "XLORA", "SHADOW",
-}  # fmt: skip
 
-_SUMMARIES = {
-    "ADALORA": "LoRA that moves rank to where it helps (Zhang et al. 2023)",
-    "BOFT": "butterfly orthogonal rotations of the weights (Liu et al. 2024)",
-    "C3A": "circular convolutions added to the weights (Chen et al. 2024)",
-    "DELORA": "LoRA with direction and strength apart (Bini et al. 2025)",
-    "FOURIERFT": "weight updates from a few Fourier coefficients (Gao et al. 2024)",
-    "HRA": "Householder reflections of the weights (Yuan et al. 2024)",
-    "IA3": "learned factors on keys, values and the MLP (Liu et al. 2022)",
-    "LN_TUNING": "normalisation layers, kept as an adapter (Zhao et al. 2023)",
-    "LOHA": "Hadamard products of low ranks (Hyeon-Woo et al. 2022)",
-    "LOKR": "Kronecker products of low ranks (Yeh et al. 2024)",
-    "OFT": "orthogonal rotations of the weights (Qiu et al. 2023)",
-    "RANDLORA": "full-rank updates from random bases (Albert et al. 2025)",
-    "ROAD": "rotations in the plane (Liao and Monz 2024)",
-    "SHIRA": "a sparse part of the weights (Bhardwaj et al. 2024)",
-    "VERA": "shared random low ranks with learned factors (Kopiczko et al. 2024)",
-}
-_BOOKKEEPING = {
+_BOOKKEEPING = {  # what a PEFT config says of itself, and not of the method
     "task_type",
     "peft_type",
     "auto_mapping",
@@ -73,49 +49,79 @@ _BOOKKEEPING = {
     "inference_mode",
     "runtime_config",
 }
-_TARGETS = {
+
+
+def _mlp_ends(model: nn.Module, structure: Structure) -> list[str]:
+    return [f"{block}.{end}" for block in structure.blocks if (end := mlp_output(model.get_submodule(block)))]
+
+
+# What the option `targets` may say. The papers of (IA)^3 and LN tuning name layers of their own, and other layers would be another method.
+_TARGETS: dict[str, Callable[[nn.Module, Structure], list[str]]] = {
     "query-value": query_value,
     "attention": inside_attention,
     "mlp": inside_mlp,
-    "all": lambda model, structure: [*dict.fromkeys([*inside_attention(model, structure), *inside_mlp(model, structure)])],
+    "all": lambda model, structure: list(dict.fromkeys([*inside_attention(model, structure), *inside_mlp(model, structure)])),
+    "keys-values-mlp": lambda model, structure: [
+        *inside_attention(model, structure, parts=("key", "value")),
+        *_mlp_ends(model, structure),
+    ],
+    "norms": lambda model, structure: norm_layers(model),
 }
+_DEFAULT_TARGETS = {"IA3": "keys-values-mlp", "LN_TUNING": "norms"}
+_TUNERS_OF_OURS = ("VPT", "BOTTLENECK")  # they know where to go
 
 
-def _peft_options(config_cls: type[peft.PeftConfig], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a PEFT config that a user may choose, with their defaults, ours in place of PEFT's; and `blocks`, the last so many."""
-    defaults = {
-        f.name: f.default if f.default is not dataclasses.MISSING else f.default_factory()
-        for f in dataclasses.fields(config_cls)
-        if f.name not in _BOOKKEEPING and f.init
+def _peft(kind: str, **own: Any) -> Method:
+    """The method of a `PeftType`, such as VERA; `own` are defaults in place of PEFT's."""
+    return Method(_peft_options(kind) | own, partial(_build_peft, kind))
+
+
+def _peft_options(kind: str) -> dict[str, Any]:
+    """The options of a PEFT method with their defaults.
+
+    These are the fields of its config that a user may choose, `blocks` (adapt the last so many; None for all) and, where the tuner does
+    not know where to go, `targets` (a name of `_TARGETS`).
+    """
+    fields = {
+        f.name: f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        for f in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])
+        if f.init and f.name not in _BOOKKEEPING
     }
-    return {**defaults, **own, "blocks": None}
+    targets = {} if kind in _TUNERS_OF_OURS else {"targets": _DEFAULT_TARGETS.get(kind, "query-value")}
+    return {**targets, **fields, "blocks": None}
 
 
-def _peft(config_cls: type[peft.PeftConfig], targets: str | None = "query-value") -> Build:
-    """A builder for a PEFT method: fills in targets and head, which PEFT does not know for vision models."""
-    takes = {f.name for f in dataclasses.fields(config_cls)}
+def _build_peft(kind: str, model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
+    """Adapt with a PEFT method; modules to adapt and the head are filled in, since PEFT does not know them for vision models."""
+    fields = {name: value for name, value in options.items() if name not in ("targets", "blocks")}
+    last = _last_blocks(structure, options["blocks"])
+    if fields.get("target_modules") is None:
+        fields["target_modules"] = _modules_to_adapt(kind, model, structure, options, last)
+    elif last:
+        raise MedfmcError("blocks and target_modules both say where; give one of them.")
+    fields["modules_to_save"] = list(dict.fromkeys([*(fields.get("modules_to_save") or ()), *structure.heads]))
+    if "feedforward_modules" in fields and fields["feedforward_modules"] is None:
+        fields["feedforward_modules"] = [name for name in _mlp_ends(model, structure) if name in fields["target_modules"]]
+    return inject(model, PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)], fields)
 
-    def build(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
-        options = dict(options)
-        chosen, last = options.pop("targets", targets), _last_blocks(structure, options.pop("blocks", None))
-        if last and options.get("target_modules") is not None:
-            raise MedfmcError("blocks and target_modules both say where; give one of them.")
-        if last and chosen is None:  # prompts and bottlenecks name blocks themselves
-            options["target_modules"] = list(last)
-        if options.get("target_modules") is None and chosen is not None:
-            if chosen not in _TARGETS:
-                raise MedfmcError(f"targets is one of {', '.join(_TARGETS)}; got {chosen!r}. For modules by name give target_modules.")
-            names = _TARGETS[chosen](model, structure)
-            options["target_modules"] = [name for name in names if not last or name.startswith(tuple(f"{block}." for block in last))]
-            _ = [model.get_submodule(name) for name in options["target_modules"]]  # PEFT passes over names that are not there
-        if not options.get("modules_to_save"):
-            options["modules_to_save"] = list(structure.heads)
-        options["modules_to_save"] = list(dict.fromkeys([*options["modules_to_save"], *structure.heads]))
-        if "feedforward_modules" in takes and options.get("feedforward_modules") is None:
-            options["feedforward_modules"] = [name for name in options["target_modules"] if _ends_mlp(model, structure, name)]
-        return inject(model, lambda: config_cls(**options))
 
-    return build
+def _modules_to_adapt(
+    kind: str, model: nn.Module, structure: Structure, options: Mapping[str, Any], last: tuple[str, ...]
+) -> list[str] | None:
+    """Names of the modules that a PEFT method adapts, of the `last` blocks if any are named; None where its tuner finds them."""
+    if kind in _TUNERS_OF_OURS and not last:
+        return None
+    if kind == "VPT":
+        return list(last)
+    if kind == "BOTTLENECK":
+        return targets_of(model, find_places(model, last), BottleneckConfig(style=options["style"]).style)
+    chosen = options["targets"]
+    if chosen not in _TARGETS:
+        raise MedfmcError(f"targets is one of {', '.join(_TARGETS)}; got {chosen!r}. For modules by name give target_modules.")
+    names = _TARGETS[chosen](model, structure)
+    names = [name for name in names if not last or name.startswith(tuple(f"{block}." for block in last))]
+    _ = [model.get_submodule(name) for name in names]  # PEFT passes over names that are not there
+    return names
 
 
 def _last_blocks(structure: Structure, count: int | None) -> tuple[str, ...]:
@@ -125,20 +131,6 @@ def _last_blocks(structure: Structure, count: int | None) -> tuple[str, ...]:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(structure.blocks):
         raise MedfmcError(f"blocks is a whole number from 1 to {len(structure.blocks)} for this backbone; got {count!r}.")
     return structure.blocks[-count:]
-
-
-def _ends_mlp(model: nn.Module, structure: Structure, name: str) -> bool:
-    return any(name == f"{block}.{mlp_output(model.get_submodule(block))}" for block in structure.blocks)
-
-
-def _ia3_targets(model: nn.Module, structure: Structure) -> list[str]:
-    """Keys, values and the input of the MLP's last layer, as the paper has it."""
-    ends = [f"{block}.{end}" for block in structure.blocks if (end := mlp_output(model.get_submodule(block)))]
-    return [*inside_attention(model, structure, parts=("key", "value")), *ends]
-
-
-_TARGETS["keys-values-mlp"] = _ia3_targets
-_TARGETS["norms"] = lambda model, structure: norm_layers(model)
 
 
 def _full(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
@@ -171,63 +163,49 @@ def _head_only(model: nn.Module, structure: Structure, options: Mapping[str, Any
 
 def _from_config(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     """Any PEFT method from the content of an adapter_config.json."""
-    given = dict(options["config"] or {})
-    kind = str(given.pop("peft_type", "")).upper()
+    given = options["config"] or {}
+    kind = str(given.get("peft_type", "")).upper()
     if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise MedfmcError(
             "method peft needs the option `config`: the content of an adapter_config.json or its path, "
             f"with a peft_type that PEFT knows; got {kind or 'none'!r}."
         )
-    config_cls = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
-    known = {f.name for f in dataclasses.fields(config_cls) if f.init}
-    chosen = {key: value for key, value in given.items() if key in known - _BOOKKEEPING}
-    return _peft(config_cls)(model, structure, chosen)
+    return _build_peft(kind, model, structure, {name: given.get(name, default) for name, default in _peft_options(kind).items()})
 
 
-def _lora_like(name: str, summary: str, **own) -> Method:
-    options = {"targets": "query-value", **_peft_options(peft.LoraConfig, {"r": 8, "lora_alpha": 16, **own})}
-    return Method(name, summary, "gradient", options, _peft(peft.LoraConfig))
+def _has_short_form(kind: str, config_cls: type[PeftConfig]) -> bool:
+    """Whether a PEFT method puts weights into modules and trains a head beside them, as prompt learning for language models does not.
+
+    Poly wants the number of a task with each image, and Shadow a decoder. LoRA and the tuners of ours have names of their own.
+    """
+    fields = {f.name for f in dataclasses.fields(config_cls)}
+    return {"target_modules", "modules_to_save"} <= fields and kind not in ("POLY", "SHADOW", "LORA", *_TUNERS_OF_OURS)
 
 
-def _other_peft_methods() -> list[Method]:
-    methods = []
-    for kind, config_cls in PEFT_TYPE_TO_CONFIG_MAPPING.items():
-        kind = getattr(kind, "value", kind)
-        if kind in _NOT_FOR_VISION | {"LORA", "VPT", "BOTTLENECK"}:
-            continue
-        targets = {"IA3": "keys-values-mlp", "LN_TUNING": "norms"}.get(kind, "query-value")
-        summary = _SUMMARIES.get(kind, f"PEFT's {config_cls.__name__.removesuffix('Config')}")
-        options = {"targets": targets, **_peft_options(config_cls, {})}
-        methods.append(Method(kind.lower().replace("_", "-"), summary, "gradient", options, _peft(config_cls, targets)))
-    return sorted(methods, key=lambda method: method.name)
-
-
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method("prototype", "cosine to class means of frozen features (the paper's Meta-Baseline)", "frozen", {"temperature": 10.0}),
-        Method("linear", "logistic regression on frozen features (the paper's Baseline)", "frozen", {"C": 1.0}),
-        Method("knn", "vote of the nearest neighbours by cosine of frozen features", "frozen", {"k": 10, "temperature": 10.0}),
-        Method("linear-sgd", "the head alone, by gradient descent with augmentation", "gradient", {}, _head_only),
-        Method("full", "every weight of the backbone", "gradient", {}, _full),
-        Method("partial", "the last blocks and the head (what the challenge's winner built on)", "gradient", {"blocks": 1}, _partial),
-        Method("bitfit", "every bias (Ben Zaken et al. 2022)", "gradient", {}, _bitfit),
-        Method("layernorm", "every normalisation layer", "gradient", {}, _layernorm),
-        _lora_like("lora", "low-rank updates of query and value projections (Hu et al. 2022)"),
-        _lora_like("dora", "LoRA of direction, with a learned magnitude (Liu et al. 2024)", use_dora=True),
-        Method("vpt", "visual prompt tuning, deep (Jia et al. 2022)", "gradient", _peft_options(VptConfig, {}), _peft(VptConfig, None)),
-        Method("vpt-shallow", "visual prompt tuning, prompts before the first block (Jia et al. 2022)", "gradient",
-               _peft_options(VptConfig, {"deep": False}), _peft(VptConfig, None)),
-        Method("adaptformer", "bottleneck adapters beside the MLP (Chen et al. 2022)", "gradient",
-               _peft_options(BottleneckConfig, {"style": "adaptformer"}), _peft(BottleneckConfig, None)),
-        Method("houlsby", "bottleneck adapters after attention and MLP (Houlsby et al. 2019)", "gradient",
-               _peft_options(BottleneckConfig, {"style": "houlsby"}), _peft(BottleneckConfig, None)),
-        Method("pfeiffer", "bottleneck adapters after the MLP (Pfeiffer et al. 2021)", "gradient",
-               _peft_options(BottleneckConfig, {"style": "pfeiffer"}), _peft(BottleneckConfig, None)),
-        Method("peft", "any PEFT method, from an adapter_config.json", "gradient", {"config": None}, _from_config),
-        *_other_peft_methods(),
-    )
-}  # fmt: skip
+_OWN = {
+    "prototype": Method({"temperature": 10.0}),
+    "linear": Method({"C": 1.0}),
+    "knn": Method({"k": 10, "temperature": 10.0}),
+    "linear-sgd": Method({}, _head_only),
+    "full": Method({}, _full),
+    "partial": Method({"blocks": 1}, _partial),
+    "bitfit": Method({}, _bitfit),
+    "layernorm": Method({}, _layernorm),
+    "lora": _peft("LORA", r=8, lora_alpha=16),
+    "dora": _peft("LORA", r=8, lora_alpha=16, use_dora=True),
+    "vpt": _peft("VPT"),
+    "vpt-shallow": _peft("VPT", deep=False),
+    "adaptformer": _peft("BOTTLENECK", style="adaptformer"),
+    "houlsby": _peft("BOTTLENECK", style="houlsby"),
+    "pfeiffer": _peft("BOTTLENECK", style="pfeiffer"),
+    "peft": Method({"config": None}, _from_config),
+}
+# A PEFT type by its name in lower case is short for method peft with that type.
+METHODS: dict[str, Method] = _OWN | {
+    kind.lower().replace("_", "-"): _peft(kind)
+    for kind, config_cls in sorted(PEFT_TYPE_TO_CONFIG_MAPPING.items())
+    if _has_short_form(kind, config_cls)
+}
 
 
 def method_of(name: str) -> Method:

@@ -3,10 +3,12 @@
 After attention and after the MLP (Houlsby et al. 2019), after the MLP (Pfeiffer et al. 2021), or beside it (AdaptFormer, Chen et al. 2022).
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from peft import PeftConfig
 from peft.utils.peft_types import PeftType
 from torch import nn
 
@@ -102,6 +104,37 @@ _NEEDS = {
 _PLACES = {"houlsby": ("attention", "after MLP"), "pfeiffer": ("after MLP",), "adaptformer": ("beside MLP",)}
 
 
+def find_places(model: nn.Module, blocks: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """Where adapters could go: for each block, the module inside it at each place of `_NEEDS`, or None where the block has none.
+
+    Args:
+        model: an image classifier without adapters.
+        blocks: names of blocks.
+    """
+    return {name: {place: find(model.get_submodule(name)) for place, (find, _) in _NEEDS.items()} for name in blocks}
+
+
+def targets_of(model: nn.Module, places: Mapping[str, Mapping[str, str | None]], style: str) -> list[str]:
+    """Names of the modules that get adapters of a style.
+
+    Args:
+        model: an image classifier.
+        places: what `find_places` found in the blocks to adapt.
+        style: as in `BottleneckConfig`.
+
+    Raises:
+        MedfmcError: a block lacks what the style goes after or beside.
+    """
+    targets = []
+    for block, found in places.items():
+        for place in _PLACES[style]:
+            if found[place] is None:
+                kind = type(model.get_submodule(block)).__name__
+                raise MedfmcError(f"{style} adapters need {_NEEDS[place][1]}. The block {block}, a {kind}, has none.")
+            targets.append(f"{block}.{found[place]}")
+    return targets
+
+
 class BottleneckModel(VisionTuner):
     """The tuner of `BottleneckConfig`."""
 
@@ -110,22 +143,13 @@ class BottleneckModel(VisionTuner):
     method = "bottleneck adapters"
     why_not_merged = "an adapter has a non-linear activation between its two projections, so no weight equals it."
 
-    def _pre_injection_hook(self, model: nn.Module, config: BottleneckConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         super()._pre_injection_hook(model, config, adapter_name)
         # Found now, while no adapter is in the way: a second adapter of any style finds the same places.
-        self.places = {
-            (name, place): finder(model.get_submodule(name)) for name in self.structure.blocks for place, (finder, _) in _NEEDS.items()
-        }
+        self.places = find_places(model, self.structure.blocks)
 
     def _find_targets(self, config: BottleneckConfig) -> list[str]:
-        targets = []
-        for name in self.structure.blocks:
-            for place in _PLACES[config.style]:
-                if (found := self.places[name, place]) is None:
-                    kind = type(self.model.get_submodule(name)).__name__
-                    raise MedfmcError(f"{config.style} adapters need {_NEEDS[place][1]}. The block {name}, a {kind}, has none.")
-                targets.append(f"{name}.{found}")
-        return targets
+        return targets_of(self.model, self.places, config.style)
 
     def _describe(self, config: BottleneckConfig) -> str:
         where = {"houlsby": "after attention and MLP", "pfeiffer": "after the MLP", "adaptformer": "beside the MLP"}[config.style]

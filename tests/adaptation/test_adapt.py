@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from tiny_models import images, tiny
@@ -88,53 +86,12 @@ def test_a_backbone_can_be_shared_by_runs(folders):
         backbone = adapt.unload(model)
 
 
-def test_what_trains(folders):
-    def trained(method, name="vit", **options):
-        model = adapt.adapt(load(folders, name), method, options)
-        return {n for n, p in model.named_parameters() if p.requires_grad}
-
-    head = {"classifier.weight", "classifier.bias"}
-    assert trained("linear-sgd") == head
-    assert all(n.startswith(("vit.layers.1.", "vit.layernorm.")) for n in trained("partial", blocks=1) - head)
-    assert all(n.endswith("bias") for n in trained("bitfit") - head)
-    assert all("layernorm" in n for n in trained("layernorm") - head)
-    assert len(trained("layernorm")) == 2 * 5 + 2
-    assert not any("mask_token" in n for n in trained("full", "dinov2"))  # it reaches no logit
-    targets = {"query-value": 2, "attention": 4, "mlp": 2, "all": 6}
-    for choice, layers in targets.items():
-        assert len([n for n in trained("lora", targets=choice) if "lora_A" in n]) == 2 * layers
-
-
-@pytest.mark.parametrize("method", ["lora", "dora", "ia3", "loha", "vpt", "vpt-shallow", "adaptformer", "houlsby"])
-def test_the_last_blocks_alone_can_be_adapted(folders, method):
-    model = adapt.adapt(load(folders), method, {"blocks": 1})
-    names = [n for n, p in model.named_parameters() if p.requires_grad and "classifier" not in n]
-    assert names and all(".layers.1." in n for n in names)
-    with pytest.raises(MedfmcError, match="from 1 to 2"):
-        adapt.adapt(load(folders), method, {"blocks": 3})
-    with pytest.raises(MedfmcError, match="give one of them"):
-        adapt.adapt(load(folders), method, {"blocks": 1, "target_modules": ["q_proj"]})
-
-
 def test_adapters_leave_batch_norm_alone(folders):
     for method, moves in (("lora", False), ("linear-sgd", False), ("full", True)):
         model = adapt.adapt(load(folders, "resnet"), method)
         before = {n: b.clone() for n, b in model.named_buffers() if "running" in n}
         model.train()(pixel_values=images("resnet"))
         assert any(not torch.equal(b, before[n]) for n, b in model.named_buffers() if "running" in n) == moves
-
-
-def test_any_peft_method_from_a_file(folders, tmp_path):
-    path = tmp_path / "adapter_config.json"
-    path.write_text(json.dumps({"peft_type": "LOHA", "r": 3, "base_model_name_or_path": "elsewhere"}))
-    options = adapt.resolve("peft", {"config": str(path)})
-    assert options == {"config": {"peft_type": "LOHA", "r": 3}}
-    model = adapt.adapt(load(folders), "peft", {"config": str(tmp_path)})
-    assert model.peft_config["default"].peft_type == "LOHA"
-    with pytest.raises(MedfmcError, match="expected an adapter_config"):
-        adapt.resolve("peft", {"config": str(tmp_path / "none.json")})
-    with pytest.raises(MedfmcError, match="peft_type"):
-        adapt.adapt(load(folders), "peft", {"config": {"r": 3}})
 
 
 @pytest.mark.parametrize(
