@@ -1,10 +1,10 @@
 """What the tuners of this package share: they find their targets, train the head, wrap whole modules, and never merge."""
 
 from abc import abstractmethod
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import nn
@@ -24,11 +24,11 @@ class VisionTunerConfig(PeftConfig):
         modules_to_save: modules trained in full beside the adapter; None for the classification head.
     """
 
-    target_modules: list[str] | str | None = None
-    exclude_modules: list[str] | str | None = None
+    target_modules: list[str] | set[str] | str | None = None
+    exclude_modules: list[str] | set[str] | str | None = None
     modules_to_save: list[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.target_modules = set(self.target_modules) if isinstance(self.target_modules, list) else self.target_modules
         self.exclude_modules = set(self.exclude_modules) if isinstance(self.exclude_modules, list) else self.exclude_modules
@@ -71,29 +71,28 @@ class VisionTunerLayer(nn.Module, BaseTunerLayer):
 class VisionTuner(BaseTuner):
     """A PEFT tuner that finds its targets by the structure of an image classifier."""
 
+    tuner_layer_cls: type[VisionTunerLayer]
     method: str  # as messages call it
     why_not_merged: str
 
-    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         self.structure = structure_of(model, head_needed=config.modules_to_save is None)
 
     @abstractmethod
-    def _find_targets(self, config: PeftConfig) -> list[str]:
+    def _find_targets(self, config: Any) -> list[str]:
         """Names of the modules the method calls for; raises MedfmcError where it makes no sense for the architecture."""
 
     @abstractmethod
-    def _describe(self, config: PeftConfig) -> str:
+    def _describe(self, config: Any) -> str:
         """What goes where, in a few words."""
 
     @abstractmethod
-    def _update(self, layer: VisionTunerLayer, config: PeftConfig, adapter_name: str, key: str) -> None:
+    def _update(self, layer: Any, config: Any, adapter_name: str, key: str) -> None:
         """Give a layer the weights of an adapter."""
 
-    def _prepare_adapter_config(self, peft_config: PeftConfig, model_config: dict) -> PeftConfig:
+    def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> PeftConfig:
         if peft_config.target_modules is None:
-            found = self._find_targets(peft_config)
-            _ = [self.model.get_submodule(name) for name in found]  # PEFT passes over names that are not there
-            peft_config.target_modules = set(found)
+            peft_config.target_modules = set(self._find_targets(peft_config))
         if peft_config.modules_to_save is None:
             peft_config.modules_to_save = list(self.structure.heads)
         if not peft_config.inference_mode:
@@ -101,18 +100,26 @@ class VisionTuner(BaseTuner):
             notify(f"{self.method}: {self._describe(peft_config)}; also trained: {trained}")
         return peft_config
 
-    def _create_and_replace(self, peft_config, adapter_name, target, target_name, parent, current_key, parameter_name=None) -> None:
-        wrapped = isinstance(target, VisionTunerLayer)
-        layer = target if wrapped else self._wrap(target, current_key)
+    def _create_and_replace(
+        self,
+        peft_config: Any,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+        parameter_name: str | None = None,
+    ) -> None:
+        layer = target if isinstance(target, VisionTunerLayer) else self._wrap(target, current_key)
         self._update(layer, peft_config, adapter_name, current_key)
         layer.place(adapter_name, peft_config.inference_mode)
-        if not wrapped:
+        if layer is not target:
             self._replace_module(parent, target_name, layer, target)
 
     def _wrap(self, target: nn.Module, key: str) -> VisionTunerLayer:
         return self.tuner_layer_cls(target)
 
-    def _replace_module(self, parent, child_name, new_module, child) -> None:
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         if isinstance(child, VisionTunerLayer):
             child.release()
         setattr(parent, child_name, new_module)
@@ -120,12 +127,7 @@ class VisionTuner(BaseTuner):
     def _check_merge_allowed(self) -> None:
         raise MedfmcError(f"{self.method} cannot be merged into the backbone: {self.why_not_merged} Keep the adapter, or `unload()` it.")
 
-    def _enable_peft_forward_hooks(self, *args, **kwargs):
+    def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
         if kwargs.get("adapter_names") is not None:
             raise MedfmcError(f"{self.method} has no mixed batches: call set_adapter, and run one adapter at a time.")
         return nullcontext()
-
-
-def as_dtype(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """`tensor` in the dtype of `like`; adapters stay float32 while a backbone may be bfloat16."""
-    return tensor if tensor.dtype == like.dtype else tensor.to(like.dtype)

@@ -5,16 +5,15 @@ After attention and after the MLP (Houlsby et al. 2019), after the MLP (Pfeiffer
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from peft import PeftConfig
 from peft.utils.peft_types import PeftType
 from torch import nn
 
 from ..errors import MedfmcError
 from ..models.structure import attention_output, mlp_module, mlp_output
-from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer, as_dtype
+from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer
 from .register import register
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -42,9 +41,9 @@ class BottleneckConfig(VisionTunerConfig):
     bottleneck_dropout: float = 0.0
     activation: Literal["relu", "gelu", "silu"] = "relu"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType.BOTTLENECK
+        self.peft_type = PeftType("BOTTLENECK")
         if self.style not in ("houlsby", "pfeiffer", "adaptformer"):
             raise MedfmcError(f"style is houlsby, pfeiffer or adaptformer; got {self.style!r}.")
         if isinstance(self.bottleneck_dim, bool) or not isinstance(self.bottleneck_dim, int) or self.bottleneck_dim < 1:
@@ -72,7 +71,7 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.up(self.dropout(self.activation(self.down(as_dtype(x, self.down.weight))))) * self.scale
+        return self.up(self.dropout(self.activation(self.down(x.to(self.down.weight.dtype))))) * self.scale
 
 
 class BottleneckLayer(VisionTunerLayer):
@@ -86,11 +85,11 @@ class BottleneckLayer(VisionTunerLayer):
         self.bottleneck_adapters = nn.ModuleDict()
         self.parallel: dict[str, bool] = {}
 
-    def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         result = self.base_layer(x, *args, **kwargs)
         for name in self.working_adapters:
             adapter = self.bottleneck_adapters[name]
-            result = result + as_dtype(adapter(x if self.parallel[name] else result), result)
+            result = result + adapter(x if self.parallel[name] else result).to(result.dtype)
         return result
 
 
@@ -143,7 +142,7 @@ class BottleneckModel(VisionTuner):
     method = "bottleneck adapters"
     why_not_merged = "an adapter has a non-linear activation between its two projections, so no weight equals it."
 
-    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         super()._pre_injection_hook(model, config, adapter_name)
         # Found now, while no adapter is in the way: a second adapter of any style finds the same places.
         self.places = find_places(model, self.structure.blocks)

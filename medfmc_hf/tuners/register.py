@@ -21,7 +21,7 @@ def register(name: str, config_cls: type[PeftConfig], model_cls: type[BaseTuner]
         KeyError: PEFT has another method of that name.
     """
     member = name.upper()
-    if PEFT_TYPE_TO_CONFIG_MAPPING.get(member) is config_cls:
-        return
     add_member(PeftType, member)
+    if PEFT_TYPE_TO_CONFIG_MAPPING.get(PeftType(member)) is config_cls:
+        return
     register_peft_method(name=name, config_cls=config_cls, model_cls=model_cls)

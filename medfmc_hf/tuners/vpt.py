@@ -2,18 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
-from peft import PeftConfig
 from peft.utils.peft_types import PeftType
 from torch import nn
 
 from ..errors import MedfmcError
 from ..models.structure import attention_of, block_width, has_class_token, patch_pixels
-from .base import VisionTuner, VisionTunerConfig, VisionTunerLayer, as_dtype
+from .base import VisionTuner, VisionTunerConfig
 from .register import register
+from .vpt_layer import PromptedBlock, Role, VptLayer
+from .windows import prompted_stage
 
 
 @dataclass
@@ -40,9 +40,9 @@ class VptConfig(VisionTunerConfig):
     init: Literal["xavier", "normal"] = "xavier"
     pool_prompts: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
-        self.peft_type = PeftType.VPT
+        self.peft_type = PeftType("VPT")
         if isinstance(self.num_prompts, bool) or not isinstance(self.num_prompts, int) or self.num_prompts < 1:
             raise MedfmcError(f"num_prompts is a whole number of at least 1; got {self.num_prompts!r}.")
         if not 0 <= self.prompt_dropout < 1:
@@ -53,107 +53,6 @@ class VptConfig(VisionTunerConfig):
             raise MedfmcError("pool_prompts needs deep=False: the prompts of VPT-deep end with their block.")
 
 
-@dataclass(frozen=True)
-class Role:
-    """What a layer does for one adapter.
-
-    Attributes:
-        prompts: tokens that are in the sequence while the layer runs.
-        inserts: the layer puts its own prompts in.
-        strips: the layer takes the prompts out when it is done.
-    """
-
-    prompts: int
-    inserts: bool
-    strips: bool
-
-
-class VptLayer(VisionTunerLayer):
-    """A part of the backbone that runs with prompts among its tokens, and holds them."""
-
-    adapter_layer_names = ("vpt_prompts", "vpt_projection")
-    other_param_names = ("vpt_dropout", "roles")
-
-    def __init__(self, base_layer: nn.Module):
-        super().__init__(base_layer)
-        self.vpt_prompts = nn.ParameterDict()
-        self.vpt_projection = nn.ModuleDict()
-        self.vpt_dropout = nn.ModuleDict()
-        self.roles: dict[str, Role] = {}
-        self.projections: dict[str, nn.Module] = {}  # shared by all layers and owned, as a module, by the first
-
-    @property
-    def role(self) -> tuple[str, Role] | None:
-        """The working adapter and what the layer does for it, or None where the layer is as if it were not there."""
-        names = self.working_adapters
-        return (names[0], self.roles[names[0]]) if names else None
-
-    def prompts(self, adapter: str, batch_size: int, like: torch.Tensor) -> torch.Tensor:
-        """The layer's prompts, (B, ..., prompts, width), in the dtype of the tokens."""
-        prompts = self.vpt_prompts[adapter]
-        if adapter in self.projections:
-            prompts = self.projections[adapter](prompts)
-        prompts = as_dtype(self.vpt_dropout[adapter](prompts), like)
-        return prompts.expand(batch_size, *prompts.shape)
-
-
-class PromptedBlock(VptLayer):
-    """A transformer block that runs with prompts among its tokens."""
-
-    def __init__(self, base_layer: nn.Module, position: int):
-        super().__init__(base_layer)
-        self.position = position
-        # BEiT adds a bias for each pair of positions inside the block; prompts have no position, so theirs is zero.
-        bias = getattr(base_layer, "relative_position_bias", None)
-        self.hooks = []
-        if isinstance(bias, nn.Module):
-            self.hooks.append(bias.register_forward_pre_hook(self._without_prompts, with_kwargs=True))
-            self.hooks.append(bias.register_forward_hook(self._with_prompts))
-
-    def forward(self, hidden_states: torch.Tensor, *args, **kwargs):
-        if self.role is None:
-            return self.base_layer(hidden_states, *args, **kwargs)
-        adapter, role = self.role
-        end = self.position + role.prompts
-        if role.inserts:
-            prompts = self.prompts(adapter, hidden_states.shape[0], hidden_states)
-            hidden_states = torch.cat([hidden_states[:, : self.position], prompts, hidden_states[:, self.position :]], dim=1)
-        if isinstance(kwargs.get("attention_mask"), torch.Tensor):
-            kwargs["attention_mask"] = self._widen(kwargs["attention_mask"], role.prompts)
-        outputs = self.base_layer(hidden_states, *args, **kwargs)
-        if not role.strips:
-            return outputs
-        tokens = outputs[0] if isinstance(outputs, tuple) else outputs
-        tokens = torch.cat([tokens[:, : self.position], tokens[:, end:]], dim=1)
-        return (tokens, *outputs[1:]) if isinstance(outputs, tuple) else tokens
-
-    def release(self) -> None:
-        for hook in self.hooks:
-            hook.remove()
-
-    def _without_prompts(self, module, args, kwargs):
-        if self.role and kwargs.get("dim_size") is not None:
-            kwargs = kwargs | {"dim_size": kwargs["dim_size"] - self.role[1].prompts}
-        return args, kwargs
-
-    def _with_prompts(self, module, args, bias):
-        return self._widen(bias, self.role[1].prompts) if self.role else bias
-
-    def _widen(self, bias: torch.Tensor, prompts: int) -> torch.Tensor:
-        """(..., N, N) -> (..., N + prompts, N + prompts) with zeros where a prompt attends or is attended."""
-        start, rest = self.position, bias.shape[-1] - self.position
-        corners = [
-            F.pad(part, (left, right, top, bottom))
-            for part, left, right, top, bottom in (
-                (bias[..., :start, :start], 0, prompts + rest, 0, prompts + rest),
-                (bias[..., :start, start:], start + prompts, 0, 0, prompts + rest),
-                (bias[..., start:, :start], 0, prompts + rest, start + prompts, 0),
-                (bias[..., start:, start:], start + prompts, 0, start + prompts, 0),
-            )
-        ]
-        return sum(corners[1:], corners[0])
-
-
 class VptModel(VisionTuner):
     """The tuner of `VptConfig`."""
 
@@ -162,11 +61,11 @@ class VptModel(VisionTuner):
     method = "visual prompt tuning"
     why_not_merged = "prompts are tokens that the model reads, not a change of its weights."
 
-    def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
+    def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         super()._pre_injection_hook(model, config, adapter_name)
         self.position = int(has_class_token(model))
         self.patch_pixels = patch_pixels(model)
-        self.projections: dict[str, nn.Module] = {}  # a plain dict, so that they are saved once, with the layer that owns them
+        self.projections: dict[str, nn.Linear] = {}  # a plain dict, so that they are saved once, with the layer that owns them
         if self.structure.family == "convolutional":
             raise MedfmcError("prompts are tokens, and a convolutional network has no sequence of tokens that they could join.")
         for name in self.structure.blocks if self.structure.family == "tokens" else ():
@@ -197,35 +96,36 @@ class VptModel(VisionTuner):
         if key not in self._places:
             raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; {key} is none of them.")
         if self.structure.family == "windows":
-            from .windows import PromptedStage
-
-            return PromptedStage(target)
+            return prompted_stage(target)
         return PromptedBlock(target, self.position)
 
     def _update(self, layer: VptLayer, config: VptConfig, adapter_name: str, key: str) -> None:
+        self._refuse_what_does_not_fit(config)
         chosen = self._chosen(config)
         first, last = key == chosen[0], key == chosen[-1]
-        windows = self.structure.family == "windows"
-        if windows and config.projection is not None:
-            raise MedfmcError("projection needs one width of tokens; Swin's grows from stage to stage.")
-        if config.pool_prompts and not windows:
-            raise MedfmcError("pool_prompts is for Swin, whose head reads the mean over all tokens.")
         inserts = config.deep or first
         layer.roles[adapter_name] = Role(config.num_prompts, inserts, config.deep or (last and not config.pool_prompts))
         layer.vpt_dropout[adapter_name] = nn.Dropout(config.prompt_dropout)
         if not inserts:
             return
-        depth = (len(layer.get_base_layer().blocks) if config.deep else 1,) if windows else ()
-        width = block_width(layer.get_base_layer().blocks[0] if windows else layer.get_base_layer())
-        prompt_width = config.projection or width
-        layer.vpt_prompts[adapter_name] = nn.Parameter(self._initial(config, *depth, config.num_prompts, prompt_width))
-        if config.projection is not None:
-            if first:
-                projection = nn.Linear(config.projection, width)
-                nn.init.kaiming_normal_(projection.weight, a=0, mode="fan_out")
-                layer.vpt_projection[adapter_name] = projection
-                self.projections[adapter_name] = projection
-            layer.projections[adapter_name] = self.projections[adapter_name]
+        place: Any = layer.get_base_layer()
+        width = block_width(place.blocks[0] if self.structure.family == "windows" else place)
+        per_stage = (len(place.blocks) if config.deep else 1,) if self.structure.family == "windows" else ()
+        layer.vpt_prompts[adapter_name] = nn.Parameter(self._initial(config, *per_stage, config.num_prompts, config.projection or width))
+        if config.projection is None:
+            return
+        if first:
+            self.projections[adapter_name] = nn.Linear(config.projection, width)
+            nn.init.kaiming_normal_(self.projections[adapter_name].weight, a=0, mode="fan_out")
+            layer.vpt_projection[adapter_name] = self.projections[adapter_name]
+        layer.projections[adapter_name] = self.projections[adapter_name]
+
+    def _refuse_what_does_not_fit(self, config: VptConfig) -> None:
+        windows = self.structure.family == "windows"
+        if windows and config.projection is not None:
+            raise MedfmcError("projection needs one width of tokens; Swin's grows from stage to stage.")
+        if config.pool_prompts and not windows:
+            raise MedfmcError("pool_prompts is for Swin, whose head reads the mean over all tokens.")
 
     def _initial(self, config: VptConfig, *shape: int) -> torch.Tensor:
         prompts = torch.empty(shape)
@@ -243,11 +143,11 @@ class VptModel(VisionTuner):
 def _refuse_unknown_bias(block: nn.Module) -> None:
     """A bias for pairs of positions that is added where we cannot widen it would not fit the longer sequence."""
     attention = attention_of(block)
-    for name, _ in attention.named_parameters():
-        if "relative_position" in name:
-            raise MedfmcError(
-                f"{type(block).__name__} adds a relative position bias ({name}) inside its attention; prompts do not fit there."
-            )
+    names = [name for name, _ in attention.named_parameters() if "relative_position" in name] if attention else []
+    if names:
+        raise MedfmcError(
+            f"{type(block).__name__} adds a relative position bias ({names[0]}) inside its attention; prompts do not fit there."
+        )
 
 
 register("vpt", VptConfig, VptModel)

@@ -3,9 +3,13 @@
 Follows Jia et al. 2022 and their Swin code: in each window the prompts attend and are attended without bias; what the windows make of
 a prompt is averaged; where four patches are merged into one, a prompt is merged with itself. Their code spreads the prompts over
 windows in an order that mixes the images of a batch after the first block; here every image keeps its own.
+
+Shapes are written with B images, P prompts, a grid of H x W patches, windows of n patches, and C numbers in a token.
 """
 
 import math
+from abc import abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,23 +18,18 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.swin.modeling_swin import window_partition, window_reverse
 
 from ..errors import MedfmcError
-from .vpt import VptLayer
+from .vpt_layer import VptLayer
+
+Sides = tuple[int, int]  # height and width of a grid, in patches
 
 
 class PromptedStage(VptLayer):
-    """A stage of Swin that runs with prompts in every window."""
+    """A stage of Swin or SwinV2 that runs with prompts in every window."""
 
-    def __init__(self, base_layer: nn.Module):
-        super().__init__(base_layer)
-        attention = getattr(base_layer.blocks[0], "attention", None)
-        self.is_v2 = hasattr(attention, "self")
-        if not (self.is_v2 or hasattr(attention, "relative_position_bias")):
-            raise MedfmcError(
-                f"prompts in windows are written for transformers' Swin and SwinV2; looked for attention.relative_position_bias or "
-                f"attention.self in {type(base_layer.blocks[0]).__name__} and found neither."
-            )
+    merging_steps: tuple[str, str]  # the parts of patch merging, in order
+    mask_factor: int  # how often transformers adds the mask of a shift to the scores
 
-    def forward(self, hidden_states: torch.Tensor, input_dimensions: tuple[int, int], *args, **kwargs):
+    def forward(self, hidden_states: torch.Tensor, input_dimensions: Sides, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if self.role is None:
             return self.base_layer(hidden_states, input_dimensions, *args, **kwargs)
         adapter, role = self.role
@@ -39,96 +38,156 @@ class PromptedStage(VptLayer):
             run = checkpoint(self._run, hidden_states, own, input_dimensions, use_reentrant=False)
         else:
             run = self._run(hidden_states, own, input_dimensions)
-        tokens, before_merging, dimensions = run
-        patches = tokens[:, tokens.shape[1] - dimensions[0] * dimensions[1] :]
-        if role.strips:
-            tokens = patches
-        if self.is_v2:
-            return tokens, before_merging, (*input_dimensions, *dimensions)
-        as_map = patches.transpose(1, 2).unflatten(2, dimensions)
-        return tokens, as_map, None
+        prompts, patches, before_merging, sides = run
+        tokens = patches if role.strips else torch.cat([prompts, patches], dim=1)
+        return tokens, *self._other_outputs(patches, before_merging, input_dimensions, sides)
 
-    def _run(self, tokens: torch.Tensor, own: torch.Tensor | None, dimensions: tuple[int, int]):
-        stage = self.base_layer
-        carried = tokens.shape[1] - dimensions[0] * dimensions[1]
-        prompts, patches = tokens[:, :carried], tokens[:, carried:]
+    def _run(self, tokens: torch.Tensor, own: torch.Tensor | None, sides: Sides) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Sides]:
+        """The blocks of the stage and its merging of patches.
+
+        Args:
+            tokens: (B, P + H W, C), where P is 0 if no prompts come from the stage before.
+            own: prompts of the stage, (B, blocks, P, C). Each of these blocks starts with its own, in place of what comes from before.
+            sides: H and W.
+
+        Returns:
+            Prompts and patches after merging, patches before it, and the sides of the grid after it.
+        """
+        stage: Any = self.base_layer
+        count = tokens.shape[1] - sides[0] * sides[1]
         for index, block in enumerate(stage.blocks):
             if own is not None and index < own.shape[1]:
-                prompts = own[:, index]
-            prompts, patches = self._block(block, prompts, patches, dimensions)
-        before_merging = patches
-        if stage.downsample is not None:
-            patches = stage.downsample(patches, dimensions)
-            prompts = self._merge_prompts(stage.downsample, prompts)
-            dimensions = ((dimensions[0] + 1) // 2, (dimensions[1] + 1) // 2)
-        return torch.cat([prompts, patches], dim=1), before_merging, dimensions
+                tokens = torch.cat([own[:, index], tokens[:, count:]], dim=1)
+                count = own.shape[2]
+            tokens = self._block(block, tokens, count, sides)
+        prompts, before_merging = tokens[:, :count], tokens[:, count:]
+        if stage.downsample is None:
+            return prompts, before_merging, before_merging, sides
+        prompts = prompts.repeat(1, 1, 4)
+        for step in self.merging_steps:
+            prompts = getattr(stage.downsample, step)(prompts)
+        return prompts, stage.downsample(before_merging, sides), before_merging, ((sides[0] + 1) // 2, (sides[1] + 1) // 2)
 
-    def _merge_prompts(self, merging: nn.Module, prompts: torch.Tensor) -> torch.Tensor:
-        steps = (merging.reduction, merging.norm) if self.is_v2 else (merging.norm, merging.reduction)
-        return steps[1](steps[0](prompts.repeat(1, 1, 4)))
-
-    def _block(self, block: nn.Module, prompts: torch.Tensor, patches: torch.Tensor, dimensions: tuple[int, int]):
-        """One Swin block over prompts (B, P, C) and patches (B, H W, C)."""
-        count = prompts.shape[1]
-        tokens = torch.cat([prompts, patches], dim=1)
-        if self.is_v2:
-            tokens = tokens + block.drop_path(block.layernorm_before(self._attend(block, tokens, count, dimensions)))
-            tokens = tokens + block.drop_path(block.layernorm_after(block.output(block.intermediate(tokens))))
-        else:
-            block.set_shift_and_window_size(dimensions)
-            attended = self._attend(block, block.layernorm_before(tokens), count, dimensions)
-            tokens = tokens + block.drop_path(block.dropout(attended))
-            tokens = tokens + block.dropout(block.mlp(block.layernorm_after(tokens)))
-        return tokens[:, :count], tokens[:, count:]
-
-    def _attend(self, block: nn.Module, tokens: torch.Tensor, count: int, dimensions: tuple[int, int]) -> torch.Tensor:
-        """Attention inside windows that all hold the prompts: (B, P + H W, C) -> the same."""
-        batch, _, channels = tokens.shape
-        prompts, patches = tokens[:, :count], tokens[:, count:]
-        size, shift = block.window_size, block.shift_size
-        grid, _ = block.maybe_pad(patches.view(batch, *dimensions, channels), *dimensions)
-        _, height, width, _ = grid.shape
-        mask = block.get_attn_mask(height, width, dtype=tokens.dtype, device=tokens.device)
-        grid = torch.roll(grid, (-shift, -shift), dims=(1, 2)) if shift > 0 else grid
-        windows = window_partition(grid, size).view(batch, -1, size * size, channels)
-        prompts = prompts.unsqueeze(1).expand(-1, windows.shape[1], -1, -1)
-        inside = torch.cat([prompts, windows], dim=2).flatten(0, 1)
-        attended = (_attention_v2 if self.is_v2 else _attention)(block.attention, inside, mask, count)
-        attended = attended.unflatten(0, (batch, -1))
-        prompts = attended[:, :, :count].mean(dim=1)
-        grid = window_reverse(attended[:, :, count:].reshape(-1, size, size, channels), size, height, width)
-        grid = torch.roll(grid, (shift, shift), dims=(1, 2)) if shift > 0 else grid
-        patches = grid[:, : dimensions[0], : dimensions[1]].reshape(batch, -1, channels)
+    def _attend(self, block: Any, tokens: torch.Tensor, count: int, sides: Sides) -> torch.Tensor:
+        """Attention in windows that all hold the `count` prompts: tokens (B, P + H W, C) -> the same shape."""
+        windows, padded = _cut_into_windows(block, tokens[:, count:], sides)  # (B, windows, n, C)
+        prompts = tokens[:, None, :count].expand(-1, windows.shape[1], -1, -1)  # (B, windows, P, C)
+        inside = torch.cat([prompts, windows], dim=2)  # (B, windows, P + n, C)
+        bias = self._position_bias(block.attention)  # (1, heads, n, n)
+        mask = block.get_attn_mask(*padded, dtype=tokens.dtype, device=tokens.device)  # (windows, n, n), None where nothing is shifted
+        if mask is not None:
+            bias = (bias + self.mask_factor * mask.unsqueeze(1)).repeat(len(tokens), 1, 1, 1)  # (B windows, heads, n, n)
+        bias = F.pad(bias, (count, 0, count, 0))  # zeros where a prompt attends or is attended: (.., heads, P + n, P + n)
+        inside = self._attention(block.attention, inside.flatten(0, 1), bias).view_as(inside)
+        prompts = inside[:, :, :count].mean(dim=1)  # (B, P, C)
+        patches = _join_windows(block, inside[:, :, count:], padded, sides)  # (B, H W, C)
         return torch.cat([prompts, patches], dim=1)
 
+    @abstractmethod
+    def _block(self, block: Any, tokens: torch.Tensor, count: int, sides: Sides) -> torch.Tensor:
+        """One block over tokens (B, P + H W, C), of which the first `count` are prompts."""
 
-def _attention(attention: nn.Module, tokens: torch.Tensor, mask: torch.Tensor | None, count: int) -> torch.Tensor:
-    """Swin's attention with a bias of zero for the first `count` tokens of each window."""
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    query, key, value = (each(tokens).unflatten(2, (-1, attention.head_dim)).transpose(1, 2) for each in projections)
-    bias = _extended(attention.relative_position_bias(), mask, tokens.shape[0], count)
-    dropout = attention.attention_dropout if attention.training else 0.0
-    mixed = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout, scale=attention.scaling)
-    return attention.o_proj(mixed.transpose(1, 2).flatten(2))
+    @abstractmethod
+    def _position_bias(self, attention: Any) -> torch.Tensor:
+        """What the patches of a window add to each other's scores by relative position, (1, heads, n, n)."""
 
+    @abstractmethod
+    def _attention(self, attention: Any, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Attention among tokens (B windows, P + n, C), with a bias (1 or B windows, heads, P + n, P + n) on the scores."""
 
-def _attention_v2(attention: nn.Module, tokens: torch.Tensor, mask: torch.Tensor | None, count: int) -> torch.Tensor:
-    """SwinV2's cosine attention with a bias of zero for the first `count` tokens of each window."""
-    own = attention.self
-    projections = (own.query, own.key, own.value)
-    query, key, value = (each(tokens).unflatten(2, (own.num_attention_heads, -1)).transpose(1, 2) for each in projections)
-    scale = own.logit_scale.clamp(max=math.log(100)).exp()
-    table = own.continuous_position_bias_mlp(own.relative_coords_table).view(-1, own.num_attention_heads)
-    bias = 16 * torch.sigmoid(table[own.relative_position_index].permute(2, 0, 1)).unsqueeze(0)
-    scores = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1) * scale
-    weights = own.dropout(F.softmax(scores + _extended(bias, mask, tokens.shape[0], count), dim=-1))
-    return attention.output((weights.to(value.dtype) @ value).transpose(1, 2).flatten(2), tokens)
+    @abstractmethod
+    def _other_outputs(self, patches: torch.Tensor, before_merging: torch.Tensor, sides_before: Sides, sides: Sides) -> tuple[Any, Any]:
+        """What a stage gives to the encoder beside its tokens."""
 
 
-def _extended(bias: torch.Tensor, mask: torch.Tensor | None, windows: int, count: int) -> torch.Tensor:
-    """Bias (1, heads, n, n) and shift mask (windows of an image, n, n) as (1 or all windows, heads, count + n, count + n)."""
-    bias = F.pad(bias, (count, 0, count, 0))
-    if mask is None:
-        return bias
-    mask = F.pad(mask, (count, 0, count, 0)).unsqueeze(1)
-    return bias + mask.repeat(windows // mask.shape[0], 1, 1, 1)
+class PromptedSwinStage(PromptedStage):
+    """A stage of Swin with prompts."""
+
+    merging_steps = ("norm", "reduction")
+    mask_factor = 1
+
+    def _block(self, block: Any, tokens: torch.Tensor, count: int, sides: Sides) -> torch.Tensor:
+        block.set_shift_and_window_size(sides)
+        attended = self._attend(block, block.layernorm_before(tokens), count, sides)
+        tokens = tokens + block.drop_path(block.dropout(attended))
+        return tokens + block.dropout(block.mlp(block.layernorm_after(tokens)))
+
+    def _position_bias(self, attention: Any) -> torch.Tensor:
+        return attention.relative_position_bias()
+
+    def _attention(self, attention: Any, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        query, key, value = (each(tokens).unflatten(2, (-1, attention.head_dim)).transpose(1, 2) for each in projections)
+        dropout = attention.attention_dropout if attention.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, bias.to(query.dtype), dropout, scale=attention.scaling)
+        return attention.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _other_outputs(self, patches: torch.Tensor, before_merging: torch.Tensor, sides_before: Sides, sides: Sides) -> tuple[Any, Any]:
+        return patches.transpose(1, 2).unflatten(2, sides), None
+
+
+class PromptedSwinV2Stage(PromptedStage):
+    """A stage of SwinV2 with prompts: norms stand after attention and MLP, and attention is by cosine."""
+
+    merging_steps = ("reduction", "norm")
+    mask_factor = 2
+
+    def _block(self, block: Any, tokens: torch.Tensor, count: int, sides: Sides) -> torch.Tensor:
+        tokens = tokens + block.drop_path(block.layernorm_before(self._attend(block, tokens, count, sides)))
+        return tokens + block.drop_path(block.layernorm_after(block.output(block.intermediate(tokens))))
+
+    def _position_bias(self, attention: Any) -> torch.Tensor:
+        own = attention.self
+        table = own.continuous_position_bias_mlp(own.relative_coords_table).view(-1, own.num_attention_heads)
+        return 16 * torch.sigmoid(table[own.relative_position_index].permute(2, 0, 1)).unsqueeze(0)
+
+    def _attention(self, attention: Any, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        own = attention.self
+        projections = (own.query, own.key, own.value)
+        query, key, value = (each(tokens).unflatten(2, (own.num_attention_heads, -1)).transpose(1, 2) for each in projections)
+        scale = own.logit_scale.clamp(max=math.log(100)).exp()
+        scores = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1) * scale
+        weights = own.dropout(F.softmax(scores + bias, dim=-1))
+        return attention.output((weights.to(value.dtype) @ value).transpose(1, 2).flatten(2), tokens)
+
+    def _other_outputs(self, patches: torch.Tensor, before_merging: torch.Tensor, sides_before: Sides, sides: Sides) -> tuple[Any, Any]:
+        return before_merging, (*sides_before, *sides)
+
+
+def prompted_stage(stage: nn.Module) -> PromptedStage:
+    """Wrap a stage of Swin or SwinV2, told apart by their attention.
+
+    Raises:
+        MedfmcError: it is of neither.
+    """
+    blocks: Any = stage.blocks
+    attention = getattr(blocks[0], "attention", None)
+    if hasattr(attention, "self"):
+        return PromptedSwinV2Stage(stage)
+    if hasattr(attention, "relative_position_bias"):
+        return PromptedSwinStage(stage)
+    raise MedfmcError(
+        f"prompts in windows are written for transformers' Swin and SwinV2; looked for attention.relative_position_bias or "
+        f"attention.self in {type(blocks[0]).__name__} and found neither."
+    )
+
+
+def _cut_into_windows(block: Any, patches: torch.Tensor, sides: Sides) -> tuple[torch.Tensor, Sides]:
+    """The grid of patches (B, H W, C) padded to whole windows, rolled by the block's shift and cut.
+
+    Returns:
+        Windows (B, windows, n, C), and the sides of the padded grid.
+    """
+    grid, _ = block.maybe_pad(patches.unflatten(1, sides), *sides)  # (B, H, W, C)
+    padded = (grid.shape[1], grid.shape[2])
+    grid = torch.roll(grid, (-block.shift_size, -block.shift_size), dims=(1, 2))
+    windows = window_partition(grid, block.window_size)  # (B windows, side, side, C)
+    return windows.flatten(1, 2).unflatten(0, (len(patches), -1)), padded
+
+
+def _join_windows(block: Any, windows: torch.Tensor, padded: Sides, sides: Sides) -> torch.Tensor:
+    """Undo `_cut_into_windows`: windows (B, windows, n, C) -> patches (B, H W, C)."""
+    windows = windows.flatten(0, 1).unflatten(1, (block.window_size, block.window_size))
+    grid = window_reverse(windows, block.window_size, *padded)  # (B, padded H, padded W, C)
+    grid = torch.roll(grid, (block.shift_size, block.shift_size), dims=(1, 2))
+    return grid[:, : sides[0], : sides[1]].flatten(1, 2)
