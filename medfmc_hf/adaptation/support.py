@@ -11,12 +11,13 @@ import argparse
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
+from torch import nn
 
 from .. import progress
 from ..errors import MedfmcError
@@ -28,30 +29,31 @@ from . import adapt, train_free
 BEGIN, END = "<!-- support table -->", "<!-- end -->"
 WORKS = "✓"
 
-_TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "image_size": 32, "patch_size": 8}
-_TINY_DINO = {key: value for key, value in _TINY.items() if key != "intermediate_size"} | {"mlp_ratio": 2}
+_TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+_TINY_VIT = {**_TINY, "intermediate_size": 128}
+_TINY_DINO = {**_TINY, "mlp_ratio": 2}
 _TINY_SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 64, "depths": [2, 2], "num_heads": [2, 2], "window_size": 4}
 _TINY_CONV = {"image_size": 32, "hidden_sizes": [64, 64], "depths": [1, 1]}
 
-# name: what makes its config, small enough to build in a blink.
-ARCHITECTURES: dict[str, Callable[[], transformers.PretrainedConfig]] = {
-    "ViT": partial(transformers.ViTConfig, **_TINY),
-    "DeiT": partial(transformers.DeiTConfig, **_TINY),
-    "DINOv2": partial(transformers.Dinov2Config, **_TINY_DINO),
-    "DINOv2 + registers": partial(transformers.Dinov2WithRegistersConfig, **_TINY_DINO),
-    "DINOv3": partial(transformers.DINOv3ViTConfig, **_TINY, num_register_tokens=2),
-    "CLIP": partial(transformers.CLIPVisionConfig, **_TINY),
-    "SigLIP": partial(transformers.SiglipVisionConfig, **_TINY),
-    "BEiT": partial(transformers.BeitConfig, **_TINY, use_relative_position_bias=True),
-    "Swin": partial(transformers.SwinConfig, **_TINY_SWIN),
-    "SwinV2": partial(transformers.Swinv2Config, **_TINY_SWIN),
-    "ConvNeXt": partial(transformers.ConvNextConfig, **_TINY_CONV, num_stages=2),
-    "ResNet": partial(transformers.ResNetConfig, embedding_size=64, hidden_sizes=[64, 64], depths=[1, 1], layer_type="basic"),
-    "EfficientNet": partial(transformers.EfficientNetConfig, image_size=32, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128),
+# name: transformers' type of model, and options of its config that make it small enough to build in a blink.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ViT": ("vit", _TINY_VIT),
+    "DeiT": ("deit", _TINY_VIT),
+    "DINOv2": ("dinov2", _TINY_DINO),
+    "DINOv2 + registers": ("dinov2_with_registers", _TINY_DINO),
+    "DINOv3": ("dinov3_vit", {**_TINY_VIT, "num_register_tokens": 2}),
+    "CLIP": ("clip_vision_model", _TINY_VIT),
+    "SigLIP": ("siglip_vision_model", _TINY_VIT),
+    "BEiT": ("beit", {**_TINY_VIT, "use_relative_position_bias": True}),
+    "Swin": ("swin", _TINY_SWIN),
+    "SwinV2": ("swinv2", _TINY_SWIN),
+    "ConvNeXt": ("convnext", {**_TINY_CONV, "num_stages": 2}),
+    "ResNet": ("resnet", {"embedding_size": 64, "hidden_sizes": [64, 64], "depths": [1, 1], "layer_type": "basic"}),
+    "EfficientNet": ("efficientnet", {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128}),
 }
 
 # Where a method's own defaults are for wide models.
-_SMALL = {
+_SMALL: dict[str, dict[str, Any]] = {
     "c3a": {"block_size": 32},
     "fourierft": {"n_frequency": 100},
     "gralora": {"r": 8},
@@ -69,9 +71,8 @@ def try_pair(method: str, backbone: Path) -> str:
     """`WORKS`, or why the method does not go with the backbone in this folder."""
     subset = subset_of("endo")
     torch.manual_seed(0)
-    model = backbones.load_backbone(str(backbone), subset)
-    size = model.origin.image_size
-    images = torch.randn(4, 3, size, size)
+    model: Any = backbones.load_backbone(str(backbone), subset)
+    images = torch.randn(4, 3, model.origin.image_size, model.origin.image_size)
     if adapt.method_of(method).kind == "frozen":
         vectors = train_free.features(model, [images])
         targets = torch.eye(4, dtype=torch.int64).numpy()
@@ -82,6 +83,11 @@ def try_pair(method: str, backbone: Path) -> str:
         adapted = adapt.adapt(model, method, _SMALL.get(method, {}), total_steps=10)
     except MedfmcError as error:
         return str(error)
+    return _life(adapted, images, before)
+
+
+def _life(adapted: nn.Module, images: torch.Tensor, before: dict[str, torch.Tensor]) -> str:
+    """Train one step, save, load, and take the method off the backbone, whose weights were `before`: `WORKS`, or what went wrong."""
     adapted.train()(pixel_values=images).logits.square().sum().backward()
     trained = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
     idle = [name for name, p in trained.items() if p.grad is None]
@@ -102,26 +108,23 @@ def try_pair(method: str, backbone: Path) -> str:
     return WORKS
 
 
-def try_pairs(methods: Iterable[str] | None = None, architectures: Iterable[str] | None = None) -> dict[str, dict[str, str]]:
+def try_pairs(methods: Iterable[str], architectures: Iterable[str]) -> dict[str, dict[str, str]]:
     """The outcome of each pair: `WORKS` or the reason why not, by method and architecture.
 
     Args:
-        methods: names of methods; None for all.
-        architectures: names of `ARCHITECTURES`; None for all.
+        methods: names of methods.
+        architectures: names of `ARCHITECTURES`.
     """
-    methods = list(methods or adapt.METHODS)
     cells: dict[str, dict[str, str]] = {method: {} for method in methods}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
     with tempfile.TemporaryDirectory() as root, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for architecture in progress.bar(list(architectures or ARCHITECTURES), desc="architectures"):
+        for architecture in progress.bar(architectures, desc="architectures"):
             torch.manual_seed(0)
+            kind, options = ARCHITECTURES[architecture]
             folder = Path(root) / architecture.replace(" ", "")
-            transformers.AutoModel.from_config(ARCHITECTURES[architecture]()).save_pretrained(folder)
-            for method in methods:
-                cells[method][architecture] = try_pair(method, folder)
-    torch.set_num_threads(threads)
+            transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **options)).save_pretrained(folder)
+            for method, row in cells.items():
+                row[architecture] = try_pair(method, folder)
     return cells
 
 
@@ -166,7 +169,8 @@ def main() -> None:
     args = parser.parse_args()
     progress.set_quiet(True)
     transformers.utils.logging.disable_progress_bar()
-    text = table(try_pairs())
+    torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
+    text = table(try_pairs(adapt.METHODS, ARCHITECTURES))
     if args.readme:
         put(args.readme, text)
     else:

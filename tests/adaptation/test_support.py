@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from medfmc_hf.adaptation import adapt, support
 from medfmc_hf.errors import MedfmcError
@@ -22,6 +23,40 @@ def test_a_table_says_what_works_and_why_not():
     text = support.table(cells)
     assert "| `vpt` | (1) |" in text
     assert "no sequence of tokens" in text
+
+
+def unused(model, method, options, **others):
+    adapted = ADAPT(model, method, options, **others)
+    adapted.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+    return adapted
+
+
+def put_back_wrong(model):
+    backbone = UNLOAD(model)
+    next(backbone.parameters()).data.add_(1)
+    return backbone
+
+
+def load_another(folder):
+    model = LOAD(folder)
+    model.get_base_model().classifier.modules_to_save["default"].bias.data.add_(1)
+    return model
+
+
+ADAPT, UNLOAD, LOAD = adapt.adapt, adapt.unload, adapt.load
+
+
+@pytest.mark.parametrize(
+    ("function", "faulty", "said"),
+    [
+        ("unload", put_back_wrong, "not what it was"),
+        ("load", load_another, "logits differ by 1 after saving"),
+        ("adapt", unused, "no gradient reaches"),
+    ],
+)
+def test_what_goes_wrong_is_found(monkeypatch, function, faulty, said):
+    monkeypatch.setattr(adapt, function, faulty)
+    assert said in support.try_pairs(["lora"], ["ViT"])["lora"]["ViT"]
 
 
 def test_the_readme_holds_what_the_generator_finds():
