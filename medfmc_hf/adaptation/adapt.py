@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.utils import ModulesToSaveWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -20,7 +19,7 @@ from ..models.backbones import Origin, draw_head, load_backbone
 from ..models.checkpoint import Checkpoint, broken_weights
 from ..models.structure import structure_of
 from ..subsets import subset_of
-from .inject import probe
+from .inject import probe, remove_layers
 from .methods import METHODS, Method, all_options, method_of, resolve
 
 __all__ = [
@@ -42,6 +41,7 @@ __all__ = [
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 WEIGHTS, ORIGIN = "trained.safetensors", "backbone.json"
+PRETRAINED = "pretrained"  # attribute of a model whose own weights train: what they were before, by name
 
 
 def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = None, *, total_steps: int | None = None) -> nn.Module:
@@ -81,7 +81,7 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
         if method != "full":
             _hold_batch_norm(model)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        model.pretrained = {name: value.detach().clone() for name, value in (trained | _moving_statistics(model)).items()}
+        vars(model)[PRETRAINED] = {name: value.detach().clone() for name, value in (trained | _moving_statistics(model)).items()}
     for name in structure.heads:
         if not any(p.requires_grad for p in model.get_submodule(name).parameters()):
             raise MedfmcError(f"the head {name} would stay frozen with {method} and these options.")
@@ -111,8 +111,9 @@ def after_step(model: nn.Module, step: int) -> None:
         model: the adapted model, unwrapped.
         step: number of the step, from 1.
     """
-    if isinstance(model, PeftModel) and hasattr(model.base_model, "update_and_allocate"):
-        model.base_model.update_and_allocate(step)
+    tuner: Any = getattr(model, "base_model", None)
+    if isinstance(model, PeftModel) and hasattr(tuner, "update_and_allocate"):
+        tuner.update_and_allocate(step)
 
 
 def reset_head(model: nn.Module, seed: int) -> None:
@@ -128,17 +129,12 @@ def reset_head(model: nn.Module, seed: int) -> None:
 def unload(model: nn.Module) -> nn.Module:
     """Take an adaptation off again. Returns the backbone and its untrained head, bit for bit as they were before `adapt`."""
     if isinstance(model, PeftModel):
-        parts = model.get_base_model().named_modules()
-        originals = {name: part.original_module for name, part in parts if isinstance(part, ModulesToSaveWrapper)}
-        model = model.unload()
-        for name, original in originals.items():  # PEFT leaves the trained copies in their place
-            model.set_submodule(name, original)
-    elif hasattr(model, "pretrained"):
-        values = dict(model.named_parameters()) | dict(model.named_buffers())
-        with torch.no_grad():
-            for name, value in model.pretrained.items():
-                values[name].copy_(value)
-        del model.pretrained
+        model = model.get_base_model()
+        remove_layers(model)  # PEFT's own unload leaves the trained head in its place
+    values = dict(model.named_parameters()) | dict(model.named_buffers())
+    with torch.no_grad():
+        for name, value in vars(model).pop(PRETRAINED, {}).items():
+            values[name].copy_(value)
     for part in model.modules():
         if isinstance(part, BATCH_NORM):
             part.__dict__.pop("train", None)
@@ -157,11 +153,11 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(str(folder), save_embedding_layers=False)
         _sort_names(folder / "adapter_config.json")
-    elif hasattr(model, "pretrained"):
+    elif PRETRAINED in vars(model):
         values = dict(model.named_parameters()) | dict(model.named_buffers())
-        trained = {name: values[name].detach().contiguous() for name in model.pretrained}
+        trained = {name: values[name].detach().contiguous() for name in vars(model)[PRETRAINED]}
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(trained, temporary, metadata={"format": "pt"})
     write_json(folder / ORIGIN, vars(model.origin))
@@ -204,7 +200,7 @@ def load(folder: str | Path, *, model: str | Checkpoint | None = None) -> nn.Mod
     is_peft = (folder / "adapter_config.json").is_file()
     if not is_peft and not (folder / WEIGHTS).is_file():
         raise MedfmcError(f"{folder} is of a train-free method: its classifier is not a part of the network. Use predictions.parquet.")
-    backbone = load_backbone(
+    backbone: Any = load_backbone(
         model or origin.model, subset_of(origin.subset), revision=origin.revision, image_size=origin.image_size, pool=origin.pool
     )
     weights = folder / ("adapter_model.safetensors" if is_peft else WEIGHTS)
@@ -232,7 +228,7 @@ def _hold_batch_norm(model: nn.Module) -> None:
     """Keep batch normalisation at its pretrained statistics: they belong to the frozen backbone and no adapter file holds them."""
     for part in model.modules():
         if isinstance(part, BATCH_NORM):
-            part.train = types.MethodType(_stay_in_eval, part)
+            part.__dict__["train"] = types.MethodType(_stay_in_eval, part)
             part.eval()
 
 

@@ -43,7 +43,7 @@ def inject(model: nn.Module, config_cls: type[peft.PeftConfig], options: Mapping
         ) from error
 
 
-def probe(model: nn.Module) -> torch.Tensor:
+def probe(model: Any) -> torch.Tensor:
     """The logits of one image of zeros, in evaluation mode."""
     size = model.origin.image_size if hasattr(model, "origin") else image_size_of(model.config)
     some = next(model.parameters())

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -49,7 +49,7 @@ def structure_of(model: nn.Module, head_needed: bool = True) -> Structure:
     attentions = [attention_of(modules[name]) for name in blocks]
     if all(attention is None for attention in attentions):
         family: Family = "convolutional"
-    elif any(hasattr(part, "window_size") and _is_windowed(part) for name in blocks for part in modules[name].modules()):
+    elif any(_is_windowed(part) for name in blocks for part in modules[name].modules()):
         family = "windows"
     else:
         family = "tokens"
@@ -69,8 +69,9 @@ def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple
     classes = getattr(getattr(model, "config", None), "num_labels", None)
     beside = [(name, part) for name, part in model.named_modules() if name.split(".")[0] != body]
     heads = tuple(name for name, part in beside if isinstance(part, nn.Linear) and part.out_features == classes)
-    if not heads and hasattr(getattr(model, "timm_model", None), "get_classifier"):
-        classifier = model.timm_model.get_classifier()
+    timm_model: Any = getattr(model, "timm_model", None)
+    if not heads and hasattr(timm_model, "get_classifier"):
+        classifier = timm_model.get_classifier()
         heads = tuple(name for name, part in model.named_modules() if part is classifier)
     if not heads:
         raise MedfmcError(
@@ -82,9 +83,8 @@ def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple
 
 def attention_of(block: nn.Module) -> nn.Module | None:
     """The module inside a block that holds the query, key and value projections, or None for a convolutional block."""
-    return next(
-        (part for part in block.modules() if _projection(part, _FUSED) or (_projection(part, _QUERY) and _projection(part, _VALUE))), None
-    )
+    name = _attention_name(block)
+    return None if name is None else block.get_submodule(name)
 
 
 def query_value(model: nn.Module, structure: Structure) -> list[str]:
@@ -101,11 +101,12 @@ def inside_attention(model: nn.Module, structure: Structure, parts: tuple[str, .
     names = []
     for block_name in structure.blocks:
         block = model.get_submodule(block_name)
-        attention = attention_of(block)
-        if attention is None:
+        attention_name = _attention_name(block)
+        if attention_name is None:
             names += dense_layers(model, block_name)
             continue
-        where = _name_inside(model, attention, block_name)
+        attention = block.get_submodule(attention_name)
+        where = ".".join(filter(None, (block_name, attention_name)))
         fused = _projection(attention, _FUSED)
         inputs = [part for part in parts if part in patterns]
         names += [f"{where}.{fused}"] if fused and inputs else [f"{where}.{_projection(attention, patterns[part])}" for part in inputs]
@@ -116,10 +117,12 @@ def inside_attention(model: nn.Module, structure: Structure, parts: tuple[str, .
 
 def inside_mlp(model: nn.Module, structure: Structure) -> list[str]:
     """Names of the dense layers of every block that are no part of its attention."""
-    attention = set()
-    if structure.family != "convolutional":
-        attention = {name for block in structure.blocks for name in dense_layers(model, _attention_branch(model, block))}
-    return [name for block in structure.blocks for name in dense_layers(model, block) if name not in attention]
+    names: list[str] = []
+    for block in structure.blocks:
+        branch = _attention_branch(model.get_submodule(block))
+        attention = () if branch is None else dense_layers(model, f"{block}.{branch}")
+        names += [name for name in dense_layers(model, block) if name not in attention]
+    return names
 
 
 def dense_layers(model: nn.Module, block_name: str) -> list[str]:
@@ -144,18 +147,16 @@ def patch_pixels(model: nn.Module) -> int:
 
 def block_width(block: nn.Module) -> int:
     """Numbers in a token of a transformer block: the inputs of its attention."""
-    attention = attention_of(block)
-    name = _projection(attention, _FUSED) or _projection(attention, _QUERY)
-    return getattr(attention, name).in_features
+    linears = ((name.rpartition(".")[2], part) for name, part in block.named_modules() if isinstance(part, nn.Linear))
+    return next(part.in_features for name, part in linears if re.fullmatch(f"{_QUERY}|{_FUSED}", name))
 
 
 def attention_output(block: nn.Module) -> str | None:
     """Name, inside the block, of the Linear layer that ends its attention; None without attention."""
-    attention = attention_of(block)
-    if attention is None:
+    branch = _attention_branch(block)
+    if branch is None:
         return None
     inputs = "|".join((_QUERY, _KEY, _VALUE, _FUSED))
-    branch = _name_inside(block, attention, "").split(".")[0]
     linears = [name for name, part in block.get_submodule(branch).named_modules() if isinstance(part, nn.Linear)]
     outputs = [name for name in linears if not re.fullmatch(inputs, name.rpartition(".")[2]) and "bias" not in name]
     return f"{branch}.{outputs[-1]}" if outputs else None
@@ -163,8 +164,7 @@ def attention_output(block: nn.Module) -> str | None:
 
 def mlp_output(block: nn.Module) -> str | None:
     """Name, inside the block, of the Linear layer that ends its MLP; None where it has no MLP."""
-    attention = attention_of(block)
-    branch = None if attention is None else _name_inside(block, attention, "").split(".")[0]
+    branch = _attention_branch(block)
     linears = [name for name, part in block.named_modules() if isinstance(part, nn.Linear) and name.split(".")[0] != branch]
     return linears[-1] if len(linears) >= 2 else None
 
@@ -193,7 +193,7 @@ def _block_names(model: nn.Module) -> tuple[str, ...]:
     if not outermost:
         return ()
     sizes = {name: sum(p.numel() for p in lists[name].parameters()) for name in outermost}
-    parent = max(sizes, key=sizes.get).rpartition(".")[0]
+    parent = max(sizes, key=lambda name: sizes[name]).rpartition(".")[0]
     names = []
     for name in outermost:  # a ResNet of timm keeps its stages side by side
         if name.rpartition(".")[0] == parent:
@@ -223,9 +223,18 @@ def _is_list_of_alike(part: nn.Module) -> bool:
     return len(kinds) == 1 and all(any(True for _ in element.children()) for element in part)
 
 
-def _attention_branch(model: nn.Module, block_name: str) -> str:
-    block = model.get_submodule(block_name)
-    return f"{block_name}.{_name_inside(block, attention_of(block), '').split('.')[0]}"
+def _attention_name(block: nn.Module) -> str | None:
+    """Name, inside the block, of the module that holds the query, key and value projections; None for a convolutional block."""
+    parts = block.named_modules()
+    return next(
+        (name for name, part in parts if _projection(part, _FUSED) or (_projection(part, _QUERY) and _projection(part, _VALUE))), None
+    )
+
+
+def _attention_branch(block: nn.Module) -> str | None:
+    """Name of the block's child that is or holds its attention; None for a convolutional block."""
+    name = _attention_name(block)
+    return None if name is None else name.split(".")[0]
 
 
 def _projection(part: nn.Module, pattern: str) -> str | None:
@@ -233,10 +242,4 @@ def _projection(part: nn.Module, pattern: str) -> str | None:
 
 
 def _is_windowed(part: nn.Module) -> bool:
-    return isinstance(part.window_size, (int, tuple, list)) and hasattr(part, "shift_size")
-
-
-def _name_inside(model: nn.Module, wanted: nn.Module, block_name: str) -> str:
-    """The full name of a module that is somewhere inside a block (or, with an empty name, inside `model` itself)."""
-    name = next(name for name, part in model.get_submodule(block_name).named_modules() if part is wanted)
-    return ".".join(filter(None, (block_name, name)))
+    return isinstance(getattr(part, "window_size", None), (int, tuple, list)) and hasattr(part, "shift_size")

@@ -338,33 +338,6 @@ def test_flipped_bytes_in_what_is_kept_change_no_result(sample_build, tiny_backb
     np.testing.assert_array_equal(load_predictions(again).logits, right)
 
 
-def test_merging_changes_rounding_alone_and_leaves_no_trace(tiny_backbone):
-    from medfmc_hf.adaptation import adapt
-    from medfmc_hf.adaptation.merging import merged
-    from medfmc_hf.models import backbones
-    from medfmc_hf.subsets import SUBSETS
-
-    for method, options in (("lora", {}), ("dora", {})):
-        model = adapt.adapt(backbones.load_backbone(str(tiny_backbone), SUBSETS["endo"]), method, options).eval()
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                if "lora_" in name:
-                    p.add_(0.1 * torch.randn_like(p))
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        images = torch.randn(3, 3, 64, 64)
-        with torch.no_grad():
-            apart = model(pixel_values=images).logits
-            with merged(model):
-                together = model(pixel_values=images).logits
-                assert not torch.equal(model.state_dict()[weight := _merged_weight(model)], before[weight]), "it was merged"
-        torch.testing.assert_close(apart, together, atol=1e-4, rtol=1e-4)
-        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
-def _merged_weight(model) -> str:
-    return next(name for name in model.state_dict() if name.endswith("base_layer.weight"))
-
-
 def test_an_image_is_kept_the_same_whatever_is_computed_with_it(sample_build, tiny_backbone, tmp_path):
     kept = []
     for number, seeds in enumerate(([0], [1, 0])):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import CONFIGS, CONVOLUTIONAL, TOKENS, WINDOWS, tiny
+from tiny_models import CONFIGS, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageClassification
 
@@ -12,7 +12,7 @@ from medfmc_hf.adaptation import adapt
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.models import backbones
 from medfmc_hf.models.checkpoint import find_checkpoint
-from medfmc_hf.models.structure import attention_output, mlp_module, mlp_output, query_value, structure_of
+from medfmc_hf.models.structure import structure_of
 from medfmc_hf.subsets import SUBSETS
 
 ENDO, CHEST, COLON = SUBSETS["endo"], SUBSETS["chest"], SUBSETS["colon"]
@@ -38,32 +38,6 @@ def test_every_architecture_loads_with_a_fresh_head(tmp_path, name):
     if name == "clip":  # its classifier's vector is not the pretrained one, so that another head is put on the vision encoder
         same = {key.replace("vision_model.", "tower."): value for key, value in same.items()}
     assert old and all(torch.equal(v, same[n]) for n, v in kept.items())
-
-
-@pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_the_structure_is_found(name):
-    model = tiny(name)
-    found = structure_of(model)
-    assert found.family == ("tokens" if name in TOKENS else "windows" if name in WINDOWS else "convolutional")
-    assert len(found.heads) == (2 if name == "deit teacher" else 1)
-    assert all(model.get_submodule(head).out_features == 4 for head in found.heads)
-    if name in CONVOLUTIONAL:
-        return
-    assert len(found.blocks) == (4 if name in WINDOWS else 2)
-    for part in query_value(model, found):
-        assert isinstance(model.get_submodule(part), torch.nn.Linear)
-    for block in map(model.get_submodule, found.blocks):
-        assert isinstance(block.get_submodule(attention_output(block)), torch.nn.Linear)
-        assert isinstance(block.get_submodule(mlp_output(block)), torch.nn.Linear)
-        assert (mlp_module(block) is None) == (name == "swinv2")
-
-
-def test_an_unknown_structure_says_what_was_looked_for():
-    with pytest.raises(MedfmcError, match="looked for a ModuleList or Sequential"):
-        structure_of(torch.nn.Linear(3, 3))
-    headless = tiny("vit").vit
-    with pytest.raises(MedfmcError, match="no classification head"):
-        structure_of(headless)
 
 
 def test_the_head_is_fresh_even_where_its_shape_fits(tmp_path):
