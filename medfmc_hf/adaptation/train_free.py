@@ -42,7 +42,9 @@ def features(model: nn.Module, batches: Iterable[torch.Tensor]) -> np.ndarray:
     return np.concatenate(read)
 
 
-def prototype(train, targets, test, task: str, n_classes: int, options: Mapping[str, Any]) -> np.ndarray:
+def prototype(
+    train: np.ndarray, targets: np.ndarray, test: np.ndarray, task: str, n_classes: int, options: Mapping[str, Any]
+) -> np.ndarray:
     """Cosine to class means, times a temperature: the paper's Meta-Baseline (Chen et al. 2021).
 
     A class mean is over the L2-normalised features of its positives. Single-label probabilities are the softmax, multi-label ones the
@@ -67,7 +69,7 @@ def prototype(train, targets, test, task: str, n_classes: int, options: Mapping[
     return _without_absent(logits, members)
 
 
-def linear(train, targets, test, task: str, n_classes: int, options: Mapping[str, Any]) -> np.ndarray:
+def linear(train: np.ndarray, targets: np.ndarray, test: np.ndarray, task: str, n_classes: int, options: Mapping[str, Any]) -> np.ndarray:
     """Logistic regression on L2-normalised features: the paper's Baseline. One for each class where the task is multi-label.
 
     Args and result are those of `prototype`; `options` may hold `C`, the inverse strength of the L2 penalty (1, scikit-learn's).
@@ -95,7 +97,7 @@ def linear(train, targets, test, task: str, n_classes: int, options: Mapping[str
     return _without_absent(logits, members)
 
 
-def knn(train, targets, test, task: str, n_classes: int, options: Mapping[str, Any]) -> np.ndarray:
+def knn(train: np.ndarray, targets: np.ndarray, test: np.ndarray, task: str, n_classes: int, options: Mapping[str, Any]) -> np.ndarray:
     """Vote of the k nearest support rows by cosine, weighted by exp(temperature * cosine); the logit is the vote's log odds.
 
     Args and result are those of `prototype`; `options` may hold `k` (10) and `temperature` (10).

@@ -42,7 +42,7 @@ class VisionTunerLayer(nn.Module, BaseTunerLayer):
         self.base_layer = base_layer
         self.merged_adapters = []
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         """What the wrapped module has, the wrapper has: models read attributes of their blocks."""
         try:
             return super().__getattr__(name)

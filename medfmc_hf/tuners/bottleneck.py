@@ -152,7 +152,10 @@ class BottleneckModel(VisionTuner):
 
     def _describe(self, config: BottleneckConfig) -> str:
         where = {"houlsby": "after attention and MLP", "pfeiffer": "after the MLP", "adaptformer": "beside the MLP"}[config.style]
-        return f"{config.style}, {config.bottleneck_dim} wide, {where} of {self.structure.blocks[0]} .. {self.structure.blocks[-1]}"
+        adapted = [name for name, _ in self.model.named_modules() if self._check_target_module_exists(config, name) is True]
+        blocks = [block for block in self.structure.blocks if any(name.startswith(f"{block}.") for name in adapted)]
+        blocks = blocks or list(self.structure.blocks)  # where target_modules names nothing, PEFT says so
+        return f"{config.style}, {config.bottleneck_dim} wide, {where} of {blocks[0]} .. {blocks[-1]}"
 
     def _update(self, layer: BottleneckLayer, config: BottleneckConfig, adapter_name: str, key: str) -> None:
         linears = [part for part in layer.get_base_layer().modules() if isinstance(part, nn.Linear)]

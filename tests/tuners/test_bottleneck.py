@@ -7,6 +7,7 @@ from tuner_references import swin_forward, tokens_forward
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.tuners import BottleneckConfig
+from medfmc_hf.tuners.bottleneck import find_places, targets_of
 
 STYLES = ("houlsby", "pfeiffer", "adaptformer")
 
@@ -80,3 +81,21 @@ def test_refusals(name, style, said):
 def test_bad_options(options):
     with pytest.raises(MedfmcError, match=next(iter(options))):
         BottleneckConfig(**options)
+
+
+def test_it_says_which_blocks_it_targeted(capsys):
+    get_peft_model(tiny("vit"), BottleneckConfig())
+    assert "adaptformer, 64 wide, beside the MLP of vit.layers.0 .. vit.layers.1; also trained: classifier" in capsys.readouterr().err
+    get_peft_model(tiny("vit"), BottleneckConfig(target_modules=["vit.layers.1.mlp"]))
+    assert "beside the MLP of vit.layers.1 .. vit.layers.1;" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="No modules were targeted"):
+        get_peft_model(tiny("vit"), BottleneckConfig(target_modules=["nothing"]))
+
+
+def test_places_are_found_in_the_given_blocks():
+    model = tiny("vit")
+    places = find_places(model, ["vit.layers.1"])
+    assert targets_of(model, places, "houlsby") == ["vit.layers.1.attention.o_proj", "vit.layers.1.mlp"]
+    with pytest.raises(MedfmcError, match=r"adaptformer adapters need .* The block swinv2.*, a Swinv2Layer, has none"):
+        swin = tiny("swinv2")
+        targets_of(swin, find_places(swin, ["swinv2.encoder.layers.0.blocks.0"]), "adaptformer")
