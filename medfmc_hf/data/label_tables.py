@@ -91,82 +91,119 @@ def _key(header: str) -> str:
     return re.sub(r"[\s_]+", "_", header.strip().lower())
 
 
+_Row = tuple[int, list[str]]  # the number of a line of a table, and its cells
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where a table has what is read of it, as positions in a row.
+
+    Attributes:
+        image: of the image's name.
+        labels: of the labels, one a class for a multi-label subset and one otherwise.
+        extra: of NeoJaundice's further columns, by our names for them.
+    """
+
+    image: int
+    labels: list[int]
+    extra: dict[str, int]
+
+
 def read_table(path: Path, subset: Subset) -> LabelFile:
     """Read a CSV label table of any release: the published ones, and `<subset>_train.csv` and `<subset>_val.csv` of Grand Challenge.
 
-    Accepted as they come: an index column with or without a name, a junk column at the end, rows without an image, CRLF, a byte
-    order mark, `;` or tab for `,`, labels as floats, labels left empty. Retino's header is not known, so any will do, or none.
+    Accepted as they come: an index column with or without a name, a junk column at the end, rows without an image, blank lines, CRLF, a
+    byte order mark, `;` or tab for `,`, labels as floats, labels left empty. Retino's header is not known, so any will do, or none.
     """
     file = LabelFile(Path(path))
-    text = _text(file)
+    header, rows = _header_and_rows(file, subset)
     if file.problems:
         return file
-    head = text.split("\n", 1)[0]
-    separator = max(",;\t", key=head.count)
-    rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    header = [cell.strip() for cell in rows[0]]
-    if subset.key == "retino" and re.fullmatch(r"\d+(\.0*)?", header[-1]):
-        header, first = ["image"] + [""] * (len(header) - 2) + ["grade"], 0
-    else:
-        first = 1
-    columns = {_key(name): position for position, name in reversed(list(enumerate(header)))}
-    sample = next((row for row in rows[first:] if any(cell.strip() for cell in row)), [])
-    image = next((columns[name] for name in _IMAGE_COLUMNS if name in columns), None)
-    if image is None:
-        image = next((i for i, cell in enumerate(sample) if cell.strip().lower().endswith(IMAGE_EXTENSIONS)), None)
-    if image is None and subset.key == "retino":
-        image = 0
-    labels = _label_columns(subset, columns, header)
-    if image is None or labels is None:
+    by_name = {_key(name): position for position, name in reversed(list(enumerate(header)))}
+    image, labels = _image_column(by_name, rows, subset), _label_columns(by_name, header, subset)
+    if image is None or not labels:
+        missing = [name for name in subset.classes if _key(name) not in by_name] if subset.multilabel and image is not None else []
+        what = f"has no column {first_few(missing, 5)}" if missing else "has not the columns of its subset"
         expected = "img_id and " + ", ".join(subset.classes if subset.multilabel else _LABEL_COLUMNS[subset.key][:1])
-        missing = [] if not subset.multilabel else [name for name in subset.classes if _key(name) not in columns]
-        what = f"has no column {first_few(missing, 5)}" if missing and image is not None else "has not the columns of its subset"
         file.problems.append(f"{file.path} {what}; expected {expected}; its header is {first_few(header, 25)!r}.")
         return file
-    extras = {
-        ours: columns[_key(theirs)] for theirs, ours in _EXTRA_COLUMNS.items() if subset.key == "neojaundice" and _key(theirs) in columns
-    }
+    extra = {ours: by_name[_key(theirs)] for theirs, ours in _EXTRA_COLUMNS.items() if _key(theirs) in by_name}
+    columns = _Columns(image, labels, extra if subset.key == "neojaundice" else {})
     if subset.multilabel:
-        _unknown_classes(file, subset, header, rows[first:], {image, *labels})
-    empty = 0
-    for number, row in enumerate(rows[first:], first + 1):
-        name = row[image].strip() if image < len(row) else ""
-        if not name or name == header[image]:
-            empty += bool(row) and not name
-            continue
-        if re.fullmatch(r"\d([.,]\d+)?E\+?\d+", name, re.IGNORECASE):
-            file.problems.append(f"{file.path}, line {number}: a spreadsheet has rounded the name to {name}; take the file of the release.")
-            break
-        if max(labels) >= len(row):
-            file.problems.append(f"{file.path}, line {number}: {len(row)} columns instead of {len(header)}; the file seems cut off.")
-            continue
-        image_id = image_id_of(name)
-        file.rows.append((image_id, _label(file, number, subset, [row[position] for position in labels])))
-        if extras:
-            file.extra[image_id] = _extra(file, number, {ours: row[i] if i < len(row) else "" for ours, i in extras.items()})
-    if empty:
-        file.notes.append(f"{file.path.name}: {empty:,} rows without an image left out")
+        _report_unknown_classes(file, subset, header, rows, {image, *labels})
+    _read_rows(file, subset, header, rows, columns)
     return file
 
 
-def _label_columns(subset: Subset, columns: dict[str, int], header: list[str]) -> list[int] | None:
+def _header_and_rows(file: LabelFile, subset: Subset) -> tuple[list[str], list[_Row]]:
+    """The names of a table's columns, made up where a Retino table has none, and its other lines but for blank ones."""
+    text = _text(file)
+    if file.problems:
+        return [], []
+    head = text.lstrip("\r\n").split("\n", 1)[0]
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    try:
+        rows = [(number, row) for number, row in enumerate(lines, 1) if row]
+    except csv.Error as error:
+        file.problems.append(f"{file.path} is not a CSV table ({error}); take the file of the release, or save it again as CSV UTF-8.")
+        return [], []
+    header = [cell.strip() for cell in rows[0][1]]
+    if subset.key == "retino" and re.fullmatch(r"\d+(\.0*)?", header[-1]):
+        return ["image"] + [""] * (len(header) - 2) + ["grade"], rows
+    return header, rows[1:]
+
+
+def _image_column(by_name: dict[str, int], rows: list[_Row], subset: Subset) -> int | None:
+    """The column of image names: by its name, else the first that holds a file name, else the first of a Retino table."""
+    for name in _IMAGE_COLUMNS:
+        if name in by_name:
+            return by_name[name]
+    cells = next((row for _, row in rows if any(cell.strip() for cell in row)), [])
+    found = next((i for i, cell in enumerate(cells) if cell.strip().lower().endswith(IMAGE_EXTENSIONS)), None)
+    return 0 if found is None and subset.key == "retino" else found
+
+
+def _label_columns(by_name: dict[str, int], header: list[str], subset: Subset) -> list[int]:
+    """The columns of all classes, or the one of the class; none where one is not there. Retino's may be the last that has a name."""
+    names = [_key(name) for name in (subset.classes if subset.multilabel else _LABEL_COLUMNS[subset.key])]
+    found = [by_name[name] for name in names if name in by_name]
     if subset.multilabel:
-        found = [columns.get(_key(name)) for name in subset.classes]
-        return None if None in found else found
-    found = next((columns[_key(name)] for name in _LABEL_COLUMNS[subset.key] if _key(name) in columns), None)
-    if found is None and subset.key == "retino":
-        found = max(i for i, name in enumerate(header) if name or i == 0) or None  # the last column that has a name
-    return None if found is None else [found]
+        return found if len(found) == len(names) else []
+    if not found and subset.key == "retino":
+        return [i for i, name in enumerate(header) if name and i > 0][-1:]
+    return found[:1]
 
 
-def _unknown_classes(file: LabelFile, subset: Subset, header: list[str], rows: list[list[str]], known: set[int]) -> None:
+def _report_unknown_classes(file: LabelFile, subset: Subset, header: list[str], rows: list[_Row], known: set[int]) -> None:
     """A further column of zeros and ones is a class that the subset does not have."""
     for position, name in enumerate(header):
         if position in known or _key(name) in _IGNORED_COLUMNS or _key(name).startswith("unnamed"):
             continue
-        values = {row[position].strip() for row in rows if position < len(row)} - {""}
+        values = {row[position].strip() for _, row in rows if position < len(row)} - {""}
         if values and values <= {"0", "1", "0.0", "1.0"}:
             file.problems.append(f"{file.path}: {name!r} is no class of {subset.name}, which has {', '.join(subset.classes)}.")
+
+
+def _read_rows(file: LabelFile, subset: Subset, header: list[str], rows: list[_Row], columns: _Columns) -> None:
+    without_image = 0
+    for number, row in rows:
+        name = row[columns.image].strip() if columns.image < len(row) else ""
+        if not name:
+            without_image += 1
+        elif name == header[columns.image]:
+            continue  # tables that were joined repeat the header
+        elif re.fullmatch(r"\d([.,]\d+)?E\+?\d+", name, re.IGNORECASE):
+            file.problems.append(f"{file.path}, line {number}: a spreadsheet has rounded the name to {name}; take the file of the release.")
+            break
+        elif max(columns.labels) >= len(row):
+            file.problems.append(f"{file.path}, line {number}: {len(row)} columns instead of {len(header)}; the file seems cut off.")
+        else:
+            image_id = image_id_of(name)
+            file.rows.append((image_id, _label(file, number, subset, [row[position] for position in columns.labels])))
+            if columns.extra:
+                file.extra[image_id] = _extra(file, number, {key: row[i] if i < len(row) else "" for key, i in columns.extra.items()})
+    if without_image:
+        file.notes.append(f"{file.path.name}: {without_image:,} rows without an image left out")
 
 
 def _label(file: LabelFile, number: int, subset: Subset, cells: list[str]) -> Label:
@@ -177,11 +214,12 @@ def _label(file: LabelFile, number: int, subset: Subset, cells: list[str]) -> La
     if all(value is None for value in values):
         return None
     allowed = range(2 if subset.multilabel else len(subset.classes))
-    if any(value not in allowed for value in values):
+    indices = [int(value) for value in values if value is not None and value in allowed]
+    if len(indices) < len(values):
         expected = "0 or 1" if len(allowed) == 2 else f"0 to {len(allowed) - 1}"
         file.problems.append(f"{file.path}, line {number}: unknown class {first_few(cells, 20)}; expected {expected}.")
         return None
-    return tuple(i for i, value in enumerate(values) if value) if subset.multilabel else int(values[0])
+    return tuple(i for i, value in enumerate(indices) if value) if subset.multilabel else indices[0]
 
 
 def _extra(file: LabelFile, number: int, cells: dict[str, str]) -> dict[str, str | float | None]:

@@ -41,6 +41,26 @@ def test_thousand_empty_rows_are_left_out_and_counted(tmp_path):
     assert file.rows == expected("colon") and "1,000 rows" in file.notes[0]
 
 
+@pytest.mark.parametrize("key", SUBSETS)
+def test_blank_lines_are_passed_over_wherever_they_are(tmp_path, key):
+    path = write(tmp_path, key, lambda rows: [*rows[:3], [], *rows[3:]])
+    path.write_text("\n\n" + path.read_text())
+    file = read_table(path, SUBSETS[key])
+    assert file.problems == file.notes == [] and file.rows == expected(key)
+
+
+def test_lines_are_counted_with_the_blank_ones(tmp_path):
+    path = write(tmp_path, "colon", lambda rows: [rows[0], [], *cell(3, 2, "7")(rows)[1:]])
+    assert "line 5: unknown class 7" in read_table(path, SUBSETS["colon"]).problems[0]
+
+
+def test_a_quote_that_never_ends_is_a_problem_and_no_traceback(tmp_path):
+    path = write(tmp_path, "retino")
+    path.write_text('"' + path.read_text() * 1000)
+    (problem,) = read_table(path, SUBSETS["retino"]).problems
+    assert f"{path} is not a CSV table" in problem
+
+
 def test_labels_as_floats_and_named_index(tmp_path):
     def change(rows):
         return [["Unnamed: 0", *rows[0][1:]], *([row[0], row[1], *(f"{v}.0" for v in row[2:])] for row in rows[1:])]
