@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..subsets import Subset
+from .lists import digest_of
 
 Label = int | tuple[int, ...] | None  # class index, or indices of the positive classes in order; None where the label is not public
 
@@ -38,6 +39,7 @@ class LabelFile:
         extra: what NeoJaundice's table says besides, by image_id: gender, gestational_age, age, weight, bilirubin.
         problems: what is wrong with it, one sentence each.
         notes: what is odd but harmless.
+        digest: of its content, see `medfmc_hf.data.lists.digest_of`; empty where it cannot be read.
     """
 
     path: Path
@@ -45,6 +47,11 @@ class LabelFile:
     extra: dict[str, dict[str, str | float | None]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    digest: str = ""
+
+    @property
+    def image_ids(self) -> list[str]:
+        return [image_id for image_id, _ in self.rows]
 
 
 def first_few(items: list, most: int = 3) -> str:
@@ -66,6 +73,7 @@ def _text(file: LabelFile) -> str:
     except OSError as error:
         file.problems.append(f"{file.path} cannot be read: {error.strerror}.")
         return ""
+    file.digest = digest_of(content)
     if content.startswith(b"version https://git-lfs"):
         file.problems.append(f"{file.path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository.")
         return ""

@@ -75,13 +75,9 @@ def digest_of(content: bytes) -> str:
 
 
 @cache
-def _published_digests() -> frozenset[str]:
+def published_digests() -> frozenset[str]:
+    """`digest_of` every public list: a list with one of these is as published."""
     return frozenset(pins().values())
-
-
-def is_published(content: bytes) -> bool:
-    """Whether this is one of the public lists, unchanged."""
-    return digest_of(content) in _published_digests()
 
 
 def default_cache() -> Path:

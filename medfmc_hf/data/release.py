@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,128 +68,132 @@ def read_release(found: Found, subset: Subset, jaundice_threshold: str = "publis
         subset: which subset.
         jaundice_threshold: `published` (bilirubin above 12.9 mg/dL) or `inclusive` (at or above); of NeoJaundice only.
     """
-    release = Release(subset)
-    merger = _Merger(release)
-    for path in found.tables[subset.key]:
-        merger.add_table(path)
-    known = set(release.labels) if merger.whole_table else None
-    for (key, kind), paths in sorted(found.lists.items()):
-        if key == subset.key:
-            for path in paths:
-                merger.add_list(path, kind, known)
-    merger.finish()
+    tables = _distinct(read_table(path, subset) for path in found.tables[subset.key])
+    by_kind = {
+        kind: _distinct(read_list(path, subset, labelled=kind not in lists.UNLABELLED) for path in paths)
+        for (key, kind), paths in sorted(found.lists.items())
+        if key == subset.key
+    }
+    published = _published_images(tables, subset)
+    split_lists = [(_kind_by_content(kind, file, published), file) for kind, files in by_kind.items() for file in files]
+    validation_tables = [(lists.VALIDATION_PHASE, table) for table in tables if _is_part(table, subset, "val")]  # in the phase's order
+    public = [file for kind, file in split_lists if kind not in (lists.TEST, lists.PRIVATE)]  # these two are of Grand Challenge alone
+    release = Release(
+        subset,
+        extra={image_id: extra for table in reversed(tables) for image_id, extra in table.extra.items()},
+        notes=[note for table in tables for note in table.notes],
+        official=(sum(file.digest in lists.published_digests() for file in public), len(public)),
+        digest=_digest_of({"table": tables} | by_kind),
+    )
+    _report_unreadable(release, tables + [file for _, file in split_lists])
+    _set_lists(release, validation_tables + split_lists)
+    if published is not None:
+        _check_images_of_lists(release, split_lists, published)
+    _merge_labels(release, tables + [file for kind, file in split_lists if kind != lists.PRIVATE])
     if subset.key == "neojaundice":
         _set_threshold(release, jaundice_threshold)
     _count(release, found)
     return release
 
 
-class _Merger:
-    """Reads files one after the other and compares each with what the earlier ones said."""
+def _distinct(files: Iterable[LabelFile]) -> list[LabelFile]:
+    """The files without those that say what an earlier one does: the same file is often in two places."""
+    distinct: dict[str, LabelFile] = {}
+    for file in files:
+        distinct.setdefault(file.digest or str(file.path), file)
+    return list(distinct.values())
 
-    def __init__(self, release: Release) -> None:
-        self.release = release
-        self.whole_table = False  # whether a published table was read, which names every published image
-        self.digests: dict[str, Path] = {}  # content -> the first file of that content
-        self.said_by: dict[str, Path] = {}  # image id -> the file its label is from
-        self.first_list: dict[str, tuple[Path, list[str]]] = {}
-        self.conflicts: dict[tuple[Path, Path], dict[str, str]] = defaultdict(dict)  # files -> image id -> labels
-        self.unrecognised: dict[str, Path] = {}  # images that a list names and no table has, and the first such list
-        self.at_threshold: set[str] = set()
-        self.official = self.all_lists = 0
 
-    def _is_new(self, path: Path, kind: str) -> bool:
-        """Whether a file says something that no earlier one did: the same file is often in two places."""
-        try:
-            digest = f"{kind}/{lists.digest_of(path.read_bytes())}"
-        except OSError:
-            return True  # reading it will say what is wrong
-        return self.digests.setdefault(digest, path) is path
+def _digest_of(files: dict[str, list[LabelFile]]) -> str:
+    lines = sorted(f"{kind}/{file.digest}" for kind, of_kind in files.items() for file in of_kind if file.digest)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def add_table(self, path: Path) -> None:
-        if not self._is_new(path, "table"):
-            return
-        file = read_table(path, self.release.subset)
-        self._report(file)
-        self.release.notes += file.notes
-        for image_id, extra in file.extra.items():
-            self.release.extra.setdefault(image_id, extra)
-        self._merge(file)
-        self.whole_table |= not path.name.lower().startswith((f"{self.release.subset.key}_train", f"{self.release.subset.key}_val"))
-        if path.name.lower().startswith(f"{self.release.subset.key}_val") and not file.problems:
-            self._keep_list(path, lists.VALIDATION_PHASE, [image_id for image_id, _ in file.rows])
 
-    def add_list(self, path: Path, kind: str, known: set[str] | None) -> None:
-        if not self._is_new(path, kind):
-            return
-        file = read_list(path, self.release.subset, labelled=kind not in lists.UNLABELLED)
-        self._report(file)
-        image_ids = [image_id for image_id, _ in file.rows]
-        if kind == lists.VALIDATION_PHASE and known and image_ids and known.isdisjoint(image_ids):
-            kind = lists.PRIVATE  # the final phase's list, in a folder that does not say so
-        if kind != lists.PRIVATE:
-            for image_id in image_ids:
-                if known is not None and image_id not in known:
-                    self.unrecognised.setdefault(image_id, path)
-            self._merge(file)
-        elif kind == lists.PRIVATE and known and not known.isdisjoint(image_ids):
-            shared = known.intersection(image_ids)
-            self.release.problems.append(
-                f"{path} should list the private test, but {len(shared):,} of its images are published: {first_few(sorted(shared))}."
-            )
-        if kind not in (lists.TEST, lists.PRIVATE):  # these two are of Grand Challenge alone
-            self.all_lists += 1
-            self.official += path.is_file() and lists.is_published(path.read_bytes())
-        if not file.problems:
-            self._keep_list(path, kind, image_ids)
+def _is_part(table: LabelFile, subset: Subset, part: str) -> bool:
+    """Whether this is Grand Challenge's table of `train` or `val`, which does not name every published image."""
+    return table.path.name.lower().startswith(f"{subset.key}_{part}")
 
-    def _report(self, file: LabelFile) -> None:
+
+def _published_images(tables: list[LabelFile], subset: Subset) -> set[str] | None:
+    """The images that the tables name; None where these are not all, because the published table is not there."""
+    if all(_is_part(table, subset, "train") or _is_part(table, subset, "val") for table in tables):
+        return None
+    return {image_id for table in tables for image_id in table.image_ids}
+
+
+def _kind_by_content(kind: str, file: LabelFile, published: set[str] | None) -> str:
+    """The final phase's list is named like the validation phase's, and known by its images where its folder does not say so."""
+    if kind == lists.VALIDATION_PHASE and published and file.rows and published.isdisjoint(file.image_ids):
+        return lists.PRIVATE
+    return kind
+
+
+def _report_unreadable(release: Release, files: list[LabelFile]) -> None:
+    for file in files:
         if file.problems:
             more = f"\n  ... and {len(file.problems) - 3:,} more in this file" if len(file.problems) > 3 else ""
-            self.release.problems.append("\n".join(file.problems[:3]) + more)
+            release.problems.append("\n".join(file.problems[:3]) + more)
 
-    def _merge(self, file: LabelFile) -> None:
-        labels, extra = self.release.labels, self.release.extra
-        for image_id, label in file.rows:
-            before = labels.get(image_id)
-            if before is None:
-                labels[image_id] = label
-                if label is not None:
-                    self.said_by[image_id] = file.path
-            elif label is not None and label != before:
-                if extra.get(image_id, {}).get("bilirubin") == THRESHOLD:
-                    self.at_threshold.add(image_id)
-                else:
-                    self.conflicts[self.said_by[image_id], file.path][image_id] = f"{image_id} ({_words(before)} / {_words(label)})"
 
-    def _keep_list(self, path: Path, kind: str, image_ids: list[str]) -> None:
-        """Two files of one kind must hold the same rows. A few-shot list's order matters, so it must agree too."""
-        first = self.first_list.setdefault(kind, (path, image_ids))
-        if first[0] is not path and (first[1] != image_ids if "shot_" in kind else set(first[1]) != set(image_ids)):
-            differ = len(set(first[1]).symmetric_difference(image_ids))
+def _set_lists(release: Release, split_lists: list[tuple[str, LabelFile]]) -> None:
+    """Take the first list of each kind. Others must hold the same rows; a few-shot list's order matters, so it must agree too."""
+    first: dict[str, LabelFile] = {}
+    for kind, file in split_lists:
+        if file.problems:
+            continue
+        one, other = first.setdefault(kind, file).image_ids, file.image_ids
+        if one != other if "shot_" in kind else set(one) != set(other):
+            differ = len(set(one).symmetric_difference(other))
             how = f"{differ:,} images are in one only" if differ else "the order or the repeats differ"
-            self.release.problems.append(f"{first[0]} and {path} are the same list but disagree: {how}. Keep the one you trust.")
+            release.problems.append(f"{first[kind].path} and {file.path} are the same list but disagree: {how}. Keep the one you trust.")
+    release.lists = {kind: file.image_ids for kind, file in first.items()}
 
-    def finish(self) -> None:
-        release = self.release
-        if self.unrecognised and not release.problems:  # a table that cannot be read whole has been named already
-            first = next(iter(self.unrecognised.values()))
+
+def _check_images_of_lists(release: Release, split_lists: list[tuple[str, LabelFile]], published: set[str]) -> None:
+    """Lists name published images, and the private test's names others."""
+    unrecognised: dict[str, Path] = {}  # image -> the first list that names it
+    for kind, file in split_lists:
+        if kind != lists.PRIVATE:
+            for image_id in file.image_ids:
+                if image_id not in published:
+                    unrecognised.setdefault(image_id, file.path)
+        elif shared := published.intersection(file.image_ids):
             release.problems.append(
-                f"the lists name {len(self.unrecognised):,} images that no label table has, such as {first_few(list(self.unrecognised))}, "
-                f"first in {first}; a table may be cut off, or a list be of another release."
+                f"{file.path} should list the private test, but {len(shared):,} of its images are published: {first_few(sorted(shared))}."
             )
-        for (one, other), examples in self.conflicts.items():
-            who = f"{one} contradicts itself" if one == other else f"{one} and {other} contradict each other"
-            release.problems.append(f"{who} on the label of {len(examples):,} images: {first_few(list(examples.values()))}.")
-        release.lists = {kind: image_ids for kind, (_, image_ids) in self.first_list.items()}
-        release.official = (self.official, self.all_lists)
-        release.digest = hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest()
-        if self.at_threshold:
-            infants = {release.subset.patient_id(image_id) for image_id in self.at_threshold}
-            release.notes.append(
-                f"{len(self.at_threshold)} images of {len(infants)} infants at exactly {THRESHOLD} mg/dL ({first_few(sorted(infants), 6)}) "
-                "are low in the published table and high in the authors' few-shot lists, by their two definitions"
-            )
+    if unrecognised and not release.problems:  # a table that cannot be read whole has been named already
+        release.problems.append(
+            f"the lists name {len(unrecognised):,} images that no label table has, such as {first_few(list(unrecognised))}, "
+            f"first in {next(iter(unrecognised.values()))}; a table may be cut off, or a list be of another release."
+        )
+
+
+def _merge_labels(release: Release, files: list[LabelFile]) -> None:
+    """Take each image's label from the first file that has it, and name the files that contradict each other."""
+    labels = release.labels
+    said_by: dict[str, Path] = {}  # image -> the file its label is from
+    contradictions: dict[tuple[Path, Path], dict[str, str]] = defaultdict(dict)  # two files -> image -> its two labels
+    at_threshold: set[str] = set()
+    for file in files:
+        for image_id, label in file.rows:
+            known = labels.get(image_id)
+            if known is None:
+                labels[image_id], said_by[image_id] = label, file.path
+            elif label is None or label == known:
+                continue
+            elif release.extra.get(image_id, {}).get("bilirubin") == THRESHOLD:
+                at_threshold.add(image_id)
+            else:
+                contradictions[said_by[image_id], file.path][image_id] = f"{image_id} ({_words(known)} / {_words(label)})"
+    for (one, other), examples in contradictions.items():
+        who = f"{one} contradicts itself" if one == other else f"{one} and {other} contradict each other"
+        release.problems.append(f"{who} on the label of {len(examples):,} images: {first_few(list(examples.values()))}.")
+    if at_threshold:
+        infants = {release.subset.patient_id(image_id) for image_id in at_threshold}
+        release.notes.append(
+            f"{len(at_threshold)} images of {len(infants)} infants at exactly {THRESHOLD} mg/dL ({first_few(sorted(infants), 6)}) "
+            "are low in the published table and high in the authors' few-shot lists, by their two definitions"
+        )
 
 
 def _words(label: Label) -> str:
@@ -235,37 +240,43 @@ def _count(release: Release, found: Found) -> None:
 def match_images(release: Release, found: Found) -> None:
     """Find the file of every image that a table or list names, and look whether it is whole."""
     subset, own, loose = release.subset, found.image_paths[release.subset.key], found.image_paths[""]
-    private = release.lists.get(lists.PRIVATE, [])
-    if not any(image_id in own or image_id in loose for image_id in private):
-        if private:
-            release.notes.append(f"the {len(private):,} images of the challenge's private test are not there")
-        release.lists.pop(lists.PRIVATE, None)
+    private = release.lists.pop(lists.PRIVATE, [])
+    if any(image_id in own or image_id in loose for image_id in private):
+        release.lists[lists.PRIVATE] = private
+    elif private:
+        release.notes.append(f"the {len(private):,} images of the challenge's private test are not there")
     wanted = list(dict.fromkeys([*release.labels, *release.lists.get(lists.PRIVATE, [])]))
-    paths = {image_id: own.get(image_id) or loose.get(image_id) for image_id in wanted}
-    missing = [image_id for image_id, candidates in paths.items() if not candidates]
-    release.image_paths = {image_id: candidates[0] for image_id, candidates in paths.items() if candidates}
+    paths = {image_id: copies for image_id in wanted if (copies := own.get(image_id) or loose.get(image_id))}
+    missing = [image_id for image_id in wanted if image_id not in paths]
     if missing:
         release.missing_images.append(f"{len(missing):,} of {len(wanted):,} images are named but not there: {first_few(missing)}.")
-    double = [image_id for image_id, candidates in paths.items() if candidates and len(candidates) > 1]
-    if double:
-        first = paths[double[0]]
-        release.notes.append(f"{len(double):,} images are there more than once; the first is used, such as {first[0]} and not {first[1]}")
+    repeated = [copies for copies in paths.values() if len(copies) > 1]
+    if repeated:
+        used, other = repeated[0][:2]
+        release.notes.append(f"{len(repeated):,} images are there more than once; the first is used, such as {used} and not {other}")
     unnamed = sorted(set(own).difference(wanted))
     if len(release.labels) < subset.images <= len(release.labels) + len(unnamed):
         text = f"{len(release.labels):,} images have a label and {len(unnamed):,} more are there, such as {first_few(unnamed)}"
         release.missing_images.append(f"{text}; the table seems to be cut off, for {subset.table} has {subset.images:,} rows.")
     elif unnamed:
         release.notes.append(f"{len(unnamed):,} images are in no table or list and are left out: {first_few(unnamed)}")
-    read = inspect_all(release.image_paths.values())
-    for image_id in [image_id for image_id in double if read[release.image_paths[image_id]].damage]:
-        others = ((path, inspect(path)) for path in paths[image_id][1:])
-        if whole := next(((path, found) for path, found in others if not found.damage), None):
-            release.image_paths[image_id], read[whole[0]] = whole[0], whole[1]
-    damaged = {path: read[path].damage for path in release.image_paths.values() if read[path].damage}
-    if damaged:
-        examples = [f"{path} {damage}" for path, damage in damaged.items()]
-        release.missing_images.append(f"{len(damaged):,} images are damaged: {first_few(examples)}.")
-        release.image_paths = {image_id: path for image_id, path in release.image_paths.items() if path not in damaged}
-    release.image_sha256 = {image_id: read[path].sha256 for image_id, path in release.image_paths.items()}
+    _take_whole_files(release, paths)
     if subset.key == "neojaundice" and not release.extra:
         release.notes.append("gender, age, weight and bilirubin are empty: the published table is not there")
+
+
+def _take_whole_files(release: Release, paths: dict[str, list[str]]) -> None:
+    """Take the first file of each image, or the first whole one where that is damaged."""
+    read = inspect_all(copies[0] for copies in paths.values())
+    damaged = []
+    for image_id, (path, *others) in paths.items():
+        image = read[path]
+        if image.damage:
+            whole = ((other, inspected) for other in others if not (inspected := inspect(other)).damage)
+            path, image = next(whole, (path, image))
+        if image.damage:
+            damaged.append(f"{path} {image.damage}")
+        else:
+            release.image_paths[image_id], release.image_sha256[image_id] = path, image.sha256
+    if damaged:
+        release.missing_images.append(f"{len(damaged):,} images are damaged: {first_few(damaged)}.")

@@ -1,6 +1,7 @@
 """What the files say together: contradictions, gaps, damage, and NeoJaundice's two definitions."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from trees import AT_THRESHOLD, IMAGES, POOL, figshare, grand_challenge, stem, table_rows, write_images, write_list, write_table
@@ -97,6 +98,29 @@ def test_lists_that_name_unpublished_images(tmp_path):
     write_list(tmp_path / "Retino" / "fewshot-pool.txt", "retino", [("nobody.png", (1, 0, 0, 0, 0)), IMAGES["retino"][0]])
     (problem,) = read(tmp_path, "retino").problems
     assert "name 1 images that no label table has, such as nobody" in problem and "fewshot-pool.txt" in problem
+
+
+def test_the_first_list_that_names_an_unpublished_image_is_named(tmp_path):
+    figshare(tmp_path, "retino")
+    for name, strangers in (("fewshot-pool", ["b", "a"]), ("test", ["a", "c"])):
+        rows = [(f"{stranger}.png", (1, 0, 0, 0, 0)) for stranger in strangers]
+        write_list(tmp_path / "Retino" / f"{name}.txt", "retino", [*rows, *IMAGES["retino"]])
+    (problem,) = read(tmp_path, "retino").problems
+    assert "name 3 images that no label table has, such as b, a, c, first in" in problem and "fewshot-pool.txt;" in problem
+
+
+def test_a_list_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    figshare(tmp_path, "colon")
+    locked, read_bytes = tmp_path / "data_backup/MedFMC/colon/trainval.txt", Path.read_bytes
+
+    def refuse(path):
+        if path == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    release = read(tmp_path, "colon")
+    assert release.problems == [f"{locked} cannot be read: Permission denied."] and release.official == (0, 35)
 
 
 def test_a_table_that_contradicts_itself(tmp_path):
