@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import MedfmcError
 from ..subsets import SUBSETS
@@ -15,6 +16,7 @@ from .loading import MANIFEST
 _ALIASES = {alias: key for key, subset in SUBSETS.items() for alias in (key, subset.name.lower())} | {"neojaudice": "neojaundice"}
 _ARCHIVES = {".zip": "unzip -q {file} -d {folder}", ".tar": "tar -xf {file} -C {folder}", ".gz": "tar -xf {file} -C {folder}",
              ".tgz": "tar -xf {file} -C {folder}", ".7z": "7z x {file} -o{folder}", ".rar": "unrar x {file} {folder}/"}  # fmt: skip
+_HIDDEN = (".", "__MACOSX")  # how names start of what is no part of a download
 
 
 @dataclass
@@ -22,7 +24,7 @@ class Found:
     """What lies below the sources.
 
     Attributes:
-        image_paths: subset key -> image name without extension -> absolute paths, the one to use first. Under `""`: those in folders
+        image_paths: subset key -> image_id -> absolute paths, the one to use first. Under `""`: those in folders
             that tell no subset.
         tables: subset key -> label tables.
         lists: (subset key, kind of list) -> text lists.
@@ -79,34 +81,29 @@ def _walk(root: Path) -> Iterator[tuple[Path, list[str], tuple[str, ...]]]:
 
     Symbolic links are followed once. Hidden folders, macOS's leftovers and builds are passed over.
     """
-    waiting, seen = [(root, (root.name,))], set()
-    while waiting:
-        folder, names = waiting.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
+    seen = set()
+    for path, subfolders, files in os.walk(root, onerror=_refuse, followlinks=True):
+        visible = sorted(name for name in files if not name.startswith(_HIDDEN))
+        if (real := os.path.realpath(path)) in seen or MANIFEST in visible:
+            subfolders.clear()  # and so not walked
             continue
         seen.add(real)
-        try:
-            with os.scandir(folder) as entries:
-                entries = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise MedfmcError(f"{folder} cannot be read: {error.strerror}.") from None
-        visible = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
-        files = [entry.name for entry in visible if not entry.is_dir()]
-        if MANIFEST in files:
-            continue
-        yield folder, files, names
-        waiting += [(folder / entry.name, (*names, entry.name)) for entry in reversed(visible) if entry.is_dir()]
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(_HIDDEN))
+        folder = Path(path)
+        yield folder, visible, (root.name, *folder.relative_to(root).parts)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise MedfmcError(f"{error.filename} cannot be read: {error.strerror}.") from None
 
 
 def _sort_in(found: Found, folder: Path, files: list[str], names: tuple[str, ...]) -> None:
-    tables = [(name, key) for name in files if (key := _subset_of_table(name))]
+    tables = {name: key for name in files if (key := _subset_of_table(name))}
+    for name, table_key in tables.items():
+        found.tables[table_key].append(folder / name)
     key = next((_ALIASES[part.lower()] for part in reversed(names) if part.lower() in _ALIASES), None)
     if key is None:
-        key = _subset_of_neighbours(folder, tables)
-    for name, table_key in tables:
-        found.tables[table_key].append(folder / name)
-    known = {name for name, _ in tables}
+        key = _subset_of_neighbours(folder, set(tables.values()))
     images = found.image_paths[key or ""]
     prefix = str(folder) + os.sep
     for name in files:
@@ -116,16 +113,17 @@ def _sort_in(found: Found, folder: Path, files: list[str], names: tuple[str, ...
             images[stem].append(prefix + name)
         elif extension in _ARCHIVES:
             found.archives.append(folder / name)
-        elif extension in (".csv", ".xlsx", ".xls") and key and name not in known:
+        elif extension in (".csv", ".xlsx", ".xls") and key and name not in tables:
             found.unrecognised[key].append(folder / name)
-        elif extension == ".txt" and (kind := lists.kind_of(name)):
-            _sort_list(found, folder / name, kind, key, files, names)
+        elif extension == ".txt":
+            _sort_list(found, folder / name, key, files, names)
 
 
-def _sort_list(found: Found, path: Path, kind: tuple[str, str | None], key: str | None, files: list[str], names: tuple[str, ...]) -> None:
+def _sort_list(found: Found, path: Path, key_of_folder: str | None, files: list[str], names: tuple[str, ...]) -> None:
     """Two names are used twice: `test.txt` by Grand Challenge and by the paper, `test_WithoutLabel.txt` by both phases."""
-    kind, key = kind[0], kind[1] or key
-    if key is None:
+    kind, key = lists.kind_of(path.name) or (None, None)
+    key = key or key_of_folder
+    if kind is None or key is None:
         return
     if kind == lists.TEST and (lists.PAPER_POOL + ".txt" in files or not SUBSETS[key].challenge):
         kind = lists.PAPER_TEST
@@ -146,9 +144,11 @@ def _subset_of_table(name: str) -> str | None:
     return None
 
 
-def _subset_of_neighbours(folder: Path, tables: list[tuple[str, str]]) -> str | None:
-    """The subset of a folder of unknown name: of the only label table in it, or of the only one beside it if it holds the images."""
-    keys = {key for _, key in tables}
-    if not tables and folder.name.lower() in ("images", "image"):
+def _subset_of_neighbours(folder: Path, keys: set[str]) -> str | None:
+    """The subset of a folder of unknown name: of the only label table in it, or of the only one beside it if it holds the images.
+
+    `keys` are the subsets of the tables in it.
+    """
+    if not keys and folder.name.lower() in ("images", "image"):
         keys = {key for entry in folder.parent.iterdir() if (key := _subset_of_table(entry.name))}
-    return keys.pop() if len(keys) == 1 else None
+    return next(iter(keys)) if len(keys) == 1 else None

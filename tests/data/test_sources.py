@@ -1,6 +1,8 @@
 """Every layout that a release, a repository or a user's disk has."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from trees import IMAGES, figshare, grand_challenge, stem, table_rows, write_images, write_table
@@ -110,24 +112,31 @@ def test_linked_folders_keep_the_users_names(tmp_path):
 
 
 def test_order_of_listing_does_not_matter(tmp_path, monkeypatch):
-    import os
-
     figshare(tmp_path, "endo")
-    before, scan = find([tmp_path]), os.scandir
+    before, walk = find([tmp_path]), os.walk
 
-    class Reversed:
-        def __init__(self, path):
-            self.entries = list(scan(path))[::-1]
+    def in_reverse(*args, **options):
+        for folder, subfolders, files in walk(*args, **options):
+            subfolders.reverse()
+            yield folder, subfolders, files[::-1]
 
-        def __enter__(self):
-            return iter(self.entries)
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr("medfmc_hf.data.sources.os.scandir", Reversed)
+    monkeypatch.setattr(os, "walk", in_reverse)
     after = find([tmp_path])
     assert list(after.image_paths["endo"].items()) == list(before.image_paths["endo"].items()) and after.lists == before.lists
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    figshare(tmp_path, "endo", lists=False)
+    locked, scan = tmp_path / "Endo" / "images", os.scandir
+
+    def refuse(path):
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(MedfmcError, match=f"{locked} cannot be read: Permission denied"):
+        find([tmp_path])
 
 
 def test_archives_are_named_with_their_command(tmp_path):
