@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,10 +127,9 @@ def _add_lists(found: Found, more: Found, subsets: list[Subset]) -> None:
 
 def _has_lists(found: Found, subset: Subset) -> bool:
     """Whether every public list that this subset's configs need is there."""
-    kinds = [lists.kind_of(path.rpartition("/")[2])[0] for path in lists.published_lists(subset)]
-    return all(
-        (subset.key, kind) in found.lists or (kind == lists.TEST and (subset.key, lists.PAPER_TEST) in found.lists) for kind in kinds
-    )
+    known = (lists.kind_of(path.rpartition("/")[2]) for path in lists.published_lists(subset))
+    needed = {lists.PAPER_TEST if kind == lists.TEST else kind for kind, _ in filter(None, known)}
+    return needed <= {kind for key, kind in found.lists if key == subset.key}
 
 
 def _present(found: Found, chosen: list[Subset], required: bool) -> tuple[list[Subset], dict[str, str]]:
@@ -196,6 +195,7 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
     for folder in private:
         notes = [note.replace(str(folder), folder.name) for note in notes]
     published = [image_id for image_id in image_ids if image_id in release.labels]
+    folders = {folder for path in release.image_paths.values() for folder in Path(path).parents}
     return {
         "images": len(published),
         "published_images": release.subset.images,
@@ -205,39 +205,34 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
         "few_shot": plan.few_shot,
         "lists": {"read": read, "as_published": public},
         "notes": notes,
-        "invented": any((folder / SAMPLE_MARK).is_file() for folder in _folders_above(release.image_paths.values())),
+        "invented": any((folder / SAMPLE_MARK).is_file() for folder in folders),
         "incomplete": bool(release.missing_images),  # else it would not be built without --allow-missing
         "images_sha256": images,
         "inputs_sha256": hashlib.sha256(f"{release.digest} {images}".encode()).hexdigest(),
     }
 
 
-def _folders_above(paths: Iterable[str]) -> set[Path]:
-    folders = {Path(folder) for folder in {os.path.dirname(path) for path in paths}}  # noqa: PTH120 - of some ten thousand paths
-    return folders | {above for folder in folders for above in folder.parents}
-
-
 def _write(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, images: EmbeddedImages | None) -> dict:
     """Write each distinct split once. Returns config -> split -> files, rows, bytes and digest."""
     if images:
         _refuse_full_disk(plans, rows, folder, images)
-    written: dict[int, dict] = {}
+    written: dict[Rows, dict] = {}
     configs: dict[str, dict] = {}
     for plan in bar(plans, desc="writing", unit="subset"):
         position = {image_id: i for i, image_id in enumerate(plan.table["image_id"].to_pylist())}
         for config in bar(plan.configs, desc=plan.release.subset.key, unit="config"):
             configs[str(config)] = {}
             for split, split_rows in rows[config].items():
-                if id(split_rows) not in written:
+                if split_rows not in written:
                     chosen = plan.table.take([position[image_id] for image_id in split_rows.image_ids])
                     files = write_rows(chosen, folder, _file_name(config, split), images)
-                    written[id(split_rows)] = {
+                    written[split_rows] = {
                         "files": files,
                         "rows": chosen.num_rows,
                         "bytes": sum((folder / file).stat().st_size for file in files),
                         "sha256": split_rows.digest,
                     }
-                configs[str(config)][split] = written[id(split_rows)]
+                configs[str(config)][split] = written[split_rows]
     if images and images.spool.exists():
         shutil.rmtree(images.spool)
     return configs
@@ -264,8 +259,8 @@ def _refuse_full_disk(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]]
     """Embedding gives every config its own copy of its train and validation images, which can be much: say so in time."""
     paths = {image_id: path for plan in plans for image_id, path in plan.release.image_paths.items()}
     sizes = {image_id: images.size(path) for image_id, path in paths.items()}
-    distinct = {id(split): split for splits in rows.values() for split in splits.values()}
-    needed, free = sum(sizes[image_id] for split in distinct.values() for image_id in split.image_ids), shutil.disk_usage(folder).free
+    distinct = {split for splits in rows.values() for split in splits.values()}
+    needed, free = sum(sizes[image_id] for split in distinct for image_id in split.image_ids), shutil.disk_usage(folder).free
     notify(f"embedding {needed / 1e9:,.1f} GB of images")
     if needed > free:
         raise MedfmcError(

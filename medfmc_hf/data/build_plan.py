@@ -44,37 +44,37 @@ def make_plans(releases: list[Release], absent: dict[str, str]) -> list[Plan]:
     for release in releases:
         subset, there = release.subset, release.image_paths
         labels = {image_id: row for image_id, row in release.multi_hot().items() if image_id in there}
-        kept = {kind: [image_id for image_id in image_ids if image_id in there] for kind, image_ids in release.lists.items()}
-        pool, pool_words = _pool(release, kept, labels)
-        configs = compose(subset, labels, kept, pool)
+        rows = {kind: [image_id for image_id in image_ids if image_id in there] for kind, image_ids in release.lists.items()}
+        pool, pool_words = _pool(release, rows, labels)
+        configs = compose(subset, labels, rows, pool)
         if not configs:
             no_lists = "its split lists are not there: give them with --lists, or download them with --fetch-lists"
             absent[subset.key] = no_lists if pool is None else "none of the images of its pool is there"
             continue
         few_shot = f"drawn by {SAMPLER}, our seeded sampler of patients"
         if subset.challenge:
-            drawn = sum(config.variant == "clean" and config.shots is not None for config in configs)
+            with_list = sum(config.variant == "clean" and config.shots is not None for config in configs)
             few_shot = {
                 0: "none: the challenge's lists are not there (--lists, --fetch-lists)",
                 15: "the challenge's lists, exp1 to exp5",
-            }.get(drawn, f"{drawn} of the 15 lists of the challenge")
+            }.get(with_list, f"{with_list} of the 15 lists of the challenge")
         plans.append(Plan(release, configs, pool_words, few_shot, master_table(release)))
     if not plans:
         raise MedfmcError("no config can be built: " + "; ".join(f"{key}: {reason}" for key, reason in absent.items()) + ".")
     return plans
 
 
-def _pool(release: Release, kept: dict[str, list[str]], labels: dict[str, np.ndarray]) -> tuple[list[str] | None, str]:
+def _pool(release: Release, rows: dict[str, list[str]], labels: dict[str, np.ndarray]) -> tuple[list[str] | None, str]:
     """The images that may be trained on, and where that is from. ColonPath's pool in the paper is another one, so it is not used."""
     subset = release.subset
-    if subset.challenge and lists.TRAINVAL in kept:
-        return kept[lists.TRAINVAL], "trainval.txt of the challenge"
-    if subset.key != "colon" and lists.PAPER_POOL in kept:
-        return kept[lists.PAPER_POOL], "fewshot-pool.txt of the paper"
+    if subset.challenge and lists.TRAINVAL in rows:
+        return rows[lists.TRAINVAL], "trainval.txt of the challenge"
+    if subset.key != "colon" and lists.PAPER_POOL in rows:
+        return rows[lists.PAPER_POOL], "fewshot-pool.txt of the paper"
     if subset.challenge:
         return None, "not known: trainval.txt is not there"
-    image_ids = sorted(image_id for image_id in labels if release.published.get(image_id) is not None)
-    pool = draw_pool(subset, image_ids, [release.published[image_id] for image_id in image_ids])
+    classes = {image_id: label for image_id in sorted(labels) if isinstance(label := release.published.get(image_id), int)}
+    pool = draw_pool(subset, list(classes), list(classes.values()))
     return pool, f"drawn by {SAMPLER}: a fifth of the patients of each class, by a hash of the patient id (the paper's lists are not there)"
 
 

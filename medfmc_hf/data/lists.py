@@ -14,6 +14,8 @@ from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from ..errors import MedfmcError
 from ..files import atomic_path
 from ..progress import bar
@@ -53,8 +55,8 @@ def published_lists(subset: Subset) -> list[str]:
     if not subset.challenge:
         return [f"{PAPER}/{subset.name}/{name}.txt" for name in (PAPER_POOL, TEST)]
     plain = [TRAINVAL, TEST_LABELLED, VALIDATION_PHASE, TRAIN_20, VAL_20]
-    drawn = [f"{subset.key}_{few_shot_list(k, seed, split)}" for k in SHOTS for split in ("train", "val") for seed in SEEDS]
-    return [f"{OFFICIAL}/{subset.key}/{name}.txt" for name in plain + drawn]
+    few_shot = [f"{subset.key}_{few_shot_list(k, seed, split)}" for k in SHOTS for split in ("train", "val") for seed in SEEDS]
+    return [f"{OFFICIAL}/{subset.key}/{name}.txt" for name in plain + few_shot]
 
 
 @cache
@@ -80,20 +82,14 @@ def published_digests() -> frozenset[str]:
     return frozenset(pins().values())
 
 
-def default_cache() -> Path:
-    """Where fetched lists are kept: below the Hugging Face home."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    return Path(home) / "medfmc" / "lists"
-
-
 def fetch_lists(subsets: list[Subset], cache: str | os.PathLike | None = None, base_url: str = RAW) -> Path:
-    """Download the public lists of some subsets, each verified by its SHA-256. Files that are there already are kept.
+    """Download the public lists of some subsets, each verified by its SHA-256. What is cached already is not fetched again.
 
     Proxies are taken from `HTTPS_PROXY` and `NO_PROXY`, as everywhere. An interrupted download goes on where it stopped.
 
     Args:
         subsets: whose lists.
-        cache: folder to keep them in; None for `default_cache()`.
+        cache: folder to cache them in; None for `medfmc/lists` in the Hugging Face home (`HF_HOME`).
         base_url: where the repositories' files are served, for a mirror.
 
     Returns:
@@ -104,7 +100,7 @@ def fetch_lists(subsets: list[Subset], cache: str | os.PathLike | None = None, b
     """
     if not base_url.startswith(("http://", "https://")):
         raise MedfmcError(f"{base_url!r} is no address of a mirror; expected one that starts with https://.")
-    root = Path(cache) if cache else default_cache()
+    root = Path(cache or Path(constants.HF_HOME) / "medfmc" / "lists")
     opener = urllib.request.build_opener()  # reads the proxies now, not when the process first used one
     wanted = [path for subset in subsets for path in published_lists(subset) if not _is_whole(root / path, path)]
     with ThreadPoolExecutor(4) as pool, bar(total=len(wanted), desc="fetching lists", unit="file") as progress:

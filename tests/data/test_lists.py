@@ -122,9 +122,10 @@ def test_a_proxy_is_used(invented, tmp_path, monkeypatch):
     assert all(path.startswith("http://lists.example/") for path in invented.requests)
 
 
-def test_default_cache_follows_the_hugging_face_home(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    assert lists.default_cache() == tmp_path / "medfmc" / "lists"
+def test_lists_are_cached_in_the_hugging_face_home(invented, monkeypatch, tmp_path):
+    monkeypatch.setattr(lists.constants, "HF_HOME", str(tmp_path))
+    assert lists.fetch_lists([SUBSETS["retino"]], base_url=invented.url) == tmp_path / "medfmc" / "lists"
+    assert (tmp_path / "medfmc" / "lists" / lists.PAPER / "Retino" / "test.txt").is_file()
 
 
 def test_names():
