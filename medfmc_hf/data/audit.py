@@ -20,7 +20,7 @@ from .loading import linked_paths, missing_images, read_manifest, rows_digest, t
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """The rows of one split: n names, and their labels as `medfmc_hf.data.loading.targets_of` gives them."""
+    """The rows of one split: n image ids, and their labels as `medfmc_hf.data.loading.targets_of` gives them."""
 
     subset: Subset
     image_ids: list[str]
@@ -36,7 +36,7 @@ class Rows:
 
     @cached_property
     def scans(self) -> frozenset[str]:
-        return frozenset(map(self.subset.scan_id, self.images))
+        return frozenset(scan for image_id in self.images if (scan := self.subset.scan_id(image_id)))
 
     @cached_property
     def digest(self) -> str:
@@ -112,17 +112,13 @@ def audit_configs(configs: Mapping[ConfigName, Mapping[str, Rows]]) -> Report:
     """Audit every config on its own and against the base config of its subset."""
     report = Report([audit_config(config, splits) for config, splits in configs.items()])
     for audit, (config, splits) in zip(report.configs, configs.items()):
-        base = configs.get(ConfigName(config.subset))
+        base = configs.get(ConfigName(config.subset), {})
         if base and config.variant == "clean" and config.shots is not None:
             trained = frozenset().union(*(splits[name].images for name in ("train", "validation") if name in splits))
             if "train" not in base or trained != base["train"].images:
                 audit.mistakes.append(f"train and validation together are not the pool, the train split of {config.subset}")
-        if (
-            base
-            and "test" in base
-            and config.variant in ("clean", "transfer")
-            and splits.get("test", base["test"]).digest != base["test"].digest
-        ):
+        test = splits.get("test")
+        if test and "test" in base and config.variant in ("clean", "transfer") and test.digest != base["test"].digest:
             audit.mistakes.append(f"its test is not the test of {config.subset}")
     return report
 
@@ -193,18 +189,10 @@ def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> 
         audit.by_design.append(f"{one} and {other} share scans: the lists keep regions apart, not the scans they were cut from")
 
 
-def read_rows(files: list[Path], subset: Subset) -> Rows:
-    """The rows of one split from its Parquet files, without its images."""
-    tables = [pq.read_table(file, columns=["image_id", subset.label_column], partitioning=None) for file in files]
-    image_ids = [image_id for table in tables for image_id in table["image_id"].to_pylist()]
-    targets = [targets_of_column(table[subset.label_column], subset) for table in tables]
-    return Rows(subset, image_ids, np.concatenate(targets))
-
-
 def check_build(folder: str | os.PathLike) -> Report:
     """Audit a build as a stock `load_dataset` sees it: by the `configs:` of its README.md.
 
-    Beside the audit of every config, compares the rows with those that were built, patient ids with the patient rule, the labels of a
+    Beside the audit of every config, compares the rows with those that were built, patient ids with the patient rule, the labels of an
     image in all configs with each other, and looks whether linked images are still there. Nothing is decoded.
 
     Raises:
@@ -213,38 +201,32 @@ def check_build(folder: str | os.PathLike) -> Report:
     folder = Path(folder)
     manifest = read_manifest(folder)
     named = _configs_of_card(folder)
-    report = Report([])
-    for name in manifest["configs"].keys() - named.keys():
-        report.mistakes.append(f"{name} was built but README.md does not name it")
+    mistakes = [f"{name} was built but README.md does not name it" for name in manifest["configs"].keys() - named.keys()]
     configs: dict[ConfigName, dict[str, Rows]] = {}
-    seen: dict[tuple[str, ...], Rows] = {}
+    read: dict[tuple[str, ...], Rows] = {}
     labels: dict[tuple[str, str], bytes] = {}
     for name, split_files in named.items():
         try:
             config = ConfigName.parse(name)
         except MedfmcError as error:
-            report.mistakes.append(str(error))
+            mistakes.append(str(error))
             continue
         configs[config] = {}
         built = manifest["configs"].get(name, {})
         for split, files in split_files.items():
             key = tuple(files)
-            if key not in seen:
+            if key not in read:
                 try:
-                    seen[key] = read_rows([folder / file for file in files], SUBSETS[config.subset])
-                    for file in files:
-                        report.mistakes += _file_mistakes(folder / file, SUBSETS[config.subset], manifest["form"] == "linked")
+                    read[key], wrong = _read_split(folder, files, SUBSETS[config.subset], manifest["form"] == "linked")
                 except Exception as error:  # whatever Arrow says of a file that is absent, cut off or of other columns
-                    report.mistakes.append(f"{name}, {split}: {first_few(files)} cannot be read ({str(error).splitlines()[0]})")
+                    mistakes.append(f"{name}, {split}: {first_few(files)} cannot be read ({str(error).splitlines()[0]})")
                     continue
-                report.mistakes += _label_mistakes(seen[key], labels, files[0])
-            configs[config][split] = seen[key]
-            if built.get(split, {}).get("sha256") != seen[key].digest:
-                report.mistakes.append(f"{name}, {split}: its rows are not those that were built")
-        for split in built.keys() - split_files.keys():
-            report.mistakes.append(f"{name}: split {split} was built but README.md does not name it")
-    audited = audit_configs(configs)
-    return Report(audited.configs, report.mistakes)
+                mistakes += wrong + _label_mistakes(read[key], labels, files[0])
+            configs[config][split] = read[key]
+            if built.get(split, {}).get("sha256") != read[key].digest:
+                mistakes.append(f"{name}, {split}: its rows are not those that were built")
+        mistakes += [f"{name}: split {split} was built but README.md does not name it" for split in built.keys() - split_files.keys()]
+    return Report(audit_configs(configs).configs, mistakes)
 
 
 def _configs_of_card(folder: Path) -> dict[str, dict[str, list[str]]]:
@@ -263,20 +245,24 @@ def _configs_of_card(folder: Path) -> dict[str, dict[str, list[str]]]:
         raise MedfmcError(f"{folder / 'README.md'} {what}; build the folder again.") from None
 
 
-def _file_mistakes(file: Path, subset: Subset, linked: bool) -> list[str]:
-    """What is wrong with a file that the audit of names and labels does not see."""
-    mistakes = []
-    table = pq.read_table(file, columns=["image_id", "patient_id", "image"] if linked else ["image_id", "patient_id"], partitioning=None)
-    if b"huggingface" not in (table.schema.metadata or {}):
-        mistakes.append(f"{file} has lost its Hugging Face features")
-    wrong = [i for i, p in zip(table["image_id"].to_pylist(), table["patient_id"].to_pylist()) if subset.patient_id(i) != p]
-    if wrong:
-        mistakes.append(f"{file}: {len(wrong):,} patient ids are wrong, such as that of {wrong[0]}")
-    lost = missing_images(linked_paths(table["image"])) if linked else []
-    if lost:
-        moved = f"{len(lost):,} linked images are not there any more, such as {lost[0]}"
-        mistakes.append(f"{file}: {moved}; to relink, build again with their new place")
-    return mistakes
+def _read_split(folder: Path, files: list[str], subset: Subset, linked: bool) -> tuple[Rows, list[str]]:
+    """The rows of one split from its Parquet files, without its images, and what is wrong with these files besides names and labels."""
+    columns = ["image_id", "patient_id", subset.label_column] + ["image"] * linked
+    image_ids: list[str] = []
+    targets, mistakes = [], []
+    for file in map(folder.joinpath, files):
+        table = pq.read_table(file, columns=columns, partitioning=None)
+        image_ids += table["image_id"].to_pylist()
+        targets.append(targets_of_column(table[subset.label_column], subset))
+        if b"huggingface" not in (table.schema.metadata or {}):
+            mistakes.append(f"{file} has lost its Hugging Face features")
+        wrong = [i for i, p in zip(table["image_id"].to_pylist(), table["patient_id"].to_pylist()) if subset.patient_id(i) != p]
+        if wrong:
+            mistakes.append(f"{file}: {len(wrong):,} patient ids are wrong, such as that of {wrong[0]}")
+        if linked and (lost := missing_images(linked_paths(table["image"]))):
+            moved = f"{len(lost):,} linked images are not there any more, such as {lost[0]}"
+            mistakes.append(f"{file}: {moved}; to relink, build again with their new place")
+    return Rows(subset, image_ids, np.concatenate(targets)), mistakes
 
 
 def _label_mistakes(rows: Rows, labels: dict[tuple[str, str], bytes], file: str) -> list[str]:

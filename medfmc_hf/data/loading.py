@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import MedfmcError
 from ..progress import is_watched, notify
-from ..subsets import ConfigName, Subset
+from ..subsets import ConfigName, Subset, subset_of
 
 if TYPE_CHECKING:
     import datasets
@@ -166,8 +166,6 @@ def check_columns(splits: "datasets.DatasetDict", name: ConfigName, data: str | 
     Raises:
         MedfmcError: a column is missing, or the classes are others, or in another order, or not named.
     """
-    from ..subsets import subset_of
-
     subset = subset_of(name.subset)
     for split, rows in splits.items():
         absent = sorted({"image", "image_id", "patient_id", subset.label_column} - set(rows.features))
@@ -192,7 +190,7 @@ def _short(names: list[str]) -> str:
     """The names of configs, the many few-shot ones by their number and an example."""
     few_shot = [name for name in names if "shot" in name]
     rest = [name for name in names if "shot" not in name]
-    return ", ".join(rest + [f"{len(few_shot)} few-shot configs such as {few_shot[0]}"] * bool(few_shot))
+    return ", ".join(rest + ([f"{len(few_shot)} few-shot configs such as {few_shot[0]}"] if few_shot else []))
 
 
 def _first_line(error: BaseException) -> str:

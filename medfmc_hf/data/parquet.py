@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import datasets
@@ -50,9 +51,7 @@ def master_table(release: Release) -> pa.Table:
     """
     subset, image_ids = release.subset, sorted(release.image_paths)
     labels = [release.labels.get(image_id) for image_id in image_ids]
-    if subset.multilabel:
-        labels = [None if label is None else list(label) for label in labels]
-    else:
+    if not subset.multilabel:
         labels = [-1 if label is None else label for label in labels]
     columns = {
         "image": [{"bytes": None, "path": release.image_paths[image_id]} for image_id in image_ids],
@@ -89,18 +88,17 @@ class EmbeddedImages:
             return
         self.spool.mkdir(exist_ok=True)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            copies = bar(pool.map(self._shrink, paths), total=len(paths), desc="shrinking images", unit="image")
+            copies = bar(pool.map(self._shrink, paths, repeat(self.max_side)), total=len(paths), desc="shrinking images", unit="image")
             self.files |= dict(zip(paths, copies))
 
-    def _shrink(self, path: str) -> str:
+    def _shrink(self, path: str, max_side: int) -> str:
         try:
             with Image.open(path) as image:
-                scale = self.max_side / max(image.size)
+                scale = max_side / max(image.size)
                 if scale >= 1:
                     return path
-                size = tuple(max(1, round(side * scale)) for side in image.size)
-                kept = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
-                content, extension = _encode(image, size, kept)
+                width, height = (max(1, round(side * scale)) for side in image.size)
+                content, extension = _encode(image, (width, height))
         except MemoryError:
             raise
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for damaged files
@@ -125,7 +123,7 @@ class EmbeddedImages:
         return Path(self.files[path]).stat().st_size
 
 
-def _encode(image: Image.Image, size: tuple[int, int], kept: dict) -> tuple[bytes, str]:
+def _encode(image: Image.Image, size: tuple[int, int]) -> tuple[bytes, str]:
     """Shrink with Pillow's bicubic filter. 8-bit images become JPEG (quality 95, full colour), deeper ones stay PNG."""
     buffer = io.BytesIO()
     if image.mode.startswith("I"):
@@ -133,7 +131,8 @@ def _encode(image: Image.Image, size: tuple[int, int], kept: dict) -> tuple[byte
         Image.fromarray(np.clip(values.round(), 0, 65535).astype(np.uint16)).save(buffer, "PNG")
         return buffer.getvalue(), ".png"
     small = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB").resize(size, Image.Resampling.BICUBIC)
-    small.save(buffer, "JPEG", quality=95, subsampling=0, **kept)
+    metadata = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
+    small.save(buffer, "JPEG", quality=95, subsampling=0, **metadata)
     return buffer.getvalue(), ".jpg"
 
 

@@ -67,7 +67,7 @@ def make_sample(out: str | Path) -> Path:
         folder = out / subset.name
         (folder / "images").mkdir(parents=True)
         for image in bar(images, desc=f"drawing {subset.name}", unit="image"):
-            draw(subset, image).save(folder / "images" / image.name, **({"quality": 95} if image.name.endswith("jpg") else {}))
+            draw(subset, image).save(folder / "images" / image.name, quality=95)  # of JPEG alone
         with (folder / subset.table).open("w", newline="") as handle:
             csv.writer(handle).writerows(table(subset, images))
         if subset.challenge:

@@ -53,7 +53,7 @@ def sample_support(subset: Subset, image_ids: Sequence[str], labels: np.ndarray,
     patients = [subset.patient_id(image_id) for image_id in image_ids]
     support = []
     for index, name in enumerate(subset.classes):
-        positive = np.flatnonzero(labels[:, index])
+        positive = np.flatnonzero(labels[:, index]).tolist()
         candidates = sorted({patients[i] for i in positive}, key=lambda patient: _rank("support", subset.key, name, shots, seed, patient))
         drawn = set(candidates[:shots])
         support += sorted(image_ids[i] for i in positive if patients[i] in drawn)
@@ -110,7 +110,15 @@ def compose(
     return configs
 
 
-def _splits_of(config: ConfigName, subset: Subset, labels, found, pool, test) -> Splits | None:
+def _splits_of(
+    config: ConfigName,
+    subset: Subset,
+    labels: Mapping[str, np.ndarray],
+    found: Mapping[str, Sequence[str]],
+    pool: list[str] | None,
+    test: list[str],
+) -> Splits | None:
+    """The splits of one config; None where a list that it needs is not there."""
     if config.variant == "challenge":
         return {"validation": list(found.get(lists.VALIDATION_PHASE, ())), "test": list(found.get(lists.PRIVATE, ()))}
     if pool is None:
@@ -119,7 +127,7 @@ def _splits_of(config: ConfigName, subset: Subset, labels, found, pool, test) ->
         if lists.TRAIN_20 not in found or lists.VAL_20 not in found:
             return None
         return {"train": list(found[lists.TRAIN_20]), "validation": list(found[lists.VAL_20]), "test": test}
-    if config.shots is None:
+    if config.shots is None or config.seed is None:
         return {"train": pool, "test": test}
     if subset.challenge:
         support = found.get(lists.few_shot_list(config.shots, config.seed, "train"))

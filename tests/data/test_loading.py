@@ -6,7 +6,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from trees import IMAGES, figshare, stem
+from trees import IMAGES, POOL, figshare, stem, write_list
 
 from medfmc_hf.data import loading
 from medfmc_hf.data.build import build
@@ -109,6 +109,14 @@ def test_what_cannot_be_loaded(folder, tmp_path):
         load_splits(folder, "endo-five")
     with pytest.raises(MedfmcError, match="neither a folder here nor a dataset that could be loaded from the Hub"):
         load_splits("nobody/medfmc", "endo")
+
+
+def test_a_build_without_few_shot_configs_says_what_it_has(tmp_path):
+    figshare(tmp_path / "download", "colon", lists=False)
+    write_list(tmp_path / "download" / "ColonPath" / "trainval.txt", "colon", IMAGES["colon"][: POOL["colon"]])
+    build([tmp_path / "download"], tmp_path / "medfmc")
+    with pytest.raises(MedfmcError, match=r"has no config colon-1shot-seed0; it has colon\.$"):
+        load_splits(tmp_path / "medfmc", "colon-1shot-seed0")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema": 99, "configs": {}}'])
