@@ -1,35 +1,21 @@
 """Whole builds from tiny downloads, read back by stock `load_dataset`."""
 
-import io
 import json
 import shutil
-import struct
-import zlib
 from pathlib import Path
 
 import datasets
 import pytest
-from huggingface_hub import DatasetCard
-from PIL import Image, ImageFile
-from trees import AT_THRESHOLD, IMAGES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem, write_images, write_list
+from PIL import ImageFile
+from trees import IMAGES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem
 
 from medfmc_hf.data import build as build_module
-from medfmc_hf.data import lists, parquet
+from medfmc_hf.data import lists
 from medfmc_hf.data.audit import check_build
 from medfmc_hf.data.build import build
-from medfmc_hf.data.loading import MANIFEST, build_facts, fingerprint, load_splits
+from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.subsets import SUBSETS, config_names
-
-datasets.disable_progress_bars()
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A figshare download and its build, side by side."""
-    root = tmp_path_factory.mktemp("whole")
-    build([figshare(root / "download")], root / "medfmc")
-    return root
 
 
 def content(folder):
@@ -42,28 +28,6 @@ def test_every_config_of_every_subset_is_built(root):
     assert list(manifest["configs"]) == names and len(names) == 131
     assert sorted(datasets.get_dataset_config_names(str(root / "medfmc"))) == sorted(names)
     assert check_build(root / "medfmc").all_mistakes == []
-
-
-@pytest.mark.parametrize("key", SUBSETS)
-def test_columns_are_typed_and_rows_are_right(root, key, monkeypatch):
-    monkeypatch.chdir(root)
-    splits, subset = datasets.load_dataset("medfmc", key), SUBSETS[key]
-    label = splits["train"].features[subset.label_column]
-    assert (label.feature if subset.multilabel else label).names == list(subset.classes)
-    assert isinstance(splits["train"].features["image"], datasets.Image)
-    truth = {stem(name): row for name, row in IMAGES[key]}
-    everything = [row for split in splits.values() for row in split]
-    assert sorted(row["image_id"] for row in everything) == sorted(truth)
-    for row in everything:
-        positives = [i for i, v in enumerate(truth[row["image_id"]]) if v]
-        assert row[subset.label_column] == (positives if subset.multilabel else positives[0])
-        assert row["patient_id"] == subset.patient_id(row["image_id"])
-        assert row["image"].size == (8, 8)
-    assert (key == "colon") == ("scan_id" in splits["train"].features)
-    if key == "neojaundice":
-        row = next(row for row in everything if row["image_id"] == f"{AT_THRESHOLD}-2")
-        extra = {name: row[name] for name in ("gender", "gestational_age", "age", "weight", "bilirubin", "site")}
-        assert extra == {"gender": "F", "gestational_age": 40.0, "age": 5.2, "weight": 3280.0, "bilirubin": 12.9, "site": "face"}
 
 
 def test_stock_loading_from_the_parent_by_path_and_streaming(root, monkeypatch):
@@ -193,23 +157,6 @@ def test_allow_missing_goes_on_without_and_says_so(tmp_path):
     assert check_build(tmp_path / "medfmc").all_mistakes == []
 
 
-def test_a_config_without_any_training_image_is_left_out(tmp_path):
-    figshare(tmp_path / "download", "endo")
-    for name, _ in IMAGES["endo"][: POOL["endo"]]:
-        (tmp_path / "download/Endo/images" / name).unlink()
-    built = build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=True)
-    assert list(built.manifest["configs"]) == ["endo-challenge"]
-    assert check_build(tmp_path / "medfmc").all_mistakes == []
-
-
-def test_without_lists_nothing_is_invented_for_the_challenges_subsets(tmp_path):
-    built = build([figshare(tmp_path / "download", "endo", "retino", lists=False)], tmp_path / "medfmc")
-    assert {name.split("-")[0] for name in built.manifest["configs"]} == {"retino"}
-    assert "--lists" in built.absent["endo"] and "--fetch-lists" in built.absent["endo"]
-    with pytest.raises(MedfmcError, match=r"no config can be built: .*--fetch-lists"):
-        build([tmp_path / "download"], tmp_path / "other", subsets=["endo"])
-
-
 def test_lists_from_a_folder(tmp_path):
     figshare(tmp_path / "a", "endo")
     figshare(tmp_path / "b", "endo", lists=False)
@@ -230,35 +177,6 @@ def test_lists_are_fetched_for_what_lacks_them_only(tmp_path, monkeypatch):
     build([figshare(tmp_path / "b", "endo", lists=False)], tmp_path / "medfmc", fetch=True)
     build([tmp_path / "b", tmp_path / "a" / "data_backup"], tmp_path / "medfmc", fetch=True)
     assert asked == ["endo"]
-
-
-def test_pool_of_the_paper_is_used_where_it_is(tmp_path):
-    figshare(tmp_path / "download", "retino")
-    drawn = load_built_pool(tmp_path)
-    pool = IMAGES["retino"][:7]
-    write_list(tmp_path / "download/Retino/fewshot-pool.txt", "retino", pool)
-    assert load_built_pool(tmp_path) == sorted(stem(name) for name, _ in pool) != drawn
-    assert "fewshot-pool.txt of the paper" in (tmp_path / "medfmc/README.md").read_text()
-
-
-def load_built_pool(tmp_path):
-    build([tmp_path / "download"], tmp_path / "medfmc")
-    return load_splits(tmp_path / "medfmc", "retino")["train"]["image_id"][:]
-
-
-def test_jaundice_threshold_changes_labels_but_not_the_pool(tmp_path):
-    figshare(tmp_path / "download", "neojaundice")
-    tables = {}
-    for threshold in ("published", "inclusive"):
-        build([tmp_path / "download"], tmp_path / threshold, jaundice_threshold=threshold)
-        splits = load_splits(tmp_path / threshold, "neojaundice")
-        tables[threshold] = {name: dict(zip(split["image_id"], split["label"])) for name, split in splits.items()}
-        assert f'"jaundice_threshold": "{threshold}"' in (tmp_path / threshold / MANIFEST).read_text()
-    for split in ("train", "test"):
-        one, other = tables["published"][split], tables["inclusive"][split]
-        assert one.keys() == other.keys()
-        assert all((one[i] != other[i]) == i.startswith(AT_THRESHOLD) for i in one)
-    assert "at or above 12.9 mg/dL" in (tmp_path / "inclusive" / "README.md").read_text()
 
 
 def test_ctrl_c_leaves_the_old_build(root, tmp_path, monkeypatch):
@@ -290,67 +208,6 @@ def test_embedded_builds_hold_the_same_rows_and_travel(root, tmp_path):
     assert not any(str(tmp_path).encode() in file for file in content(tmp_path / "moved").values())  # nobody's folders are given away
 
 
-def test_max_side_shrinks_large_images_once_and_leaves_small_ones(tmp_path, monkeypatch):
-    figshare(tmp_path / "download", "endo", side=40)
-    small = IMAGES["endo"][0][0]
-    write_images(tmp_path / "download/Endo/images", [small], side=16)
-    encoded, encode = [], parquet._encode
-    monkeypatch.setattr(parquet, "_encode", lambda *args: encoded.append(1) or encode(*args))
-    build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=16)
-    assert len(encoded) == len(IMAGES["endo"]) - 1
-    rows = load_splits(tmp_path / "medfmc", "endo")["train"]
-    assert {row["image"].size for row in rows} == {(16, 16)}
-    sources = {row["image"]["path"]: row["image"]["bytes"] for row in rows.cast_column("image", datasets.Image(decode=False))}
-    assert sources[small] == (tmp_path / "download/Endo/images" / small).read_bytes()
-    assert all(path.endswith(".jpg") for path in sources if path != small)
-    assert "shrunk to at most 16 pixels" in (tmp_path / "medfmc/README.md").read_text()
-    assert not (tmp_path / "medfmc" / ".spool").exists()
-    with pytest.raises(MedfmcError, match="goes with --embed"):
-        build([tmp_path / "download"], tmp_path / "medfmc", max_side=16)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "I;16", "LA"])
-def test_max_side_keeps_what_a_mode_says(tmp_path, mode):
-    figshare(tmp_path / "download", "retino", side=40)
-    path = tmp_path / "download/Retino/images" / IMAGES["retino"][0][0]
-    level = {"I;16": 40_000, "1": 255}.get(mode, 200)
-    image = Image.new("I;16", (40, 20), level) if mode == "I;16" else Image.new("L", (40, 20), level).convert(mode)
-    image.save(path)
-    build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=10)
-    splits = load_splits(tmp_path / "medfmc", "retino")
-    (shrunk,) = [row["image"] for split in splits.values() for row in split if row["image_id"] == path.stem]
-    assert shrunk.size == (10, 5)
-    value = shrunk.getpixel((5, 2))
-    assert abs((value[0] if isinstance(value, tuple) else value) - level) <= 2
-
-
-def test_an_image_that_only_decoding_finds_damaged_is_named(tmp_path):
-    figshare(tmp_path / "download", "neojaundice", side=40)
-    path = tmp_path / "download/NeoJaundice/images/0001-1.jpg"
-    buffer = io.BytesIO()
-    Image.new("L", (40, 40)).save(buffer, "PNG")
-    png = bytearray(buffer.getvalue())
-    start = png.index(b"IDAT")
-    (length,) = struct.unpack(">I", png[start - 4 : start])
-    png[start + 4 : start + 4 + length] = bytes(length)  # no pixels, and a checksum that says they are right
-    png[start + 4 + length : start + 8 + length] = struct.pack(">I", zlib.crc32(png[start : start + 4 + length]))
-    path.write_bytes(png)
-    with pytest.raises(MedfmcError, match=r"0001-1\.jpg cannot be decoded"):
-        build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=10)
-    assert listing(tmp_path) == ["download"]
-
-
-def test_large_splits_are_sharded_and_streamed_in_groups(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(parquet, "SHARD_BYTES", 500)
-    monkeypatch.setattr(parquet, "_GROUP_BYTES", 200)
-    built = build([root / "download"], tmp_path / "medfmc", embed=True, subsets=["endo"])
-    files = built.manifest["configs"]["endo"]["test"]["files"]
-    assert files[0].startswith(f"data/endo/test-00000-of-{len(files):05d}-") and len(files) > 1
-    embedded, linked = load_splits(tmp_path / "medfmc", "endo"), load_splits(root / "medfmc", "endo")
-    assert fingerprint(embedded, SUBSETS["endo"]) == fingerprint(linked, SUBSETS["endo"])
-    assert check_build(tmp_path / "medfmc").all_mistakes == []
-
-
 def test_a_disk_that_is_too_small_is_said_before_writing(root, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(build_module.shutil, "disk_usage", lambda _: usage._replace(free=1000))
@@ -377,33 +234,6 @@ def test_no_image_is_decoded(root, tmp_path, monkeypatch):
     check_build(tmp_path / "medfmc")
 
 
-def test_card_as_the_hub_reads_it(root):
-    """Every config has its files, its columns and its row counts in the YAML head."""
-    from datasets.info import DatasetInfosDict
-
-    head = DatasetCard.load(root / "medfmc/README.md").data
-    infos, manifest = DatasetInfosDict.from_dataset_card_data(head), json.loads((root / "medfmc" / MANIFEST).read_text())
-    assert list(infos) == [entry["config_name"] for entry in head.configs] == list(manifest["configs"])
-    for name, splits in manifest["configs"].items():
-        assert infos[name].features == parquet.features_of(SUBSETS[name.split("-")[0]])
-        assert {split: info.num_examples for split, info in infos[name].splits.items()} == {s: part["rows"] for s, part in splits.items()}
-
-
-def test_card(root):
-    card = (root / "medfmc/README.md").read_text()
-    for part in (
-        "## Licence",
-        "CC BY-SA 4.0",
-        "CC0 1.0",
-        "## Citation",
-        "wang2023real",
-        "medfmc-sampler-1",
-        "| `endo-5shot-seed0` |",
-        "0 / 35",
-    ):
-        assert part in card
-
-
 def test_an_embedded_build_is_not_replaced_by_one_that_lacks_its_images(tmp_path):
     source = figshare(tmp_path / "download", "endo", "colon")
     build([source], tmp_path / "medfmc", embed=True)
@@ -413,14 +243,3 @@ def test_an_embedded_build_is_not_replaced_by_one_that_lacks_its_images(tmp_path
     assert content(tmp_path / "medfmc") == before
     build([source], tmp_path / "linked")
     build([source], tmp_path / "linked", subsets=["endo"])  # whose images lie elsewhere
-
-
-def test_what_a_build_says_of_its_images_reaches_a_run(sample, sample_build, tmp_path):
-    facts = build_facts(sample_build, SUBSETS["endo"])
-    assert facts["invented"] and not facts["incomplete"] and facts["max_side"] is None
-    real = figshare(tmp_path / "download", "endo")
-    assert not build_facts(build([real], tmp_path / "real").folder, SUBSETS["endo"])["invented"]
-    next((tmp_path / "download" / "Endo" / "images").glob("*.png")).unlink()
-    missing = build([real], tmp_path / "missing", allow_missing=True).folder
-    shrunk = build([real], tmp_path / "shrunk", allow_missing=True, embed=True, max_side=32).folder
-    assert build_facts(missing, SUBSETS["endo"])["incomplete"] and build_facts(shrunk, SUBSETS["endo"])["max_side"] == 32

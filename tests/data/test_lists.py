@@ -51,9 +51,10 @@ def server(monkeypatch):
 
 @pytest.fixture
 def invented(server, monkeypatch):
-    """Ten invented lists of retino and endo, pinned in place of the real ones."""
+    """Invented lists of retino and endo, pinned in place of the real ones."""
     server.files = {path: f"{path} 0\n".encode() for key in ("retino", "endo") for path in lists.published_lists(SUBSETS[key])}
-    monkeypatch.setattr(lists, "pins", lambda: {path: lists.digest_of(content) for path, content in server.files.items()})
+    pins = {path: lists.digest_of(content) for path, content in server.files.items()}
+    monkeypatch.setattr(lists, "pins", lambda: pins)
     return server
 
 
@@ -72,16 +73,14 @@ def test_fetches_what_is_missing_and_nothing_else(invented, tmp_path):
 def test_goes_on_where_it_stopped(invented, tmp_path):
     paths = lists.published_lists(SUBSETS["endo"])
     gone = {path: invented.files.pop(path) for path in paths[20:]}
-    pins = {path: lists.digest_of(content) for path, content in (invented.files | gone).items()}
-    lists.pins = lambda: pins
     with pytest.raises(MedfmcError, match=r"could not be fetched: HTTP Error 404"):
         lists.fetch_lists([SUBSETS["endo"]], tmp_path, invented.url)
-    kept = [path for path in paths if (tmp_path / path).is_file()]
-    assert kept and set(kept) <= set(paths[:20]) and not list(tmp_path.rglob("*.part"))
+    cached = [path for path in paths if (tmp_path / path).is_file()]
+    assert cached and set(cached) <= set(paths[:20]) and not list(tmp_path.rglob("*.part"))
     invented.files |= gone
     invented.requests.clear()
     lists.fetch_lists([SUBSETS["endo"]], tmp_path, invented.url)
-    assert len(invented.requests) == len(paths) - len(kept)
+    assert len(invented.requests) == len(paths) - len(cached)
     assert all((tmp_path / path).is_file() for path in paths)
 
 
@@ -93,8 +92,6 @@ def test_tries_again_when_the_server_is_busy(invented, tmp_path):
 
 def test_another_content_is_refused(invented, tmp_path):
     path = lists.published_lists(SUBSETS["retino"])[0]
-    pins = lists.pins()
-    lists.pins = lambda: pins
     invented.files[path] = b"<html>log in to the proxy</html>"
     with pytest.raises(MedfmcError, match=r"is not the published list: its SHA-256 is [0-9a-f]{64}, expected"):
         lists.fetch_lists([SUBSETS["retino"]], tmp_path, invented.url)

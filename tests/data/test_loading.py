@@ -10,7 +10,7 @@ from trees import IMAGES, POOL, figshare, stem, write_list
 
 from medfmc_hf.data import loading
 from medfmc_hf.data.build import build
-from medfmc_hf.data.loading import MANIFEST, fingerprint, load_splits, targets_of
+from medfmc_hf.data.loading import MANIFEST, build_facts, fingerprint, load_splits, targets_of
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.images.rows import image_sources
 from medfmc_hf.subsets import SUBSETS, ConfigName
@@ -132,6 +132,20 @@ def test_a_damaged_file_is_no_traceback(folder, tmp_path):
     (copy / file).write_bytes(b"PAR1")
     with pytest.raises(MedfmcError, match=r"cannot be loaded .*medfmc check"):
         load_splits(copy, "endo")
+
+
+# --- what a build says of its images ---
+
+
+def test_what_a_build_says_of_its_images_reaches_a_run(sample, sample_build, tmp_path):
+    facts = build_facts(sample_build, SUBSETS["endo"])
+    assert facts["invented"] and not facts["incomplete"] and facts["max_side"] is None
+    real = figshare(tmp_path / "download", "endo")
+    assert not build_facts(build([real], tmp_path / "real").folder, SUBSETS["endo"])["invented"]
+    next((tmp_path / "download" / "Endo" / "images").glob("*.png")).unlink()
+    missing = build([real], tmp_path / "missing", allow_missing=True).folder
+    shrunk = build([real], tmp_path / "shrunk", allow_missing=True, embed=True, max_side=32).folder
+    assert build_facts(missing, SUBSETS["endo"])["incomplete"] and build_facts(shrunk, SUBSETS["endo"])["max_side"] == 32
 
 
 # --- what a label means ---
