@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report. Returns 1 if there is a mistake, else 0."""
-    from ..data.audit import check_build
+    from ..data.audit import check_build, remarks_of
+    from ..data.label_tables import first_few
 
     report = check_build(args.folder)
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
         return 1 if report.all_mistakes else 0
     print(_COLUMNS.format("config", "split", "rows", "repeats", "patients", "no find.", "positives of each class"))
-    remarks: dict[str, list[str]] = {}
     for audit in report.configs:
         for name, split in audit.splits.items():
             finding = "" if split.without_finding is None else split.without_finding
@@ -41,12 +41,10 @@ def run(args: argparse.Namespace) -> int:
                 print(
                     f"{audit.config:<30} {' and '.join(overlap.splits)} share {overlap.images} images, {overlap.patients} patients{scans}"
                 )
-        for remark in audit.by_design:
-            remarks.setdefault(remark, []).append(audit.config)
-    if remarks:
+    if remarks := remarks_of(report.configs):
         print("\nBy design:")
     for remark, configs in remarks.items():
-        print(f"  {configs[0]}{f' and {len(configs) - 1} more' if len(configs) > 1 else ''}: {remark}")
+        print(f"  {first_few(configs, 1)}: {remark}")
     mistakes = report.all_mistakes
     if mistakes:
         print(f"\n{len(mistakes)} mistakes:")

@@ -1,7 +1,7 @@
 """Audits the splits of a build: counts, repeats and overlaps of every config, what of it is by design and what would be a mistake."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -147,6 +147,15 @@ def audit_config(config: ConfigName, splits: Mapping[str, Rows]) -> ConfigAudit:
         audit.overlaps.append(Overlap((one, other), len(a.images & b.images), len(a.patients & b.patients), scans))
         _judge_overlap(audit, config, audit.overlaps[-1])
     return audit
+
+
+def remarks_of(audits: Iterable[ConfigAudit]) -> dict[str, list[str]]:
+    """What is by design, and the configs of which it is true."""
+    remarks: dict[str, list[str]] = {}
+    for audit in audits:
+        for remark in audit.by_design:
+            remarks.setdefault(remark, []).append(audit.config)
+    return remarks
 
 
 def _judge_split(audit: ConfigAudit, config: ConfigName, name: str, split: SplitAudit) -> None:

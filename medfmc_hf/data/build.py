@@ -109,8 +109,8 @@ def build(
             "form": "embedded" if embed else "linked",
             "max_side": max_side,
             "jaundice_threshold": jaundice_threshold,
-            "sources": [] if embed else [str(folder) for folder in found.looked],
-            "subsets": {plan.release.subset.key: _describe(plan, found.looked if embed else []) for plan in plans},
+            "sources": [] if embed else [str(folder) for folder in found.searched],
+            "subsets": {plan.release.subset.key: _describe(plan, found.searched if embed else []) for plan in plans},
             "configs": _write(plans, rows, part, images),
         }
         write_text(part / "README.md", dataset_card(manifest, report, absent))
@@ -140,17 +140,17 @@ def _present(found: Found, chosen: list[Subset], required: bool) -> tuple[list[S
         if subset not in present:
             has_labels = found.tables[subset.key] or any(key == subset.key for key, _ in found.lists)
             absent[subset.key] = "labels or lists are there, but no image" if has_labels else "neither images nor labels are there"
-    looked = ", ".join(map(str, found.looked))
+    searched = ", ".join(map(str, found.searched))
     archives = f"\nThere are archives; unpack them first:\n{found.unpacking()}" if found.archives else ""
     if not present:
         raise MedfmcError(
-            f"no images of {first_few([subset.key for subset in chosen], 5)} below {looked}.\n"
+            f"no images of {first_few([subset.key for subset in chosen], 5)} below {searched}.\n"
             "Expected a layout of a release: MedFMC_train/endo/images (Grand Challenge), Endo/images (figshare, OpenDataLab) or "
             f"MedFMC/endo/images (the official code), and likewise for the other subsets.{archives}"
         )
     if absent and required:
         reasons = "; ".join(f"{key}: {reason}" for key, reason in absent.items())
-        raise MedfmcError(f"--subsets names what is not below {looked}: {reasons}.{archives}")
+        raise MedfmcError(f"--subsets names what is not below {searched}: {reasons}.{archives}")
     return present, absent
 
 

@@ -8,7 +8,7 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
 from ..subsets import CITATION, SUBSETS, ConfigName
-from .audit import ConfigAudit, Report
+from .audit import ConfigAudit, Report, remarks_of
 from .label_tables import first_few
 from .parquet import features_of
 
@@ -33,11 +33,10 @@ def dataset_card(manifest: dict, report: Report, absent: dict[str, str], repo_id
         report: the audit of its configs.
         absent: subsets that are not in it, and why.
         repo_id: where it will be on the Hub; None for a folder.
-        earlier: the card that is there, whose audit of the subsets that `report` does not cover is kept.
+        earlier: the card that is there, whose audit of the subsets that `report` does not cover stays.
     """
-    audits = {audit.config: audit for audit in report.configs}
     parts = [_WHAT + (_FOLDER if repo_id is None else _HUB), _source(manifest, absent), _subsets(manifest), _CONFIGS, _COLUMNS]
-    parts += [_origin(manifest), _audit(manifest, audits, earlier), _LICENCE, f"## Citation\n\n```bibtex\n{CITATION}```\n"]
+    parts += [_origin(manifest), _audit(manifest, report, earlier), _LICENCE, f"## Citation\n\n```bibtex\n{CITATION}```\n"]
     example = example_config(manifest)
     text = "\n".join(parts).replace("EXAMPLE", example).replace("SUBSET", ConfigName.parse(example).subset)
     if repo_id is not None:
@@ -212,28 +211,24 @@ scans. Patients are studies for `endo`, regions for `colon`, infants for `neojau
 _AUDIT_HEADER = "| config | train rows (repeats), patients | validation | test | shared with validation | with test | train by class |"
 
 
-def _audit(manifest: dict, audits: dict[str, ConfigAudit], earlier: str = "") -> str:
+def _audit(manifest: dict, report: Report, earlier: str) -> str:
     lines = [_AUDIT]
-    covered = {ConfigName.parse(name).subset for name in audits}
+    covered = {ConfigName.parse(audit.config).subset for audit in report.configs}
     for key in manifest["subsets"]:
         if key not in covered:
-            kept = re.search(rf"^### {key}\n.*?(?=^##)", earlier, re.MULTILINE | re.DOTALL)
-            lines += ["", kept[0].rstrip() if kept else f"### {key}\n\nNot known here; it was published before."]
+            published = re.search(rf"^### {key}\n.*?(?=^##)", earlier, re.MULTILINE | re.DOTALL)
+            lines += ["", published[0].rstrip() if published else f"### {key}\n\nNot known here; it was published before."]
             continue
         lines += ["", f"### {key}", "", _AUDIT_HEADER, "|---|---|---|---|---|---|---|"]
-        remarks: dict[str, list[str]] = {}
-        for name, audit in audits.items():
-            if ConfigName.parse(name).subset == key:
-                lines.append(_audit_row(name, audit))
-                for remark in audit.by_design:
-                    remarks.setdefault(remark, []).append(name)
-        if remarks:
+        of_subset = [audit for audit in report.configs if ConfigName.parse(audit.config).subset == key]
+        lines += map(_audit_row, of_subset)
+        if remarks := remarks_of(of_subset):
             lines += ["", "By design:", ""]
             lines += [f"- {remark} ({first_few(names, 1)})." for remark, names in remarks.items()]
     return "\n".join(lines) + "\n"
 
 
-def _audit_row(name: str, audit: ConfigAudit) -> str:
+def _audit_row(audit: ConfigAudit) -> str:
     train, validation, test = (audit.splits.get(split) for split in ("train", "validation", "test"))
     shared = {}
     for overlap in audit.overlaps:
@@ -242,4 +237,4 @@ def _audit_row(name: str, audit: ConfigAudit) -> str:
     both = " | ".join(shared.get(("train", other), "") for other in ("validation", "test"))
     counts = " ".join(map(str, train.positives)) if train else ""
     trained = f"{train.rows} ({train.repeats}), {train.patients}" if train else ""
-    return f"| `{name}` | {trained} | {validation.rows if validation else ''} | {test.rows if test else ''} | {both} | {counts} |"
+    return f"| `{audit.config}` | {trained} | {validation.rows if validation else ''} | {test.rows if test else ''} | {both} | {counts} |"

@@ -1,4 +1,4 @@
-"""Reads the label files of MedFMC's releases: CSV tables and the text lists, one file at a time, with every quirk they are known to have.
+"""Reads the label files of MedFMC's releases, CSV tables and text lists, one file at a time, with every quirk they are known to have.
 
 Nothing is raised here: what is wrong with a file is collected in `LabelFile.problems`, so that a build can name everything at once.
 """
@@ -35,7 +35,7 @@ class LabelFile:
 
     Attributes:
         path: where it is.
-        rows: (image_id, label) in file order, repeats kept.
+        rows: (image_id, label) in file order, repeats included.
         extra: what NeoJaundice's table says besides, by image_id: gender, gestational_age, age, weight, bilirubin.
         problems: what is wrong with it, one sentence each.
         notes: what is odd but harmless.

@@ -14,8 +14,6 @@ from functools import cache
 from http.client import HTTPException
 from pathlib import Path
 
-from huggingface_hub import constants
-
 from ..errors import MedfmcError
 from ..files import atomic_path
 from ..progress import bar
@@ -100,7 +98,9 @@ def fetch_lists(subsets: list[Subset], cache: str | os.PathLike | None = None, b
     """
     if not base_url.startswith(("http://", "https://")):
         raise MedfmcError(f"{base_url!r} is no address of a mirror; expected one that starts with https://.")
-    root = Path(cache or Path(constants.HF_HOME) / "medfmc" / "lists")
+    from huggingface_hub.constants import HF_HOME
+
+    root = Path(cache or Path(HF_HOME) / "medfmc" / "lists")
     opener = urllib.request.build_opener()  # reads the proxies now, not when the process first used one
     wanted = [path for subset in subsets for path in published_lists(subset) if not _is_whole(root / path, path)]
     with ThreadPoolExecutor(4) as pool, bar(total=len(wanted), desc="fetching lists", unit="file") as progress:

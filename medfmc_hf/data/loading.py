@@ -1,4 +1,4 @@
-"""Loads a config of a build by stock `load_dataset`, and reads labels, names and image sources out of it without decoding an image."""
+"""Loads a config of a build by stock `load_dataset`, and reads labels, image ids and paths out of it without decoding an image."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
     """What a build says of a subset beyond its rows.
 
     Args:
-        data: a build, or a dataset repository on the Hub made from one; if the manifest of that cannot be had, nothing is known.
+        data: a build, or a dataset repository on the Hub made from one; nothing is known where its manifest cannot be read.
         subset: one of its subsets.
 
     Returns:
@@ -72,7 +72,7 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
 
 
 def _published_manifest(repo_id: str) -> dict:
-    """The manifest in a dataset repository; empty where there is none or it cannot be had."""
+    """The manifest in a dataset repository; empty where there is none or it cannot be read."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -246,7 +246,7 @@ def targets_of_column(column: "pa.ChunkedArray", subset: Subset) -> np.ndarray:
 
 
 def rows_digest(image_ids: list[str], targets: np.ndarray) -> str:
-    """SHA-256 (hex) of the names and labels of some rows, in order."""
+    """SHA-256 (hex) of the image ids and labels of some rows, in order."""
     digest = hashlib.sha256(json.dumps([image_ids, targets.shape]).encode())
     digest.update(np.ascontiguousarray(targets, "<i8").tobytes())
     return digest.hexdigest()

@@ -45,7 +45,7 @@ def features_of(subset: Subset) -> datasets.Features:
 
 
 def master_table(release: Release) -> pa.Table:
-    """Every image of a subset that is there, once, sorted by name, linked.
+    """Every image of a subset that is there, once, sorted by image id, linked.
 
     Labels that are not public are -1 (single-label) or null (multi-label: an empty list is an image without a finding).
     """
@@ -108,7 +108,7 @@ class EmbeddedImages:
         return str(copy)
 
     def embedded(self, path: str) -> dict:
-        """The image column's value with the bytes inside. Its path is a bare name: where it lay is nobody's business."""
+        """The image column's value with the bytes inside. Its path is a bare file name, which tells nobody where it lay."""
         file = self.files[path]
         return {"bytes": Path(file).read_bytes(), "path": Path(path).stem + Path(file).suffix}
 

@@ -25,13 +25,13 @@ class Release:
     Attributes:
         subset: which.
         labels: label of every published image, None where no file says it.
-        lists: image ids of each list by kind (see `medfmc_hf.data.lists`), in file order, repeats kept.
+        lists: image ids of each list by kind (see `medfmc_hf.data.lists`), in file order, repeats included.
         image_paths: path of every image that is whole, by image id.
         image_sha256: SHA-256 (hex) of each of these files.
         extra: NeoJaundice's further columns by image id.
         published: labels of NeoJaundice by the published definition, whichever is in force; else the same as `labels`.
         problems: what keeps it from being built, one paragraph each.
-        missing_images: images that are named but missing or damaged; they too keep it from being built, unless they may be missing.
+        missing_images: which images are named but missing or damaged, one paragraph each; these too, unless images may be missing.
         notes: what a reader of the dataset card should know.
         official: of the lists that are public, how many were read that are as published, and how many were read.
         digest: SHA-256 over the content of every table and list.

@@ -30,7 +30,7 @@ class Found:
         lists: (subset key, kind of list) -> text lists.
         archives: packed files, which are not read.
         unrecognised: tables in a subset's folder under an unknown name.
-        looked: the folders searched.
+        searched: the folders given.
     """
 
     image_paths: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
@@ -38,7 +38,7 @@ class Found:
     lists: dict[tuple[str, str], list[Path]] = field(default_factory=lambda: defaultdict(list))
     archives: list[Path] = field(default_factory=list)
     unrecognised: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    looked: list[Path] = field(default_factory=list)
+    searched: list[Path] = field(default_factory=list)
 
     def unpacking(self) -> str:
         """The commands that unpack the archives, one a line; empty if there are none."""
@@ -70,7 +70,7 @@ def find(sources: Iterable[str | os.PathLike]) -> Found:
             raise MedfmcError(f"{source} is a file; expected a folder. {hint}{found.unpacking()}".rstrip())
         if (source / MANIFEST).is_file():
             raise MedfmcError(f"{source} is a build already, not a download; give the folder that it was built from.")
-        found.looked.append(source)
+        found.searched.append(source)
         for folder, files, above in _walk(source):
             _sort_in(found, folder, files, above)
     return found

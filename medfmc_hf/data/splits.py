@@ -1,7 +1,7 @@
 """Which images each config's train, validation and test hold: the official lists, and our seeded sampler where there are none.
 
-Works on image names and labels alone. Rows of clean and base configs are sorted by name, so they do not depend on which release they
-were read from; official, transfer and challenge rows are in the order of their lists.
+Works on image ids and labels alone. Rows of clean and base configs are sorted by image id, so they do not depend on which release
+they were read from; official, transfer and challenge rows are in the order of their lists.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from ..errors import MedfmcError
 from ..subsets import ConfigName, Subset, config_names
 from . import lists
 
-# Part of every draw's hash. A change of the rules below would change the rows of named configs, so it needs a new name here.
+# Part of what is hashed to sample patients. A change of the rules below would change the rows of named configs, so it needs a new name.
 SAMPLER = "medfmc-sampler-1"
 
 Splits = dict[str, list[str]]  # split name -> image ids
@@ -25,23 +25,23 @@ def _rank(*parts: object) -> bytes:
 
 
 def sample_support(subset: Subset, image_ids: Sequence[str], labels: np.ndarray, shots: int, seed: int) -> list[str]:
-    """Draw a few-shot support set of `shots` patients per class, by the rule of the official code.
+    """Sample a few-shot support set of `shots` patients per class, by the rule of the official code.
 
-    For each class in order: of the patients with at least one image positive for it, `shots` are drawn (all, if there are no
-    more); their images positive for the class are taken. So every image of a drawn infant or region is taken, of a drawn endoscopy
+    For each class in order: of the patients with at least one image positive for it, `shots` are sampled (all, if there are no
+    more); their images positive for the class are taken. So every image of a sampled infant or region is taken, of a sampled endoscopy
     study only those that show the class, and of subsets with one image a patient that image.
 
-    The draw depends on patient ids, class, shots and seed only: not on the order of rows, Python's hash seed or the machine.
+    The result depends on patient ids, class, shots and seed only: not on the order of rows, Python's hash seed or the machine.
 
     Args:
         subset: says which images are one patient's.
-        image_ids: n image names.
+        image_ids: n image ids.
         labels: 0 or 1, shape (n, classes).
         shots: patients per class.
         seed: of the split.
 
     Returns:
-        Image names in blocks by class, sorted within. An image positive for several classes can come several times, as in the
+        Image ids in blocks by class, sorted within. An image positive for several classes can come several times, as in the
         official lists.
 
     Raises:
@@ -55,23 +55,23 @@ def sample_support(subset: Subset, image_ids: Sequence[str], labels: np.ndarray,
     for index, name in enumerate(subset.classes):
         positive = np.flatnonzero(labels[:, index]).tolist()
         candidates = sorted({patients[i] for i in positive}, key=lambda patient: _rank("support", subset.key, name, shots, seed, patient))
-        drawn = set(candidates[:shots])
-        support += sorted(image_ids[i] for i in positive if patients[i] in drawn)
+        sampled = set(candidates[:shots])
+        support += sorted(image_ids[i] for i in positive if patients[i] in sampled)
     return support
 
 
 def draw_pool(subset: Subset, image_ids: Sequence[str], classes: Sequence[int]) -> list[str]:
-    """Draw the pool of a single-label subset that has no list: one patient in five of each class, by a hash of the patient id.
+    """Sample the pool of a single-label subset that has no list: one patient in five of each class, by a hash of the patient id.
 
-    Of a rare class ten patients are drawn, so that ten shots can be had, but never more than half of them.
+    Of a rare class ten patients are taken, so that ten shots can be had, but never more than half of them.
 
     Args:
         subset: says which images are one patient's.
-        image_ids: n image names.
+        image_ids: n image ids.
         classes: n class indices; a patient counts for the highest one of its images.
 
     Returns:
-        The pool's image names, sorted. All images of a patient are on one side.
+        The pool's image ids, sorted. All images of a patient are on one side.
     """
     class_of: dict[str, int] = {}
     for image_id, index in zip(image_ids, classes):
@@ -90,12 +90,12 @@ def compose(
 ) -> dict[ConfigName, Splits]:
     """The splits of every config that can honestly be made.
 
-    Few-shot configs of chest, colon and endo are the official draws, which cannot be drawn again: without a list, its config is left out.
-    So is a config of which no training image is there.
+    Few-shot configs of chest, colon and endo are the official lists, which were drawn without a seed: without its list, a config is left
+    out. So is a config of which no training image is there.
 
     Args:
         subset: whose configs.
-        labels: the published images whose label is known, as rows of 0 and 1 by name.
+        labels: the published images whose label is known, as rows of 0 and 1 by image id.
         found: the lists at hand by kind, see `medfmc_hf.data.lists`.
         pool: the images that may be trained on; None if no list says.
     """
@@ -103,8 +103,7 @@ def compose(
     pool = None if pool is None else sorted(set(pool))
     test = [] if pool is None else sorted(set(labels).difference(pool))
     for config in config_names(subset.key):
-        splits = _splits_of(config, subset, labels, found, pool, test) or {}
-        splits = {name: rows for name, rows in splits.items() if rows}
+        splits = {name: rows for name, rows in _splits_of(config, subset, labels, found, pool, test).items() if rows}
         if "train" in splits or (config.variant == "challenge" and splits):
             configs[config] = splits
     return configs
@@ -117,15 +116,15 @@ def _splits_of(
     found: Mapping[str, Sequence[str]],
     pool: list[str] | None,
     test: list[str],
-) -> Splits | None:
-    """The splits of one config; None where a list that it needs is not there."""
+) -> Splits:
+    """The splits of one config; none where a list that it needs is not there."""
     if config.variant == "challenge":
         return {"validation": list(found.get(lists.VALIDATION_PHASE, ())), "test": list(found.get(lists.PRIVATE, ()))}
     if pool is None:
-        return None
+        return {}
     if config.variant == "transfer":
         if lists.TRAIN_20 not in found or lists.VAL_20 not in found:
-            return None
+            return {}
         return {"train": list(found[lists.TRAIN_20]), "validation": list(found[lists.VAL_20]), "test": test}
     if config.shots is None or config.seed is None:
         return {"train": pool, "test": test}
@@ -134,10 +133,10 @@ def _splits_of(
     else:
         support = sample_support(subset, pool, np.stack([labels[image_id] for image_id in pool]), config.shots, config.seed)
     if support is None:
-        return None
+        return {}
     if config.variant == "official":
         validation = found.get(lists.few_shot_list(config.shots, config.seed, "val"))
         if validation is None or lists.TEST_LABELLED not in found:
-            return None
+            return {}
         return {"train": list(support), "validation": list(validation), "test": list(found[lists.TEST_LABELLED])}
     return {"train": sorted(set(support)), "validation": sorted(set(pool).difference(support)), "test": test}

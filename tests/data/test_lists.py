@@ -120,7 +120,7 @@ def test_a_proxy_is_used(invented, tmp_path, monkeypatch):
 
 
 def test_lists_are_cached_in_the_hugging_face_home(invented, monkeypatch, tmp_path):
-    monkeypatch.setattr(lists.constants, "HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     assert lists.fetch_lists([SUBSETS["retino"]], base_url=invented.url) == tmp_path / "medfmc" / "lists"
     assert (tmp_path / "medfmc" / "lists" / lists.PAPER / "Retino" / "test.txt").is_file()
 
