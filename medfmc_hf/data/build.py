@@ -19,7 +19,7 @@ from .dataset_card import dataset_card
 from .label_tables import first_few
 from .loading import MANIFEST, SAMPLE_MARK, SCHEMA, images_digest, read_manifest
 from .output_folder import replace_folder
-from .parquet import EmbeddedImages, write_rows
+from .parquet import EmbeddedImages, linked_files, write_rows
 from .release import Release, match_images, read_release
 from .sources import Found, find
 from .splits import SAMPLER
@@ -242,7 +242,7 @@ def _embedded(plans: list[Plan], spool: Path, max_side: int | None) -> EmbeddedI
     """The files to embed; the tables of the plans get their digests."""
     images = EmbeddedImages(spool, max_side)
     for plan in plans:
-        images.prepare(plan.release.image_paths[image_id] for image_id in plan.table["image_id"].to_pylist())
+        images.prepare(linked_files(plan.table))
         plan.table = images.with_digests(plan.table)
     return images
 
@@ -257,8 +257,7 @@ def _file_name(config: ConfigName, split: str) -> str:
 
 def _refuse_full_disk(plans: list[Plan], rows: dict[ConfigName, dict[str, Rows]], folder: Path, images: EmbeddedImages) -> None:
     """Embedding gives every config its own copy of its train and validation images, which can be much: say so in time."""
-    paths = {image_id: path for plan in plans for image_id, path in plan.release.image_paths.items()}
-    sizes = {image_id: images.size(path) for image_id, path in paths.items()}
+    sizes = {image_id: images.size(path) for plan in plans for image_id, path in plan.release.image_paths.items()}
     distinct = {split for splits in rows.values() for split in splits.values()}
     needed, free = sum(sizes[image_id] for split in distinct for image_id in split.image_ids), shutil.disk_usage(folder).free
     notify(f"embedding {needed / 1e9:,.1f} GB of images")

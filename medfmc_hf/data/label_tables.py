@@ -19,7 +19,7 @@ IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 _IMAGE_COLUMNS = ("img_id", "image_idx", "image_id", "image", "img", "image_name", "file_name", "filename", "name")
 _LABEL_COLUMNS = {"colon": ("tumor",), "neojaundice": ("Treatment", "jaundiced"), "retino": ("grade", "label", "level", "class")}
 _IGNORED_COLUMNS = ("", "slide_id", "study_id", "patient_id")  # ids are derived from file names, see `Subset.patient_id`
-_EXTRA_COLUMNS = {  # NeoJaundice's table has more than labels
+EXTRA_COLUMNS = {  # of NeoJaundice's table, and what they are called here
     "gender": "gender",
     "gestational_age": "gestational_age",
     "age(day)": "age",
@@ -135,7 +135,7 @@ def read_table(path: Path, subset: Subset) -> LabelFile:
         expected = "img_id and " + ", ".join(subset.classes if subset.multilabel else _LABEL_COLUMNS[subset.key][:1])
         file.problems.append(f"{file.path} {what}; expected {expected}; its header is {first_few(header, 25)!r}.")
         return file
-    extra = {ours: by_name[_key(theirs)] for theirs, ours in _EXTRA_COLUMNS.items() if _key(theirs) in by_name}
+    extra = {ours: by_name[_key(theirs)] for theirs, ours in EXTRA_COLUMNS.items() if _key(theirs) in by_name}
     columns = _Columns(image, labels, extra if subset.key == "neojaundice" else {})
     if subset.multilabel:
         _report_unknown_classes(file, subset, header, rows, {image, *labels})

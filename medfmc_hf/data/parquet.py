@@ -18,7 +18,7 @@ from ..errors import MedfmcError
 from ..files import sha256_of
 from ..progress import bar
 from ..subsets import Subset
-from .label_tables import SITES
+from .label_tables import EXTRA_COLUMNS, SITES
 from .release import Release
 
 SHARD_BYTES = 500 << 20  # of images in one embedded file, the size that the Hub advises
@@ -38,8 +38,7 @@ def features_of(subset: Subset) -> datasets.Features:
     if subset.key == "colon":
         columns["scan_id"] = datasets.Value("string")
     if subset.key == "neojaundice":
-        columns |= {"gender": datasets.Value("string")}
-        columns |= {name: datasets.Value("float64") for name in ("gestational_age", "age", "weight", "bilirubin")}
+        columns |= {name: datasets.Value("string" if name == "gender" else "float64") for name in EXTRA_COLUMNS.values()}
         columns["site"] = datasets.Value("string")
     return datasets.Features(columns)
 
@@ -62,7 +61,7 @@ def master_table(release: Release) -> pa.Table:
         "scan_id": [subset.scan_id(image_id) for image_id in image_ids],
         "site": [SITES.get(image_id.rpartition("-")[2]) for image_id in image_ids],
     }
-    for name in ("gender", "gestational_age", "age", "weight", "bilirubin"):
+    for name in EXTRA_COLUMNS.values():
         columns[name] = [release.extra.get(image_id, {}).get(name) for image_id in image_ids]
     features = features_of(subset)
     return pa.table({name: columns[name] for name in features}, schema=features.arrow_schema)

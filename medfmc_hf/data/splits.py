@@ -103,40 +103,34 @@ def compose(
     pool = None if pool is None else sorted(set(pool))
     test = [] if pool is None else sorted(set(labels).difference(pool))
     for config in config_names(subset.key):
-        splits = {name: rows for name, rows in _splits_of(config, subset, labels, found, pool, test).items() if rows}
+        kinds = _lists_of(config, subset)
+        splits = {split: list(found[kind]) for split, kind in kinds.items() if kind in found}
+        if config.variant != "challenge":
+            if pool is None or len(splits) < len(kinds):
+                continue
+            if config.variant == "transfer":
+                splits["test"] = test
+            elif config.shots is None or config.seed is None:
+                splits = {"train": pool, "test": test}
+            elif config.variant == "clean":
+                support = splits.get("train")
+                if support is None:  # there is no list, so it is sampled
+                    of_pool = np.array([labels[image_id] for image_id in pool]).reshape(len(pool), len(subset.classes))
+                    support = sample_support(subset, pool, of_pool, config.shots, config.seed)
+                splits = {"train": sorted(set(support)), "validation": sorted(set(pool).difference(support)), "test": test}
+        splits = {split: rows for split, rows in splits.items() if rows}
         if "train" in splits or (config.variant == "challenge" and splits):
             configs[config] = splits
     return configs
 
 
-def _splits_of(
-    config: ConfigName,
-    subset: Subset,
-    labels: Mapping[str, np.ndarray],
-    found: Mapping[str, Sequence[str]],
-    pool: list[str] | None,
-    test: list[str],
-) -> Splits:
-    """The splits of one config; none where a list that it needs is not there."""
+def _lists_of(config: ConfigName, subset: Subset) -> dict[str, str]:
+    """The lists that a config is made of: their kinds, by the split whose rows they name."""
     if config.variant == "challenge":
-        return {"validation": list(found.get(lists.VALIDATION_PHASE, ())), "test": list(found.get(lists.PRIVATE, ()))}
-    if pool is None:
-        return {}
+        return {"validation": lists.VALIDATION_PHASE, "test": lists.PRIVATE}
     if config.variant == "transfer":
-        if lists.TRAIN_20 not in found or lists.VAL_20 not in found:
-            return {}
-        return {"train": list(found[lists.TRAIN_20]), "validation": list(found[lists.VAL_20]), "test": test}
-    if config.shots is None or config.seed is None:
-        return {"train": pool, "test": test}
-    if subset.challenge:
-        support = found.get(lists.few_shot_list(config.shots, config.seed, "train"))
-    else:
-        support = sample_support(subset, pool, np.stack([labels[image_id] for image_id in pool]), config.shots, config.seed)
-    if support is None:
+        return {"train": lists.TRAIN_20, "validation": lists.VAL_20}
+    if config.shots is None or config.seed is None or not subset.challenge:
         return {}
-    if config.variant == "official":
-        validation = found.get(lists.few_shot_list(config.shots, config.seed, "val"))
-        if validation is None or lists.TEST_LABELLED not in found:
-            return {}
-        return {"train": list(support), "validation": list(validation), "test": list(found[lists.TEST_LABELLED])}
-    return {"train": sorted(set(support)), "validation": sorted(set(pool).difference(support)), "test": test}
+    train, validation = (lists.few_shot_list(config.shots, config.seed, split) for split in ("train", "val"))
+    return {"train": train} if config.variant == "clean" else {"train": train, "validation": validation, "test": lists.TEST_LABELLED}

@@ -50,6 +50,15 @@ def test_a_config_without_any_training_image_is_left_out(tmp_path):
     assert check_build(tmp_path / "medfmc").all_mistakes == []
 
 
+def test_a_pool_of_which_no_image_is_there_is_said(tmp_path):
+    figshare(tmp_path / "download", "retino")
+    write_list(tmp_path / "download/Retino/fewshot-pool.txt", "retino", IMAGES["retino"][:7])
+    for name, _ in IMAGES["retino"][:7]:
+        (tmp_path / "download/Retino/images" / name).unlink()
+    with pytest.raises(MedfmcError, match=r"no config can be built: .*retino: none of the images of its pool is there\.$"):
+        build([tmp_path / "download"], tmp_path / "medfmc", allow_missing=True)
+
+
 def test_without_lists_nothing_is_invented_for_the_challenges_subsets(tmp_path):
     built = build([figshare(tmp_path / "download", "endo", "retino", lists=False)], tmp_path / "medfmc")
     assert {name.split("-")[0] for name in built.manifest["configs"]} == {"retino"}
