@@ -128,7 +128,7 @@ def audit_config(config: ConfigName, splits: Mapping[str, Rows]) -> ConfigAudit:
     subset, audit = SUBSETS[config.subset], ConfigAudit(str(config))
     for name, rows in splits.items():
         positives = rows.multi_hot.sum(axis=0)
-        unlabelled = int((rows.targets.reshape(len(rows.targets), -1)[:, 0] < 0).sum())
+        unlabelled = int((np.atleast_2d(rows.targets.T)[0] < 0).sum())
         images = len(rows.images)
         audit.splits[name] = SplitAudit(
             rows=len(rows.image_ids),
@@ -210,7 +210,7 @@ def check_build(folder: str | os.PathLike) -> Report:
     folder = Path(folder)
     manifest = read_manifest(folder)
     named = _configs_of_card(folder)
-    mistakes = [f"{name} was built but README.md does not name it" for name in manifest["configs"].keys() - named.keys()]
+    mistakes = [f"{name} was built but README.md does not name it" for name in sorted(manifest["configs"].keys() - named)]
     configs: dict[ConfigName, dict[str, Rows]] = {}
     read: dict[tuple[str, ...], Rows] = {}
     labels: dict[tuple[str, str], bytes] = {}
@@ -234,7 +234,7 @@ def check_build(folder: str | os.PathLike) -> Report:
             configs[config][split] = read[key]
             if built.get(split, {}).get("sha256") != read[key].digest:
                 mistakes.append(f"{name}, {split}: its rows are not those that were built")
-        mistakes += [f"{name}: split {split} was built but README.md does not name it" for split in built.keys() - split_files.keys()]
+        mistakes += [f"{name}: split {split} was built but README.md does not name it" for split in sorted(built.keys() - split_files)]
     return Report(audit_configs(configs).configs, mistakes)
 
 

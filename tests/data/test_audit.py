@@ -193,6 +193,12 @@ def test_a_test_row_moved_into_train(folder):
     assert "endo-1shot-seed0: train and validation together are not the pool, the train split of endo" in mistakes
 
 
+@pytest.mark.parametrize("config", ["endo-5shot-seed0", "retino-5shot-seed0"])
+def test_a_split_that_has_lost_all_its_rows(folder, config):
+    rewrite(file_of(folder, config, "train"), lambda table: table.slice(0, 0))
+    assert f"{config}, train: its rows are not those that were built" in check_build(folder).all_mistakes
+
+
 def test_a_changed_label(folder):
     def change(table):
         label = table.schema.field("label")
