@@ -162,7 +162,7 @@ def _header_and_rows(file: LabelFile, subset: Subset) -> tuple[list[str], list[_
 
 
 def _image_column(by_name: dict[str, int], rows: list[_Row], subset: Subset) -> int | None:
-    """The column of image names: by its name, else the first that holds a file name, else the first of a Retino table."""
+    """The column of image names: one that is called so, else the first that holds a file name, else the first of a Retino table."""
     for name in _IMAGE_COLUMNS:
         if name in by_name:
             return by_name[name]
@@ -172,7 +172,7 @@ def _image_column(by_name: dict[str, int], rows: list[_Row], subset: Subset) -> 
 
 
 def _label_columns(by_name: dict[str, int], header: list[str], subset: Subset) -> list[int]:
-    """The columns of all classes, or the one of the class; none where one is not there. Retino's may be the last that has a name."""
+    """The column of each class, or the one of the class index; empty where any is absent. Retino's may be the last one with a name."""
     names = [_key(name) for name in (subset.classes if subset.multilabel else _LABEL_COLUMNS[subset.key])]
     found = [by_name[name] for name in names if name in by_name]
     if subset.multilabel:

@@ -31,7 +31,8 @@ class Release:
         extra: NeoJaundice's further columns by image id.
         published: labels of NeoJaundice by the published definition, whichever is in force; else the same as `labels`.
         problems: what keeps it from being built, one paragraph each.
-        missing_images: which images are named but missing or damaged, one paragraph each; these too, unless images may be missing.
+        missing_images: which images are named but missing or damaged, one paragraph each; they keep it from being built as well, unless
+            the user goes on without them.
         notes: what a reader of the dataset card should know.
         official: of the lists that are public, how many were read that are as published, and how many were read.
         digest: SHA-256 over the content of every table and list.
@@ -85,7 +86,7 @@ def read_release(found: Found, subset: Subset, jaundice_threshold: str = "publis
         official=(sum(file.digest in lists.published_digests() for file in public), len(public)),
         digest=_digest_of({"table": tables} | by_kind),
     )
-    _report_unreadable(release, tables + [file for _, file in split_lists])
+    _report_problems(release, tables + [file for _, file in split_lists])
     _set_lists(release, validation_tables + split_lists)
     if published is not None:
         _check_images_of_lists(release, split_lists, published)
@@ -128,7 +129,8 @@ def _kind_by_content(kind: str, file: LabelFile, published: set[str] | None) -> 
     return kind
 
 
-def _report_unreadable(release: Release, files: list[LabelFile]) -> None:
+def _report_problems(release: Release, files: list[LabelFile]) -> None:
+    """Name the first three problems of each file and count the others."""
     for file in files:
         if file.problems:
             more = f"\n  ... and {len(file.problems) - 3:,} more in this file" if len(file.problems) > 3 else ""

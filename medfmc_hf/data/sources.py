@@ -16,7 +16,7 @@ from .loading import MANIFEST
 _ALIASES = {alias: key for key, subset in SUBSETS.items() for alias in (key, subset.name.lower())} | {"neojaudice": "neojaundice"}
 _ARCHIVES = {".zip": "unzip -q {file} -d {folder}", ".tar": "tar -xf {file} -C {folder}", ".gz": "tar -xf {file} -C {folder}",
              ".tgz": "tar -xf {file} -C {folder}", ".7z": "7z x {file} -o{folder}", ".rar": "unrar x {file} {folder}/"}  # fmt: skip
-_HIDDEN = (".", "__MACOSX")  # how names start of what is no part of a download
+_HIDDEN = (".", "__MACOSX")  # what the names of leftovers start with
 
 
 @dataclass

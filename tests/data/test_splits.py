@@ -47,13 +47,13 @@ def test_support_does_not_depend_on_the_order_of_rows(order):
     )
 
 
-def test_draws_differ_between_seeds_shots_and_classes():
+def test_support_sets_differ_between_seeds_shots_and_classes():
     image_ids = [f"{i:04d}-{site}" for i in range(200) for site in (1, 2, 3)]
     labels = np.array([[i % 2, 1 - i % 2] for i in range(200) for _ in range(3)])
-    draws = {(k, s): sample_support(SUBSETS["neojaundice"], image_ids, labels, k, s) for k in SHOTS for s in SEEDS}
-    assert len({tuple(draw) for draw in draws.values()}) == 15
-    assert not set(draws[1, 0]) <= set(draws[5, 0]) or not set(draws[5, 0]) <= set(draws[10, 0])
-    low = {SUBSETS["neojaundice"].patient_id(i) for i in draws[10, 0][:30]}
+    supports = {(k, s): sample_support(SUBSETS["neojaundice"], image_ids, labels, k, s) for k in SHOTS for s in SEEDS}
+    assert len({tuple(support) for support in supports.values()}) == 15
+    assert not set(supports[1, 0]) <= set(supports[5, 0]) or not set(supports[5, 0]) <= set(supports[10, 0])
+    low = {SUBSETS["neojaundice"].patient_id(i) for i in supports[10, 0][:30]}
     assert {int(p) % 2 for p in low} == {1}
 
 
@@ -75,8 +75,8 @@ print(hashlib.sha256(json.dumps(drawn).encode()).hexdigest())
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "4242"])
-def test_draws_are_frozen(hash_seed):
-    """The rows of named configs must never change. If this fails, the draw has changed: mend it, or rename SAMPLER."""
+def test_samples_are_frozen(hash_seed):
+    """The rows of named configs must never change. If this fails, the sampling has changed: mend it, or rename SAMPLER."""
     answer = subprocess.run(
         [sys.executable, "-c", _GOLDEN], env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True, text=True
     )
