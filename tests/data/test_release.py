@@ -102,11 +102,11 @@ def test_lists_that_name_unpublished_images(tmp_path):
 
 def test_the_first_list_that_names_an_unpublished_image_is_named(tmp_path):
     figshare(tmp_path, "retino")
-    for name, strangers in (("fewshot-pool", ["b", "a"]), ("test", ["a", "c"])):
+    for name, strangers in (("fewshot-pool", ["a", "b"]), ("test", ["a", "c"])):
         rows = [(f"{stranger}.png", (1, 0, 0, 0, 0)) for stranger in strangers]
         write_list(tmp_path / "Retino" / f"{name}.txt", "retino", [*rows, *IMAGES["retino"]])
     (problem,) = read(tmp_path, "retino").problems
-    assert "name 3 images that no label table has, such as b, a, c, first in" in problem and "fewshot-pool.txt;" in problem
+    assert "name 3 images that no label table has, such as a, b, c, first in" in problem and "fewshot-pool.txt;" in problem
 
 
 def test_a_list_that_may_not_be_read_is_named(tmp_path, monkeypatch):
@@ -207,6 +207,15 @@ def test_the_two_jaundice_definitions(tmp_path):
     assert inclusive.published == published.labels
     for release in (published, inclusive):
         assert any(f"3 images of 1 infants at exactly 12.9 mg/dL ({AT_THRESHOLD})" in note for note in release.notes)
+
+
+def test_of_two_tables_the_first_says_what_there_is_besides_labels(tmp_path):
+    figshare(tmp_path, "neojaundice")
+    rows = table_rows("neojaundice")
+    rows[1][5] = 3000
+    write_table(tmp_path / "A" / "NeoJaundice" / SUBSETS["neojaundice"].table, rows)
+    extra = read(tmp_path, "neojaundice").extra
+    assert [extra[image_id]["weight"] for image_id in ("0001-1", "0001-2")] == [3000, 3280]
 
 
 def test_a_jaundice_list_that_is_wrong_elsewhere_is_a_contradiction(tmp_path):

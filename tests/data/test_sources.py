@@ -113,6 +113,8 @@ def test_linked_folders_keep_the_users_names(tmp_path):
 
 def test_order_of_listing_does_not_matter(tmp_path, monkeypatch):
     figshare(tmp_path, "endo")
+    for folder in ("b", "a", "c"):
+        write_images(tmp_path / folder / "endo", [IMAGES["endo"][0][0]])
     before, walk = find([tmp_path]), os.walk
 
     def in_reverse(*args, **options):
