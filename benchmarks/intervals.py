@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 from medfmc_hf.evaluation.bootstrap import bootstrap
-from medfmc_hf.evaluation.jackknife import jackknife, mean_of
+from medfmc_hf.evaluation.jackknife import Jackknife, jackknife
 from medfmc_hf.scoring import score
 from medfmc_hf.subsets import SUBSETS
 
@@ -59,7 +59,10 @@ def main() -> None:
                 for method, made in others.items() if number < args.bootstraps else ():
                     _count(rows, method, made.interval(name), values[0])
                 _count(
-                    hits.setdefault(f"{name}, mean over five seeds", {}), "jackknife", mean_of(own[:5]).interval(name), np.mean(values[:5])
+                    hits.setdefault(f"{name}, mean over five seeds", {}),
+                    "jackknife",
+                    Jackknife.mean_of(own[:5]).interval(name),
+                    np.mean(values[:5]),
                 )
                 found = (own[5] - own[0]).difference(name)
                 _count(hits.setdefault(f"{name}, difference", {}), "jackknife", (found.low, found.high), values[5] - values[0])

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..errors import MedfmcError
-from .jackknife import Jackknife, jackknife
-from .weighted import WeightedScore, collect, groups_of
+from .jackknife import jackknife
+from .weighted import WeightedScore
 
 Method = Literal["normal", "percentile", "bca"]
 
@@ -22,75 +22,91 @@ class Bootstrap:
     Attributes:
         point: the statistics on the test rows themselves, by name; see `WeightedScore`.
         replicates: for each statistic an array (replicates,). Bootstraps of the same patients with the same seed drew the same patients.
-        method: of `interval`. `normal`: the point less the bias of the replicates, plus and minus their standard deviation times the normal
-            quantile, cut to [0, 1]; `percentile`; or `bca`: bias-corrected and accelerated (Efron 1987).
-        left_out: the jackknife, whose skewness BCa needs; else None.
+        method: of `interval`.
+        left_out: for each statistic an array of its values without one patient each, whose skewness BCa needs; else empty.
         patients: how many patients were resampled.
     """
 
     point: dict[str, float]
     replicates: dict[str, np.ndarray]
     method: Method
-    left_out: Jackknife | None
+    left_out: dict[str, np.ndarray]
     patients: int
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """The interval of one statistic over the patients of the test set; NaN where it is undefined.
 
-        Replicates in which it is undefined are left out. Repeated patients lift the average precision of rare classes in every replicate,
-        so the percentile interval of an mAP lies too high.
+        With mean, sd and quantiles of the replicates in which the statistic is defined, and z the normal distribution's quantile:
+
+            normal      point - (mean - point) -+ z((1 + level) / 2) * sd, cut to [0, 1]
+            percentile  the quantiles at (1 - level) / 2 and (1 + level) / 2
+            bca         the quantiles at what `_bca_tail` makes of these two
+
+        Repeated patients lift the average precision of rare classes in every replicate, so the percentile interval of an mAP lies too high.
         """
         if not 0 < level < 1:
             raise MedfmcError(f"the level of an interval is between 0 and 1, such as 0.95; got {level}.")
-        values, point = self.replicates[name], self.point[name]
-        values = values[~np.isnan(values)]
-        if not len(values) or np.isnan(point):
+        point, replicates = self.point[name], _defined(self.replicates[name])
+        if not len(replicates) or math.isnan(point):
             return math.nan, math.nan
-        tails = np.array([(1 - level) / 2, (1 + level) / 2])
+        tails = [(1 - level) / 2, (1 + level) / 2]
         if self.method == "normal":
-            center, half = 2 * point - values.mean(), NormalDist().inv_cdf(tails[1]) * values.std()
+            center, half = 2 * point - replicates.mean(), NormalDist().inv_cdf(tails[1]) * replicates.std()
             return max(float(center - half), 0.0), min(float(center + half), 1.0)
         if self.method == "bca":
-            tails = _bca_tails(tails, point, values, self.left_out.left_out[name])
-        low, high = np.quantile(values, tails)
+            bias, acceleration = _bias(point, replicates), _acceleration(_defined(self.left_out[name]))
+            tails = [_bca_tail(tail, bias, acceleration) for tail in tails]
+        low, high = np.quantile(replicates, tails)
         return float(low), float(high)
 
-
-def mean_of(bootstraps: Sequence[Bootstrap]) -> Bootstrap:
-    """The mean of several runs on the same test rows. Its interval is over patients, with the runs as they are."""
-    from .jackknife import mean_of as mean_of_jackknives
-
-    first = bootstraps[0]
-    if any(b.patients != first.patients or b.replicates.keys() != first.replicates.keys() for b in bootstraps):
-        raise MedfmcError("only runs on the same test rows, with the same classes, can be averaged.")
-    return Bootstrap(
-        point={name: float(np.mean([b.point[name] for b in bootstraps])) for name in first.point},
-        replicates={name: np.mean([b.replicates[name] for b in bootstraps], axis=0) for name in first.replicates},
-        method=first.method,
-        left_out=first.left_out and mean_of_jackknives([b.left_out for b in bootstraps]),
-        patients=first.patients,
-    )
+    @classmethod
+    def mean_of(cls, bootstraps: Sequence["Bootstrap"]) -> "Bootstrap":
+        """The mean of several runs on the same test rows. Its interval is over patients, with the runs as they are."""
+        first = bootstraps[0]
+        if any(b.patients != first.patients or b.replicates.keys() != first.replicates.keys() for b in bootstraps):
+            raise MedfmcError("only runs on the same test rows, with the same classes, can be averaged.")
+        return cls(
+            point={name: float(np.mean([b.point[name] for b in bootstraps])) for name in first.point},
+            replicates={name: np.mean([b.replicates[name] for b in bootstraps], axis=0) for name in first.replicates},
+            method=first.method,
+            left_out={name: np.mean([b.left_out[name] for b in bootstraps], axis=0) for name in first.left_out},
+            patients=first.patients,
+        )
 
 
-def _bca_tails(tails: np.ndarray, point: float, values: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """The quantiles to take instead of the nominal ones; the nominal ones where all replicates lie on one side or do not vary."""
-    normal = NormalDist()
-    share = (np.count_nonzero(values < point) + np.count_nonzero(values <= point)) / (2 * len(values))
-    if not 0 < share < 1:
-        return tails
-    bias = normal.inv_cdf(share)
-    left_out = left_out[~np.isnan(left_out)]
+def _defined(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]
+
+
+def _bca_tail(tail: float, bias: float | None, acceleration: float) -> float:
+    """Where the bias-corrected and accelerated interval (Efron 1987) takes its quantile in place of `tail`.
+
+    With the normal distribution function Phi and z = bias + Phi^-1(tail) it is Phi(bias + z / (1 - acceleration * z)). Without either
+    correction that is `tail` again, as it is where the bias is None.
+    """
+    if bias is None:
+        return tail
+    z = bias + NormalDist().inv_cdf(tail)
+    return NormalDist().cdf(bias + z / max(1 - acceleration * z, 1e-9))
+
+
+def _bias(point: float, replicates: np.ndarray) -> float | None:
+    """Phi^-1 of the share of replicates below the point, equal ones counting half; None where it is infinite, all being on one side."""
+    share = (np.count_nonzero(replicates < point) + np.count_nonzero(replicates <= point)) / (2 * len(replicates))
+    return NormalDist().inv_cdf(share) if 0 < share < 1 else None
+
+
+def _acceleration(left_out: np.ndarray) -> float:
+    """How fast the error changes with the statistic: sum d^3 / (6 (sum d^2)^1.5), d being the mean less the value without one patient."""
     influence = left_out.mean() - left_out if len(left_out) else np.zeros(1)
     scale = (influence**2).sum() ** 1.5
-    acceleration = (influence**3).sum() / (6 * scale) if scale > 0 else 0.0
-    shifted = [bias + normal.inv_cdf(tail) for tail in tails]
-    return np.array([normal.cdf(bias + z / max(1 - acceleration * z, 1e-9)) for z in shifted])
+    return float((influence**3).sum() / (6 * scale)) if scale > 0 else 0.0
 
 
 def bootstrap(
-    targets,
-    scores,
-    patients=None,
+    targets: Any,
+    scores: Any,
+    patients: Any = None,
     *,
     classes: Sequence[str] | None = None,
     replicates: int = 1000,
@@ -115,21 +131,20 @@ def bootstrap(
         raise MedfmcError(f"the bootstrap needs at least one replicate; got {replicates}.")
     if method not in get_args(Method):
         raise MedfmcError(f"method is one of {', '.join(get_args(Method))}; got {method!r}.")
-    names, groups = groups_of(len(targets), patients)
-    statistics = WeightedScore(targets, scores, groups, classes, len(names))
+    statistics = WeightedScore(targets, scores, patients, classes)
+    size = statistics.patients
     random = np.random.default_rng(seed)
 
     def drawn(first: int, last: int) -> np.ndarray:
         """How often each patient is drawn, (patients, last - first)."""
         width = last - first
-        chosen = random.integers(len(names), size=(len(names), width)) * width + np.arange(width)
-        return np.bincount(chosen.ravel(), minlength=len(names) * width).reshape(len(names), width)
+        chosen = random.integers(size, size=(size, width)) * width + np.arange(width)
+        return np.bincount(chosen.ravel(), minlength=size * width).reshape(size, width)
 
-    point = statistics(np.ones((len(names), 1)))
     return Bootstrap(
-        point={name: float(values[0]) for name, values in point.items()},
-        replicates=collect(statistics, replicates, drawn),
+        point=statistics.point(),
+        replicates=statistics.many(replicates, drawn),
         method=method,
-        left_out=jackknife(targets, scores, patients, classes=classes) if method == "bca" else None,
-        patients=len(names),
+        left_out=jackknife(targets, scores, patients, classes=classes).left_out if method == "bca" else {},
+        patients=size,
     )

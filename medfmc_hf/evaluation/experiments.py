@@ -19,7 +19,7 @@ from ..runs import SCHEMA, Predictions, RunConfig, RunRecord, load_predictions
 from ..runs.folders import find_runs
 from ..runs.provenance import marks
 from ..subsets import Subset
-from .intervals import LEVEL, Estimate, Resampled, estimate, mean_over_seeds
+from .intervals import LEVEL, Estimate, Resampled, estimate
 from .jackknife import Jackknife, jackknife
 
 SEEDS_OF_A_RUN = ("seed", "training_seed")
@@ -199,11 +199,6 @@ class Experiment:
         name = key if of is None else f"{key} of {of}"
         own = [run.jackknife for run in self.runs] if resampled is None else resampled
         return estimate(name, values, [run.seed for run in self.runs], own, level)
-
-    @cached_property
-    def mean(self) -> Jackknife | None:
-        """The jackknife of the mean over its runs; None where one of them has none."""
-        return mean_over_seeds([run.jackknife for run in self.runs], [run.seed for run in self.runs]) if self.runs else None
 
 
 def seedless(config: str) -> str:

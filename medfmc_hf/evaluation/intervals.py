@@ -5,13 +5,13 @@ The *test* interval says what other patients would have given, with the trained 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
-from . import bootstrap, jackknife
+from ..words import is_defined
 from .statistics import over_seeds
 
 LEVEL = 0.95
@@ -19,13 +19,23 @@ LEVEL = 0.95
 Ends = tuple[float, float]
 
 
+T = TypeVar("T")
+R = TypeVar("R", bound="Resampled")
+
+
 class Resampled(Protocol):
     """A `Jackknife` or a `Bootstrap`."""
 
-    point: dict[str, float]
-    patients: int
+    @property
+    def point(self) -> Mapping[str, float]: ...
+
+    @property
+    def patients(self) -> int: ...
 
     def interval(self, name: str, level: float = LEVEL) -> Ends: ...
+
+    @classmethod
+    def mean_of(cls: type[R], each: Sequence[R], /) -> R: ...
 
 
 @dataclass(frozen=True)
@@ -67,15 +77,16 @@ def estimate(
         resampled: of each run; the test interval needs all of those that define the statistic.
         level: coverage.
     """
-    defined = [(float(v), seed, own) for v, seed, own in zip(values, seeds, resampled) if v is not None and math.isfinite(v)]
-    by_seed: dict[int, list[float]] = {seed: [] for seed in seeds}
-    for value, seed, _ in defined:
-        by_seed[seed].append(value)
-    each = tuple(float(np.mean(own)) if own else None for own in by_seed.values())
+    defined = [(float(value), seed, own) for value, seed, own in zip(values, seeds, resampled) if is_defined(value)]
+    of_seed = by_seed((value for value, _, _ in defined), (seed for _, seed, _ in defined))
+    each = tuple(float(np.mean(of_seed[seed])) if seed in of_seed else None for seed in dict.fromkeys(seeds))
     if not defined:
         return Estimate(each, None, None, 0, 0, None, None, None, None)
-    spread = over_seeds([own for own in by_seed.values() if own], level, inside=(0.0, 1.0))
-    mean = mean_over_seeds([own for *_, own in defined], [seed for _, seed, _ in defined])
+    spread = over_seeds(list(of_seed.values()), level, inside=(0.0, 1.0))
+    found = [own for *_, own in defined if own is not None]
+    test_interval = None
+    if len(found) == len(defined) and len({own.patients for own in found}) == 1 and all(name in own.point for own in found):
+        test_interval = _both(*mean_over_seeds(found, [seed for _, seed, _ in defined]).interval(name, level))
     return Estimate(
         values=each,
         mean=spread.mean,
@@ -85,16 +96,26 @@ def estimate(
         split_sd=_defined(spread.split_sd),
         training_sd=_defined(spread.training_sd),
         seed_interval=_both(spread.low, spread.high),
-        test_interval=_both(*mean.interval(name, level)) if mean is not None and name in mean.point else None,
+        test_interval=test_interval,
     )
 
 
-def mean_over_seeds(resampled: Sequence[Resampled | None], seeds: Sequence[int]) -> Resampled | None:
-    """The mean over seeds of the means over their training seeds; None where one is not at hand or they are of different patients."""
-    if None in resampled or len({own.patients for own in resampled}) != 1:
-        return None
-    mean_of = bootstrap.mean_of if isinstance(resampled[0], bootstrap.Bootstrap) else jackknife.mean_of
-    return mean_of([mean_of([own for own, other in zip(resampled, seeds) if other == seed]) for seed in dict.fromkeys(seeds)])
+def by_seed(things: Iterable[T], seeds: Iterable[int]) -> dict[int, list[T]]:
+    """What belongs to each seed of the split, in the order in which the seeds come first."""
+    found: dict[int, list[T]] = {}
+    for thing, seed in zip(things, seeds):
+        found.setdefault(seed, []).append(thing)
+    return found
+
+
+def mean_over_seeds(resampled: Sequence[R], seeds: Sequence[int]) -> R:
+    """The mean over seeds of the means over their training seeds.
+
+    Raises:
+        MedfmcError: they are of different patients.
+    """
+    mean_of = type(resampled[0]).mean_of
+    return mean_of([mean_of(own) for own in by_seed(resampled, seeds).values()])
 
 
 def _defined(value: float) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit, logit, stdtr, stdtrit
 
 from ..errors import MedfmcError
-from .weighted import WeightedScore, collect, groups_of
+from .weighted import WeightedScore
 
 BLOCKS = 1000  # more patients than this are left out in blocks, for time; a block is as good as a patient for a variance
 _CHANCE = {"auc": 0.5, "ap": 0.0}
@@ -95,6 +95,22 @@ class Jackknife:
         """The difference. Both must be of the same patients."""
         return _combine([self, other], lambda values: values[0] - values[1])
 
+    @classmethod
+    def mean_of(cls, jackknives: Sequence["Jackknife"]) -> "Jackknife":
+        """The mean of several runs on the same test rows. Its interval is over patients, with the runs as they are."""
+        return _combine(jackknives, lambda values: np.mean(values, axis=0))
+
+
+def _combine(jackknives: Sequence[Jackknife], how: Callable[[list], Any]) -> Jackknife:
+    first = jackknives[0]
+    if any(j.patients != first.patients or j.point.keys() != first.point.keys() for j in jackknives):
+        raise MedfmcError("only runs on the same test rows, with the same classes, can be paired.")
+    return Jackknife(
+        point={name: float(how([j.point[name] for j in jackknives])) for name in first.point},
+        left_out={name: how([j.left_out[name] for j in jackknives]) for name in first.left_out},
+        patients=first.patients,
+    )
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -113,7 +129,7 @@ class Difference:
     p: float
 
 
-def jackknife(targets, scores, patients=None, *, classes: Sequence[str] | None = None) -> Jackknife:
+def jackknife(targets: Any, scores: Any, patients: Any = None, *, classes: Sequence[str] | None = None) -> Jackknife:
     """Score a test set without each of its patients in turn.
 
     Args:
@@ -125,26 +141,8 @@ def jackknife(targets, scores, patients=None, *, classes: Sequence[str] | None =
     Raises:
         MedfmcError: the rows cannot be scored, or there are fewer than two patients.
     """
-    names, groups = groups_of(len(targets), patients)
-    statistics = WeightedScore(targets, scores, groups, classes, len(names))
-    blocks = min(len(names), BLOCKS)
-    block_of = np.random.default_rng(0).permutation(len(names)) % blocks
-    point = statistics(np.ones((len(names), 1)))
-    left_out = collect(statistics, blocks, lambda first, last: (block_of[:, None] != np.arange(first, last)).astype(np.int64))
-    return Jackknife({name: float(values[0]) for name, values in point.items()}, left_out, len(names))
-
-
-def mean_of(jackknives: Sequence[Jackknife]) -> Jackknife:
-    """The mean of several runs on the same test rows. Its interval is over patients, with the runs as they are."""
-    return _combine(jackknives, lambda values: np.mean(values, axis=0))
-
-
-def _combine(jackknives: Sequence[Jackknife], how: Callable[[list], Any]) -> Jackknife:
-    first = jackknives[0]
-    if any(j.patients != first.patients or j.point.keys() != first.point.keys() for j in jackknives):
-        raise MedfmcError("only runs on the same test rows, with the same classes, can be paired.")
-    return Jackknife(
-        point={name: float(how([j.point[name] for j in jackknives])) for name in first.point},
-        left_out={name: how([j.left_out[name] for j in jackknives]) for name in first.left_out},
-        patients=first.patients,
-    )
+    statistics = WeightedScore(targets, scores, patients, classes)
+    blocks = min(statistics.patients, BLOCKS)
+    block_of = np.random.default_rng(0).permutation(statistics.patients) % blocks
+    left_out = statistics.many(blocks, lambda first, last: (block_of[:, None] != np.arange(first, last)).astype(np.int64))
+    return Jackknife(statistics.point(), left_out, statistics.patients)

@@ -1,7 +1,7 @@
 """The score of one run's test rows as a function of how often each patient is among them: fast, for it is asked thousands of times."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,74 +11,88 @@ from ..scoring import as_scores, as_targets, class_names
 CHUNK = 128  # weightings at a time: rows of 512 bytes, which the cache likes
 
 
-def groups_of(rows: int, patients) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct patients, and for each row the number of its own.
-
-    Raises:
-        MedfmcError: there are not as many ids as rows, or fewer than two patients.
-    """
-    names, groups = np.unique(np.arange(rows) if patients is None else np.asarray(patients), return_inverse=True)
-    if len(groups) != rows:
-        raise MedfmcError(f"there are {len(groups)} patient ids for {rows} rows; expected one a row.")
-    if len(names) < 2:
-        raise MedfmcError(f"all {rows} rows are of one patient; an interval over patients needs at least two.")
-    return names, groups
-
-
 class WeightedScore:
     """The score of one run's predictions as a function of how often each patient is in the test set.
 
-    Whatever does not depend on the weights is done once: a sort per class, and for each positive the number of negatives below
-    it. A replicate then costs one pass over the negatives and a few over the positives, which are rare. The result is that of
-    `medfmc_hf.scoring.score` on the rows repeated as often as their patient, to rounding.
+    Whatever does not depend on the weights is done once, above all the sorting. The result is that of `medfmc_hf.scoring.score` on the rows
+    repeated as often as their patient, to rounding.
 
     Args:
-        targets: (n,) class indices or (n, classes) multi-hot.
+        targets: (n,) class indices, (n, classes) multi-hot, or lists of positive classes.
         scores: (n, classes).
-        groups: n patients as integers 0 to `size` - 1; None for one patient a row.
+        patients: n ids; None where every image is of another patient.
         classes: class names; None for "0", "1", and so on.
-        size: number of patients.
+
+    Attributes:
+        patients: how many there are; their weights come in the order of their sorted ids.
+
+    Raises:
+        MedfmcError: the rows cannot be scored, there are not as many ids as rows, or fewer than two patients.
     """
 
-    def __init__(self, targets, scores, groups: np.ndarray, classes: Sequence[str] | None, size: int) -> None:
+    def __init__(self, targets: Any, scores: Any, patients: Any = None, classes: Sequence[str] | None = None) -> None:
         scores = as_scores(scores)
         targets = as_targets(targets, scores.shape)
-        self.names = class_names(classes, scores.shape[1])
-        self.multilabel = targets.ndim == 2
-        self.main = "map" if self.multilabel else "accuracy"
-        rows_of = np.bincount(groups, minlength=size)
-        # Sums of weights are whole numbers, which float32 holds exactly up to 2 ** 24.
-        self._exact = np.float32 if size * int(rows_of.max()) < 1 << 24 else np.float64
-        if not self.multilabel:
-            correct = scores.argmax(axis=1) == targets
-            self._rows = np.stack([np.bincount(groups[correct], minlength=size), rows_of]).astype(float)
-        positive = targets if self.multilabel else targets[:, None] == np.arange(scores.shape[1])
-        self._plans = [_plan(column, mask, groups) for column, mask in zip(scores.T, positive.T)]
+        patient_of_row = _numbered(patients, len(targets))
+        rows_of_patient = np.bincount(patient_of_row)
+        self.patients = len(rows_of_patient)
+        self._most_rows = int(rows_of_patient.max())
+        self._names = class_names(classes, scores.shape[1])
+        self._multilabel = targets.ndim == 2
+        if not self._multilabel:
+            correct = patient_of_row[scores.argmax(axis=1) == targets]
+            self._correct_and_all = np.stack([np.bincount(correct, minlength=self.patients), rows_of_patient]).astype(float)
+        positive = targets if self._multilabel else targets[:, None] == np.arange(scores.shape[1])
+        self._classes = [_ClassScore(column, mask, patient_of_row) for column, mask in zip(scores.T, positive.T)]
 
     def __call__(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The statistics of some replicates.
+        """The statistics of some weightings.
 
         Args:
-            weights: (patients, replicates), how often each patient was drawn.
+            weights: (patients, weightings), how often each patient is there: whole numbers.
 
         Returns:
-            Arrays (replicates,): `accuracy` or `map`, `auc`, `score`, and for each class `auc of NAME` and, for
-            multi-label tasks, `ap of NAME`. A class without positives or negatives in a replicate is NaN there, and left out of the means.
+            Arrays (weightings,): `accuracy` or `map`, `auc`, `score`, and for each class `auc of NAME` and, for
+            multi-label tasks, `ap of NAME`. A class without positives or negatives in a weighting is NaN there, and left out of the means.
         """
-        weights = np.ascontiguousarray(weights, self._exact)
-        per_class = [_weighted(plan, weights) for plan in self._plans]
-        auc, ap = (np.stack(values) for values in zip(*per_class))
-        if self.multilabel:
-            main = _mean(ap)
-        else:
-            correct, rows = self._rows @ weights
-            main = correct / rows
+        most_rows = weights.sum(axis=0).max() * self._most_rows  # a sum of weights is no larger; float32 counts exactly up to 2 ** 24
+        weights = np.ascontiguousarray(weights, np.float32 if most_rows < 1 << 24 else np.float64)
+        auc, ap = np.stack([of_class(weights) for of_class in self._classes], axis=1)
         mean_auc = _mean(auc)
-        result = {self.main: main, "auc": mean_auc, "score": (main + mean_auc) / 2}
-        result |= {f"auc of {name}": values for name, values in zip(self.names, auc)}
-        if self.multilabel:
-            result |= {f"ap of {name}": values for name, values in zip(self.names, ap)}
+        if self._multilabel:
+            name, main = "map", _mean(ap)
+        else:
+            correct, rows = self._correct_and_all @ weights
+            name, main = "accuracy", correct / rows
+        result = {name: main, "auc": mean_auc, "score": (main + mean_auc) / 2}
+        result |= {f"auc of {name}": values for name, values in zip(self._names, auc)}
+        if self._multilabel:
+            result |= {f"ap of {name}": values for name, values in zip(self._names, ap)}
         return result
+
+    def point(self) -> dict[str, float]:
+        """The statistics of the rows themselves, each patient counting once."""
+        return {name: float(values[0]) for name, values in self(np.ones((self.patients, 1))).items()}
+
+    def many(self, count: int, weights: Callable[[int, int], np.ndarray]) -> dict[str, np.ndarray]:
+        """The statistics of many weightings, for each an array (count,).
+
+        Args:
+            count: of weightings.
+            weights: gives those from one number up to another, (patients, their number).
+        """
+        parts = [self(weights(first, min(first + CHUNK, count))) for first in range(0, count, CHUNK)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _numbered(patients: Any, rows: int) -> np.ndarray:
+    """For each row the number of its patient, from 0."""
+    names, numbers = np.unique(np.arange(rows) if patients is None else np.asarray(patients), return_inverse=True)
+    if len(numbers) != rows:
+        raise MedfmcError(f"there are {len(numbers)} patient ids for {rows} rows; expected one a row.")
+    if len(names) < 2:
+        raise MedfmcError(f"all {rows} rows are of one patient; an interval over patients needs at least two.")
+    return numbers
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -88,62 +102,57 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.divide(np.where(defined, values, 0).sum(axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What of one class does not depend on the weights. A level is a distinct score of the positives; levels ascend."""
+class _ClassScore:
+    """AUC and average precision of one class as functions of the weights of patients.
 
-    positives: np.ndarray  # patients of the positives, by score
-    levels: np.ndarray  # where each level starts among the positives
-    negatives: np.ndarray  # patients of the negatives, by score
-    cuts: np.ndarray  # places among the negatives where some level begins or ends
-    below: np.ndarray  # for each level, how many cuts lie before the negatives of the same score
-    upto: np.ndarray  # and how many before those above it
+    Let P(...) and N(...) be the summed weights of the positive and of the negative rows whose score s fulfils a condition, and let t run
+    over the thresholds: the distinct scores of positives. Then
 
+        AUC = sum over t of  P(s = t) * (N(s < t) + N(s <= t)) / (2 * P * N)
+        AP  = sum over t of  P(s = t) * P(s >= t) / (P(s >= t) + N(s >= t)) / P
 
-def _plan(scores: np.ndarray, positive: np.ndarray, groups: np.ndarray) -> _Plan:
-    own, others = scores[positive], scores[~positive]
-    order, other_order = np.argsort(own), np.argsort(others)
-    own, others = own[order], others[other_order]
-    levels = np.flatnonzero(np.concatenate(([True], own[1:] != own[:-1]))) if len(own) else np.zeros(0, np.intp)
-    below, upto = others.searchsorted(own[levels], "left"), others.searchsorted(own[levels], "right")
-    cuts = np.unique(np.concatenate([below, upto, [0]]))
-    return _Plan(
-        positives=groups[positive][order],
-        levels=levels,
-        negatives=groups[~positive][other_order],
-        cuts=cuts[cuts < len(others)],  # a cut behind the last negative starts no segment
-        below=cuts.searchsorted(below),
-        upto=cuts.searchsorted(upto),
-    )
-
-
-def _weighted(plan: _Plan, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC and AP of one class in each replicate."""
-    replicates = weights.shape[1]
-    if not len(plan.positives) or not len(plan.negatives):
-        return np.full(replicates, np.nan), np.full(replicates, np.nan)
-    own = np.add.reduceat(weights.take(plan.positives, axis=0), plan.levels, axis=0).astype(float)
-    segments = np.add.reduceat(weights.take(plan.negatives, axis=0), plan.cuts, axis=0)
-    lower = np.zeros((len(plan.cuts) + 1, replicates))
-    np.cumsum(segments, axis=0, out=lower[1:], dtype=float)
-    all_own, all_others = own.sum(axis=0), lower[-1]
-    below = lower[plan.below]
-    true = own[::-1].cumsum(axis=0)[::-1]
-    called = true + (all_others - below)
-    defined = (all_own > 0) & (all_others > 0)
-    nothing = np.full(replicates, np.nan)
-    auc = np.divide((own * (below + lower[plan.upto])).sum(axis=0), 2 * all_own * all_others, out=nothing.copy(), where=defined)
-    ap = np.divide((own * true / np.maximum(called, 1)).sum(axis=0), all_own, out=nothing, where=defined)
-    return auc, ap
-
-
-def collect(statistics: WeightedScore, count: int, weights: Callable[[int, int], np.ndarray]) -> dict[str, np.ndarray]:
-    """The statistics of many weightings, for each an array (count,).
+    In the order of their scores, the negatives below a threshold are the first few of them. So they are cut into segments wherever N(s < t)
+    or N(s <= t) of a threshold ends. One pass sums the weights inside the segments; the rest is work on thresholds, which are rare.
 
     Args:
-        statistics: of the rows.
-        count: of weightings.
-        weights: gives those from one number up to another, (patients, their number).
+        scores: (n,), of the class.
+        positive: (n,), which rows are of the class.
+        patient_of_row: (n,) numbers of patients.
     """
-    parts = [statistics(weights(first, min(first + CHUNK, count))) for first in range(0, count, CHUNK)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def __init__(self, scores: np.ndarray, positive: np.ndarray, patient_of_row: np.ndarray) -> None:
+        own, self._positives = _by_score(scores[positive], patient_of_row[positive])
+        others, self._negatives = _by_score(scores[~positive], patient_of_row[~positive])
+        thresholds, self._first_of_threshold = np.unique(own, return_index=True)
+        below, upto = others.searchsorted(thresholds, "left"), others.searchsorted(thresholds, "right")  # how many negatives: s < t, s <= t
+        ends = np.unique(np.concatenate([[0], below, upto, [len(others)]]))
+        self._first_of_segment = ends[:-1]
+        self._below, self._upto = ends.searchsorted(below), ends.searchsorted(upto)  # the same in segments
+
+    def __call__(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AUC and AP for weights (patients, weightings), each (weightings,); NaN where positives or negatives weigh nothing."""
+        weightings = weights.shape[1]
+        undefined = np.full(weightings, np.nan)
+        if not len(self._positives) or not len(self._negatives):
+            return undefined, undefined
+        at = np.add.reduceat(weights.take(self._positives, axis=0), self._first_of_threshold, axis=0).astype(float)  # P(s = t)
+        segments = np.add.reduceat(weights.take(self._negatives, axis=0), self._first_of_segment, axis=0)
+        first_segments = np.zeros((len(segments) + 1, weightings))  # row k: the weight of the first k segments
+        np.cumsum(segments, axis=0, out=first_segments[1:], dtype=float)
+        positives, negatives = at.sum(axis=0), first_segments[-1]
+        below = first_segments[self._below]  # N(s < t)
+        at_least = at[::-1].cumsum(axis=0)[::-1]  # P(s >= t)
+        all_at_least = at_least + (negatives - below)
+        defined = (positives > 0) & (negatives > 0)
+        auc = (at * (below + first_segments[self._upto])).sum(axis=0)
+        ap = (at * at_least / np.maximum(all_at_least, 1)).sum(axis=0)
+        return (
+            np.divide(auc, 2 * positives * negatives, out=undefined.copy(), where=defined),
+            np.divide(ap, positives, out=undefined, where=defined),
+        )
+
+
+def _by_score(scores: np.ndarray, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in the order of the scores."""
+    order = np.argsort(scores)
+    return scores[order], patients[order]

@@ -8,7 +8,7 @@ from invented_scores import invent
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation import jackknife as module
-from medfmc_hf.evaluation.jackknife import Jackknife, jackknife, mean_of
+from medfmc_hf.evaluation.jackknife import Jackknife, jackknife
 from medfmc_hf.scoring import score
 
 
@@ -105,8 +105,8 @@ def test_differences_and_means_are_paired():
     targets, scores, groups = invent()
     a, b = (jackknife(targets, s, groups) for s in (scores, scores[:, ::-1]))
     np.testing.assert_array_equal((a - b).left_out["auc"], a.left_out["auc"] - b.left_out["auc"])
-    assert mean_of([a, b]).point["map"] == pytest.approx((a.point["map"] + b.point["map"]) / 2)
-    assert mean_of([a, a]).interval("map") == pytest.approx(a.interval("map"))
+    assert Jackknife.mean_of([a, b]).point["map"] == pytest.approx((a.point["map"] + b.point["map"]) / 2)
+    assert Jackknife.mean_of([a, a]).interval("map") == pytest.approx(a.interval("map"))
     with pytest.raises(MedfmcError, match="same test rows"):
         a - jackknife(targets[groups > 0], scores[groups > 0], groups[groups > 0])
 
