@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import MedfmcError
 from ..runs import SCHEMA, Predictions, RunConfig, RunRecord, load_predictions
@@ -26,6 +26,8 @@ SEEDS_OF_A_RUN = ("seed", "training_seed")
 NAMES_AND_EXTRAS = ("model", "revision", "recipe", "predict_challenge")  # names of what counts by its content; and more predictions
 _UNKNOWN_EARLY = ("backbone", "images_sha256", "test_rows", "test_size")  # what a record may not say; None then
 _OF_THE_DATA = ("subset", "shots", "images_sha256", "test_rows", "test_size")
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -229,33 +231,32 @@ class Adaptation:
     config: dict[str, Any]
 
 
+Member = tuple[dict[str, Any], list[Run]]  # traits, and the runs that have them
+
+
 def group(runs: Iterable[Run]) -> tuple[list[Adaptation], list[Experiment]]:
     """The adaptations that some runs are of, in the order of their labels, and their experiments.
 
-    A run that does not say everything, because it failed early or its predictions are missing, belongs to the largest experiment that
-    agrees in what it says. A copy of a run counts once. Of two runs of one experiment, seed and training seed the one that finished last
-    counts.
+    Runs with the same traits are one experiment. One that does not say everything, because it failed early or its predictions are missing,
+    belongs to the largest experiment that agrees in what it says. A copy of a run counts once. Of two runs of one experiment, seed and
+    training seed the one that finished last counts.
+
+    Experiments are of one adaptation if their traits differ in nothing but the data. Where a subset comes with several test sets, an
+    adaptation is on one of them: the number of the test set is then one of its options.
     """
-    distinct: dict[tuple[int, str], Run] = {}
-    for run in runs:
-        known = distinct.get((run.record.schema, run.record.id))
-        if known is None or (not known.is_finished and run.is_finished):
-            distinct[run.record.schema, run.record.id] = run
-    members = _members(list(distinct.values()))
-    rows: dict[str, dict[str, Any]] = {}
+    members = _members(_without_copies(runs))
     experiments = []
-    numbers = _data_numbers(members)
-    for traits, own in members:
-        number = numbers[_hash(traits)]
-        row = without_data(traits)
-        key = _hash(row | ({"test set": number} if number else {}))[:10]
-        shown = _shown(own, row) | ({"test set": number + 1} if number else {})
-        rows[key] = min(
-            rows.get(key, shown), shown, key=lambda options: (options["model"], str(options["revision"]))
-        )  # always the same name
+    options: dict[str, dict[str, Any]] = {}
+    runs_of: dict[str, list[Run]] = defaultdict(list)
+    for (traits, own), number in zip(members, _test_set_numbers(members)):
+        shared = without_data(traits)
+        key = _hash(shared | ({"test set": number} if number else {}))[:10]
+        options[key] = shared | ({"test set": number + 1} if number else {})  # people count from 1
+        runs_of[key] += own
         experiments.append(_experiment(traits, own, key))
-    labels = names_of(rows)
-    varying = _varying(list(rows.values()))
+    options = {key: _first_name(runs_of[key]) | own for key, own in options.items()}
+    labels = names_of(options)
+    varying = [name for name in _varying(list(options.values())) if name not in ("method", "model", "backbone")]
     adaptations = [
         Adaptation(
             key=key,
@@ -263,27 +264,37 @@ def group(runs: Iterable[Run]) -> tuple[list[Adaptation], list[Experiment]]:
             method=own["method"],
             backbone=str(own["model"]),
             protocol=own["protocol"],
-            differs={name: own.get(name) for name in varying if name not in ("method", "model", "backbone")},
+            differs={name: own.get(name) for name in varying},
             config={name: value for name, value in own.items() if name != "backbone"},
         )
-        for key, own in rows.items()
+        for key, own in options.items()
     ]
     return sorted(adaptations, key=lambda row: (row.label, row.key)), experiments
 
 
-def _members(runs: list[Run]) -> list[tuple[dict[str, Any], list[Run]]]:
-    """Runs by what they have in common; those that say less after those that say more."""
-    found: list[tuple[dict[str, Any], list[Run]]] = []
-    by_key: dict[str, tuple[dict[str, Any], list[Run]]] = {}
-    for unknown, run in sorted(((_unknown(run), run) for run in runs), key=lambda pair: pair[0]):
+def _without_copies(runs: Iterable[Run]) -> list[Run]:
+    """Each run once; of a failed and a finished copy the finished one."""
+    distinct: dict[tuple[int, str], Run] = {}
+    for run in runs:
+        key = run.record.schema, run.record.id
+        if key not in distinct or (run.is_finished and not distinct[key].is_finished):
+            distinct[key] = run
+    return list(distinct.values())
+
+
+def _members(runs: list[Run]) -> list[Member]:
+    """The traits of each experiment and its runs."""
+    members: list[Member] = []
+    member_of: dict[str, Member] = {}
+    for run in sorted(runs, key=_unknown):  # those that say everything come first
         key = _hash(run.traits)
-        if key not in by_key:
-            alike = [place for place in found if _agree(run.traits, place[0])] if unknown else []
-            by_key[key] = max(alike, key=lambda place: len(place[1])) if alike else (dict(run.traits), [])
+        if key not in member_of:
+            alike = [member for member in members if _agree(run.traits, member[0])] if _unknown(run) else []
             if not alike:
-                found.append(by_key[key])
-        by_key[key][1].append(run)
-    return found
+                members.append((run.traits, []))
+            member_of[key] = max(alike, key=lambda member: len(member[1])) if alike else members[-1]
+        member_of[key][1].append(run)
+    return members
 
 
 def _unknown(run: Run) -> int:
@@ -297,21 +308,17 @@ def _agree(less: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
     return all(less.get(name) == more.get(name) or (name in _UNKNOWN_EARLY and less.get(name) is None) for name in names)
 
 
-def _data_numbers(members: list[tuple[dict[str, Any], list[Run]]]) -> dict[str, int]:
-    """A number for each experiment whose place (adaptation, subset, shots) another one has too, with other images or test rows.
-
-    The images and rows of a subset on which most runs were tested are 0.
-    """
-    counts: dict[tuple, Counter] = defaultdict(Counter)
-    for traits, own in members:
-        counts[traits["subset"], traits["protocol"]][_data_of(traits)] += len(own)
-    ranked = {place: {data: n for n, (data, _) in enumerate(sorted(each.items(), key=lambda item: (-item[1], item[0])))}
-              for place, each in counts.items()}  # fmt: skip
-    return {_hash(traits): ranked[traits["subset"], traits["protocol"]][_data_of(traits)] for traits, _ in members}
-
-
-def _data_of(traits: Mapping[str, Any]) -> str:
-    return json.dumps([traits.get(name) for name in ("images_sha256", "test_rows", "test_size")])
+def _test_set_numbers(members: list[Member]) -> list[int]:
+    """For each experiment the number of its images and test rows among those of its subset and protocol; most runs have number 0."""
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    places = []
+    for traits, runs in members:
+        place = traits["subset"], traits["protocol"]
+        data = json.dumps([traits.get(name) for name in ("images_sha256", "test_rows", "test_size")])
+        counts[place][data] += len(runs)
+        places.append((place, data))
+    ranked = {place: sorted(each, key=lambda data: (-each[data], data)) for place, each in counts.items()}
+    return [ranked[place].index(data) for place, data in places]
 
 
 def _experiment(traits: dict[str, Any], runs: list[Run], adaptation: str) -> Experiment:
@@ -325,13 +332,13 @@ def _experiment(traits: dict[str, Any], runs: list[Run], adaptation: str) -> Exp
     return Experiment(tuple(latest[key] for key in sorted(latest)), tuple(failed), tuple(replaced), traits, adaptation)
 
 
-def _shown(runs: list[Run], row: dict[str, Any]) -> dict[str, Any]:
-    """The options of a row with the first of the names that its backbone goes by."""
-    names = min(((run.config.model, run.config.revision) for run in runs), key=lambda pair: (pair[0], str(pair[1])))
-    return {"model": names[0], "revision": names[1], **row}
+def _first_name(runs: list[Run]) -> dict[str, str | None]:
+    """The first of the names that the backbone of some runs goes by, so that it is always the same."""
+    model, revision = min(((run.config.model, run.config.revision) for run in runs), key=lambda pair: (pair[0], str(pair[1])))
+    return {"model": model, "revision": revision}
 
 
-def names_of(things: Mapping[Hashable, Mapping[str, Any]]) -> dict[Hashable, str]:
+def names_of(things: Mapping[K, Mapping[str, Any]]) -> dict[K, str]:
     """A name for each of some adaptations: method and backbone, and as little else as tells it from the others.
 
     Args:
@@ -339,21 +346,25 @@ def names_of(things: Mapping[Hashable, Mapping[str, Any]]) -> dict[Hashable, str
     """
     keys = {thing: _hash(own) for thing, own in things.items()}
     distinct = {keys[thing]: own for thing, own in things.items()}
-    names = {}
-    for key, own in distinct.items():
-        short = _short(own["model"])
-        alike = [other for other in distinct.values() if other["method"] == own["method"] and _short(other["model"]) == short]
-        told_apart = [name for name in _varying(alike) if name not in ("method", "model", "revision", "backbone", "images", "record")]
-        if {"revision"} & set(_varying(alike)):
-            told_apart.append("revision")
-        words = [_words(name, own.get(name)) for name in told_apart]
-        words += [str(own[name]) for name in ("images", "record") if own.get(name)]  # said wherever it is so
-        if len({other["model"] for other in alike}) > 1:
-            short = str(own["model"])
-        if len({other.get("backbone") for other in alike if other["model"] == own["model"]} - {None}) > 1 and own.get("backbone"):
-            words.append(f"weights {own['backbone'][:8]}")  # one name, different weights
-        names[key] = ", ".join([f"{own['method']} · {short}", *words])
+    names = {key: _name(own, list(distinct.values())) for key, own in distinct.items()}
     return {thing: names[key] for thing, key in keys.items()}
+
+
+def _name(own: Mapping[str, Any], others: list[Mapping[str, Any]]) -> str:
+    """Such as `lora · dinov2-small, epochs 20`."""
+    model = _short(own["model"])
+    alike = [other for other in others if other["method"] == own["method"] and _short(other["model"]) == model]
+    varying = _varying(alike)
+    told_apart = [name for name in varying if name not in ("method", "model", "revision", "backbone", "images", "record")]
+    told_apart += ["revision"] * ("revision" in varying)
+    words = [_words(name, own.get(name)) for name in told_apart]
+    words += [str(own[name]) for name in ("images", "record") if own.get(name)]  # said wherever it is so
+    weights = {other.get("backbone") for other in alike if other["model"] == own["model"]} - {None}
+    if len(weights) > 1 and own.get("backbone"):
+        words.append(f"weights {own['backbone'][:8]}")  # one name, different weights
+    if "model" in varying:
+        model = str(own["model"])
+    return ", ".join([f"{own['method']} · {model}", *words])
 
 
 def _short(model: Any) -> str:
