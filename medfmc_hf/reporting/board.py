@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,48 +13,22 @@ import numpy as np
 from ..errors import MedfmcError
 from ..evaluation.compare import FEW
 from ..evaluation.experiments import Adaptation, Experiment, Run, group, read_run
-from ..evaluation.intervals import Estimate, mean_over_seeds
+from ..evaluation.intervals import by_seed, mean_over_seeds
+from ..evaluation.jackknife import Jackknife
 from ..evaluation.statistics import holm
 from ..progress import bar
-from ..runs import RunRecord
 from ..runs.folders import find_runs
 from ..runs.provenance import unfit_marks
 from ..subsets import SEEDS, SHOTS, SUBSETS
 from ..words import METRICS, plural
+from .cells import Cell, cell_of
 from .references import references
 
 BOARD_SCHEMA = 2  # 1: rows were called settings, and seeds draws
 AGREEMENT = 1e-6  # between a record's scores and those of its predictions: float32 sums aside, they are the same
 SHOT_ORDER = (*map(str, SHOTS), "pool", "train_20")
 
-
-@dataclass(frozen=True)
-class Cell:
-    """An experiment: the runs of one adaptation on one subset and number of shots.
-
-    Attributes:
-        adaptation: key of the `Adaptation`.
-        subset: subset key.
-        shots: one of `SHOT_ORDER`.
-        seeds: of the splits of the runs that finished, each once.
-        runs: ids of these runs, in the order of their seeds and training seeds.
-        test_rows: images of the test set; None where the records do not say.
-        test_patients: patients of it.
-        metrics: by metric, an `Estimate` in fractions.
-        per_class: by class, the mean over runs of `auc` and `ap` or `recall`, and `positives`; None where undefined.
-        cost: `trainable_parameters`, `adapter_bytes`, `peak_memory_bytes`, `seconds` (means over runs) and `devices`.
-    """
-
-    adaptation: str
-    subset: str
-    shots: str
-    seeds: tuple[int, ...]
-    runs: tuple[str, ...]
-    test_rows: int | None
-    test_patients: int | None
-    metrics: dict[str, Estimate]
-    per_class: dict[str, dict[str, float | None]]
-    cost: dict[str, Any]
+Seeds = dict[tuple[int, int], Jackknife]  # by seed of the split and training seed
 
 
 @dataclass(frozen=True)
@@ -156,18 +130,12 @@ def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], *, interv
         )
     board.adaptations, experiments = group(runs)
     experiments.sort(key=lambda e: (list(SUBSETS).index(e.subset.key), SHOT_ORDER.index(e.shots)))
-    sound, problems = set(), defaultdict(list)
-    for run in bar([run for e in experiments for run in e.runs], desc="test intervals", unit="run"):
-        if (problem := _problem(run, intervals)) is not None:
-            problems[problem].append(run.record.id)
-        elif intervals:
-            sound.add(run.record.id)
-    board.notes += [f"{words} ({_some(ids)})." for words, ids in problems.items()]
+    jackknives = _jackknives([run for e in experiments for run in e.runs], intervals, board.notes)
     labels = {adaptation.key: adaptation.label for adaptation in board.adaptations}
     order = {key: number for number, key in enumerate(labels)}
     for experiment in sorted(experiments, key=lambda e: order[e.adaptation]):
         if experiment.runs:
-            board.cells.append(_cell(experiment, sound))
+            board.cells.append(cell_of(experiment, jackknives))
         for run in experiment.replaced:
             board.left_out.append(run.record.id)
             board.notes.append(
@@ -180,7 +148,7 @@ def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], *, interv
             for run in experiment.failed
         ]  # fmt: skip
     board.failed.sort(key=lambda f: (f["subset"], SHOT_ORDER.index(f["shots"]), f["adaptation"], f["seed"], f["id"]))
-    board.comparisons = _compare([e for e in experiments if e.runs], sound) if intervals else []
+    board.comparisons = _compare(experiments, jackknives)
     board.references = references(board.cells)
     board.gaps, board.absent = _gaps(board)
     board.counts = {status: sum(run.record.status == status for run in runs) for status in ("finished", "failed")}
@@ -231,6 +199,19 @@ def _some(ids: list[str]) -> str:
     return f"{len(ids)} {plural('run', len(ids))}: {shown}" + (" and others" if len(ids) > 3 else "")
 
 
+def _jackknives(runs: list[Run], intervals: bool, notes: list[str]) -> dict[str, Jackknife]:
+    """By id, the jackknives of the runs whose predictions the report can make use of; none without `intervals`."""
+    found: dict[str, Jackknife] = {}
+    problems: dict[str, list[str]] = defaultdict(list)
+    for run in bar(runs, desc="test intervals", unit="run"):
+        if (problem := _problem(run, intervals)) is not None:
+            problems[problem].append(run.record.id)
+        elif intervals and run.jackknife is not None:
+            found[run.record.id] = run.jackknife
+    notes += [f"{words} ({_some(ids)})." for words, ids in problems.items()]
+    return found
+
+
 def _problem(run: Run, intervals: bool) -> str | None:
     """What keeps the report from making use of a run's predictions."""
     if run.test is None:
@@ -249,82 +230,42 @@ def _problem(run: Run, intervals: bool) -> str | None:
     return None
 
 
-def _cell(experiment: Experiment, sound: set[str]) -> Cell:
-    records = [run.record for run in experiment.runs]
-    resampled = [run.jackknife if run.record.id in sound else None for run in experiment.runs]
-    return Cell(
-        adaptation=experiment.adaptation,
-        subset=experiment.subset.key,
-        shots=experiment.shots,
-        seeds=tuple(experiment.seeds),
-        runs=tuple(record.id for record in records),
-        test_rows=records[0].data.get("rows", {}).get("test"),
-        test_patients=records[0].data.get("patients", {}).get("test"),
-        metrics={name: experiment.estimate(name, resampled=resampled) for name in (experiment.subset.metric, "auc", "score")},
-        per_class=_per_class(records),
-        cost=_cost(records),
-    )
-
-
-def _compare(experiments: list[Experiment], sound: set[str]) -> list[ColumnComparison]:
+def _compare(experiments: list[Experiment], jackknives: Mapping[str, Jackknife]) -> list[ColumnComparison]:
     """The experiments of each column pair by pair: those that were tested on the same rows and have seeds in common."""
-    columns: dict[tuple, list[tuple[Experiment, dict]]] = defaultdict(list)
+    columns: dict[tuple[str, str, str], list[tuple[str, Seeds]]] = defaultdict(list)
     for experiment in experiments:
-        known = {(run.seed, run.training_seed): run for run in experiment.runs if run.record.id in sound}
+        known = {(run.seed, run.training_seed): jackknives[run.record.id] for run in experiment.runs if run.record.id in jackknives}
         if known:
-            columns[experiment.subset.key, experiment.shots, experiment.traits["test_rows"]].append((experiment, known))
+            columns[experiment.subset.key, experiment.shots, experiment.traits["test_rows"]].append((experiment.adaptation, known))
     result = []
     for (subset, shots, _), members in columns.items():
-        for metric in (SUBSETS[subset].metric, "auc", "score") if len(members) > 1 else ():
+        adaptations = tuple(adaptation for adaptation, _ in members)
+        for metric in (SUBSETS[subset].metric, "auc", "score"):
             pairs = [
                 pair | {"a": a, "b": b}
                 for (a, (_, left)), (b, (_, right)) in itertools.combinations(enumerate(members), 2)
                 if (pair := _pair(metric, left, right)) is not None
             ]
-            corrected = holm([pair["p"] for pair in pairs])
-            adaptations = tuple(experiment.adaptation for experiment, _ in members)
-            pairs = tuple(pair | {"p_holm": float(p)} for pair, p in zip(pairs, corrected))
-            result.append(ColumnComparison(subset, shots, metric, adaptations, pairs))
-    return [comparison for comparison in result if comparison.pairs]
+            if pairs:
+                corrected = tuple(pair | {"p_holm": p} for pair, p in zip(pairs, holm([pair["p"] for pair in pairs])))
+                result.append(ColumnComparison(subset, shots, metric, adaptations, corrected))
+    return result
 
 
-def _pair(metric: str, left: dict[tuple[int, int], Run], right: dict[tuple[int, int], Run]) -> dict | None:
+def _pair(metric: str, left: Seeds, right: Seeds) -> dict[str, Any] | None:
+    """The difference on the seeds that both have; None where there are none, or it is undefined."""
     common = sorted(set(left) & set(right))
     if not common:
         return None
     seeds = [seed for seed, _ in common]
-    found = (
-        mean_over_seeds([left[key].jackknife for key in common], seeds) - mean_over_seeds([right[key].jackknife for key in common], seeds)
-    ).difference(metric)
+    a, b = [left[key] for key in common], [right[key] for key in common]
+    found = (mean_over_seeds(a, seeds) - mean_over_seeds(b, seeds)).difference(metric)
     if not np.isfinite(found.value + found.p):
         return None
-    changes: dict[int, list[float]] = defaultdict(list)
-    for key in common:
-        changes[key[0]].append(left[key].jackknife.point[metric] - right[key].jackknife.point[metric])
+    changes = by_seed((one.point[metric] - other.point[metric] for one, other in zip(a, b)), seeds)
     wins, losses = (sum(sign * sum(own) > 0 for own in changes.values()) for sign in (1, -1))
     return {"difference": found.value, "low": found.low, "high": found.high, "p": found.p, "seeds": sorted(changes), "wins": wins,
             "losses": losses}  # fmt: skip
-
-
-def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of what is defined; None where nothing is."""
-    defined = [float(value) for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(defined)) if defined else None
-
-
-def _per_class(records: list[RunRecord]) -> dict[str, dict[str, float | None]]:
-    tables = [record.scores["test"].get("per_class", {}) for record in records]
-    names = list(dict.fromkeys(name for table in tables for name in table))
-    columns = list(dict.fromkeys(column for table in tables for row in table.values() for column in row))
-    return {name: {column: mean(table.get(name, {}).get(column) for table in tables) for column in columns} for name in names}
-
-
-def _cost(records: list[RunRecord]) -> dict[str, Any]:
-    names = ("trainable_parameters", "total_parameters", "adapter_bytes", "peak_memory_bytes")
-    cost = {name: mean(record.cost.get(name) for record in records) for name in names}
-    seconds = [record.cost.get("seconds") or {} for record in records]
-    cost |= {"seconds": mean(s.get("total") for s in seconds), "train_seconds": mean(s.get("train") for s in seconds)}
-    return cost | {"devices": sorted({str(record.cost["device"]) for record in records if record.cost.get("device")})}
 
 
 def _gaps(board: Board) -> tuple[list[dict[str, Any]], list[str]]:

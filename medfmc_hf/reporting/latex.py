@@ -4,7 +4,8 @@ from collections import defaultdict
 
 from ..subsets import SUBSETS
 from ..words import METRICS, MISSING, percent, shots_words
-from .board import Board, Cell
+from .board import Board
+from .cells import Cell
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "·": r"$\cdot$", MISSING: "--", "±": r"$\pm$"}
 ESCAPES |= {character: "\\" + character for character in "&%$#_{}"}

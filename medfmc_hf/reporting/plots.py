@@ -10,7 +10,8 @@ from ..evaluation.intervals import Estimate
 from ..files import atomic_path
 from ..subsets import SUBSETS
 from ..words import METRICS, count, shots_words
-from .board import SHOT_ORDER, Board, Cell
+from .board import SHOT_ORDER, Board
+from .cells import Cell
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow and black, which vanish on white and on dark pages.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#808080")

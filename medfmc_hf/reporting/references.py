@@ -2,16 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..evaluation.published import PUBLISHED, Published, caveat
 from ..subsets import SUBSETS
-
-if TYPE_CHECKING:
-    from .board import Cell
+from .cells import Cell
 
 
-def references(cells: Sequence["Cell"]) -> list[dict[str, Any]]:
+def references(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """Reference rows for the subsets of some cells.
 
     Returns:
@@ -51,7 +49,7 @@ def _row(key: str, reference: Published, rows: Mapping[str, int | None]) -> dict
     }
 
 
-def _chance(cells: Sequence["Cell"], rows: Mapping[str, int | None]) -> dict[str, Any]:
+def _chance(cells: Sequence[Cell], rows: Mapping[str, int | None]) -> dict[str, Any]:
     """Mean prevalence (mAP), the largest class (accuracy) and a half (AUC), from the class counts of the runs' own test sets."""
     values = []
     for subset, count in rows.items():
