@@ -1,5 +1,6 @@
 """Compares models on the same test images: paired differences, their intervals over patients and over seeds, and a verdict in words."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,16 +9,16 @@ import numpy as np
 from ..errors import MedfmcError
 from ..progress import bar
 from ..words import METRICS
-from .experiments import one_experiment
-from .intervals import mean_over_seeds
+from .experiments import one_experiment, seedless
+from .intervals import by_seed, mean_over_seeds
 from .jackknife import Jackknife, jackknife
 from .scored import Scored
 from .statistics import Spread, auc_covariance, holm, normal_p_value, over_seeds
 
 FEW = 20  # patients below which an interval over them is known to be too sure of itself
 
-Group = tuple[str, int | None, str]  # subset, shots, variant of the configs that differ in the seed only
 Key = tuple[str, int]  # dataset config and training seed
+Pair = tuple[Scored, Scored]  # of the base and of the other, on the same images in the same order
 
 
 @dataclass(frozen=True)
@@ -107,48 +108,49 @@ def compare(
         MedfmcError: a model has a run twice or is of several experiments, nothing can be paired, or paired runs were not tested on the same
             images.
     """
-    tests: list[tuple[str, list[int], list[tuple[Scored, ...]], list[str]]] = []
+    mine = _by_config(base, "the first")
+    tests: list[tuple[str, list[Pair]]] = []
+    for name, scored in others.items():
+        theirs = _by_config(scored, name)
+        groups = defaultdict(list)
+        for key in mine:
+            if key in theirs:
+                groups[_group(mine[key])].append(key)
+        if not groups:
+            raise MedfmcError(f"{name} has no run to compare: it has {_known(theirs)}, the first has {_known(mine)}.")
+        for keys in groups.values():
+            first = mine[keys[0]]
+            tests.append((name, [(_aligned(first, mine[key]), _aligned(first, theirs[key])) for key in keys]))
     rows: list[Comparison] = []
-    own = _by_config(base, "the first")
-    for name, theirs in others.items():
-        theirs = _by_config(theirs, name)
-        common = [key for key in own if key in theirs]
-        if not common:
-            raise MedfmcError(f"{name} has no run to compare: it has {_known(theirs)}, the first has {_known(own)}.")
-        for group in dict.fromkeys(_group(own[key]) for key in common):
-            keys = [key for key in common if _group(own[key]) == group]
-            first = own[keys[0]]
-            members = [tuple(_aligned(first, scored) for scored in (own[key], theirs[key])) for key in keys]
-            metrics = [first.main, "auc"] + [
-                f"auc of {c}" for c in first.classes if per_class and (first.multilabel or len(first.classes) > 2)
-            ]
-            tests.append((name, [own[key].run.seed if own[key].run else 0 for key in keys], members, metrics))
-    with bar(total=2 * sum(len(members) for _, _, members, _ in tests), desc="leaving out patients", unit="run") as progress:
+    with bar(total=2 * sum(len(pairs) for _, pairs in tests), desc="leaving out patients", unit="run") as progress:
 
         def made(scored: Scored) -> Jackknife:
             progress.update()
             return jackknife(scored.targets, scored.scores, scored.patient_ids, classes=scored.classes)
 
-        for name, seeds, members, metrics in tests:
-            pairs = [tuple(made(scored) for scored in pair) for pair in members]
-            rows += [_row(members, seeds, pairs, metric, name, level) for metric in metrics]
-    families = list(dict.fromkeys((row.test, row.metric) for row in rows))
-    corrected = {}
-    for family in families:
-        places = [n for n, row in enumerate(rows) if (row.test, row.metric) == family]
-        corrected |= dict(zip(places, holm([rows[n].p for n in places])))
-    return [replace(row, p_holm=corrected[n]) for n, row in enumerate(rows)]
+        for name, pairs in tests:
+            jackknives = [(made(own), made(other)) for own, other in pairs]
+            rows += [_row(name, pairs, jackknives, metric, level) for metric in _metrics(pairs[0][0], per_class)]
+    families = defaultdict(list)
+    for place, row in enumerate(rows):
+        families[row.test, row.metric].append(place)
+    for places in families.values():
+        for place, corrected in zip(places, holm([rows[place].p for place in places])):
+            rows[place] = replace(rows[place], p_holm=corrected)
+    return rows
 
 
-def _row(
-    members: list[tuple[Scored, ...]], seeds: list[int], pairs: list[tuple[Jackknife, ...]], metric: str, name: str, level: float
-) -> Comparison:
-    first = members[0][0]
-    mine, other = (mean_over_seeds([pair[side] for pair in pairs], seeds) for side in (0, 1))
+def _metrics(first: Scored, per_class: bool) -> list[str]:
+    single = per_class and (first.multilabel or len(first.classes) > 2)
+    return [first.main, "auc", *(f"auc of {name}" for name in first.classes if single)]
+
+
+def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackknife]], metric: str, level: float) -> Comparison:
+    first = pairs[0][0]
+    seeds = [own.run.seed if own.run else 0 for own, _ in pairs]
+    mine, other = (mean_over_seeds(side, seeds) for side in zip(*jackknives))
     found = (other - mine).difference(metric, level)
-    changes: dict[int, list[float]] = {seed: [] for seed in seeds}
-    for seed, (ours, theirs) in zip(seeds, pairs):
-        changes[seed].append(theirs.point[metric] - ours.point[metric])
+    changes = by_seed((theirs.point[metric] - ours.point[metric] for ours, theirs in jackknives), seeds)
     return Comparison(
         test=_title(first),
         other=name,
@@ -160,7 +162,7 @@ def _row(
         high=found.high,
         p=found.p,
         p_holm=float("nan"),
-        p_delong=_delong(members, metric),
+        p_delong=_delong(pairs, metric),
         seeds=over_seeds(list(changes.values()), level, inside=(-1.0, 1.0)) if len(changes) > 1 else None,
         patients=mine.patients,
         images=len(first.image_ids),
@@ -168,9 +170,9 @@ def _row(
     )
 
 
-def _delong(members: list[tuple[Scored, ...]], metric: str) -> float | None:
+def _delong(pairs: list[Pair], metric: str) -> float | None:
     """DeLong's p for the difference of an AUC, or of the mean of the AUCs over runs; None where the AUC is not a single one."""
-    first = members[0][0]
+    first = pairs[0][0]
     if " of " in metric:
         column = first.classes.index(metric.partition(" of ")[2])
     elif metric == "auc" and not first.multilabel and len(first.classes) == 2:
@@ -178,8 +180,8 @@ def _delong(members: list[tuple[Scored, ...]], metric: str) -> float | None:
     else:
         return None
     positive = first.targets[:, column] > 0 if first.multilabel else first.targets == column
-    aucs, covariance = auc_covariance(positive, np.stack([s.scores[:, column] for pair in members for s in pair]), first.patient_ids)
-    contrast = np.tile([-1, 1], len(members)) / len(members)
+    aucs, covariance = auc_covariance(positive, np.stack([s.scores[:, column] for pair in pairs for s in pair]), first.patient_ids)
+    contrast = np.tile([-1, 1], len(pairs)) / len(pairs)
     return normal_p_value(float(contrast @ aucs), float(contrast @ covariance @ contrast))
 
 
@@ -191,8 +193,12 @@ def _by_config(scored: Sequence[Scored], name: str) -> dict[Key, Scored]:
             what = f"two runs of {key[0]} ({found[key].name}, {item.name})" if item.run else "two CSV files"
             raise MedfmcError(f"{name} has {what}; a comparison is of one model: give a folder that holds one run per config.")
         found[key] = item
-    for group in dict.fromkeys(_group(item) for item in scored if item.run):
-        one_experiment([item.run for item in scored if _group(item) == group])
+    runs = defaultdict(list)
+    for item in scored:
+        if item.run:
+            runs[_group(item)].append(item.run)
+    for own in runs.values():
+        one_experiment(own)
     return found
 
 
@@ -200,8 +206,9 @@ def _known(scored: Mapping[Key, Scored]) -> str:
     return ", ".join(config or item.name for (config, _), item in scored.items()) or "none"
 
 
-def _group(scored: Scored) -> Group | None:
-    return (scored.config.subset, scored.config.shots, scored.config.variant) if scored.config else None
+def _group(scored: Scored) -> str:
+    """What the seeds of one subset and number of shots have in common; of CSVs there is one group."""
+    return seedless(str(scored.config))
 
 
 def _title(scored: Scored) -> str:
@@ -209,10 +216,6 @@ def _title(scored: Scored) -> str:
         return scored.subset.key if scored.subset else "the test set"
     shots = f" {scored.config.shots}-shot" if scored.config.shots else ""
     return scored.config.subset + shots + ("" if scored.config.variant == "clean" else f" {scored.config.variant}")
-
-
-def _same_images(a: Scored, b: Scored) -> bool:
-    return len(a.image_ids) == len(b.image_ids) and set(a.image_ids) == set(b.image_ids)
 
 
 def _aligned(base: Scored, other: Scored) -> Scored:
@@ -223,10 +226,11 @@ def _aligned(base: Scored, other: Scored) -> Scored:
     """
     if base.classes != other.classes or base.multilabel != other.multilabel:
         raise MedfmcError(f"{base.name} and {other.name} have different classes: {', '.join(base.classes)} and {', '.join(other.classes)}.")
-    if not _same_images(base, other):
-        only = len(set(base.image_ids) - set(other.image_ids)), len(set(other.image_ids) - set(base.image_ids))
+    images, others = set(base.image_ids), set(other.image_ids)
+    if images != others or len(base.image_ids) != len(other.image_ids):
         raise MedfmcError(
-            f"{base.name} and {other.name} were tested on different images ({only[0]} only in the first, {only[1]} only in the second); "
+            f"{base.name} and {other.name} were tested on different images ({len(images - others)} only in the first, "
+            f"{len(others - images)} only in the second); "
             "only scores on the same images can be compared."
         )
     row_of = {image_id: row for row, image_id in enumerate(other.image_ids)}
