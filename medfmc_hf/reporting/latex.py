@@ -72,8 +72,7 @@ def _tex(text: object) -> str:
 
 
 def _number(cell: Cell | None, metrics: dict[str, str], best: set[tuple[str, str, str]]) -> str:
-    estimate = cell.metrics[metrics[cell.subset]] if cell else None
-    if estimate is None or estimate.mean is None:
+    if cell is None or (estimate := cell.metrics[metrics[cell.subset]]).mean is None:
         return "--"
     mean = percent(estimate.mean)
     spread = "" if estimate.sd is None else rf" $\pm$ {percent(estimate.sd)}"

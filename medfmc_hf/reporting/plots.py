@@ -4,6 +4,8 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..errors import MedfmcError
 from ..evaluation.intervals import Estimate
@@ -11,7 +13,9 @@ from ..files import atomic_path
 from ..subsets import SUBSETS
 from ..words import METRICS, count, shots_words
 from .board import SHOT_ORDER, Board
-from .cells import Cell
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow and black, which vanish on white and on dark pages.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#808080")
@@ -31,45 +35,36 @@ def style_of(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], markers[(index + index // len(COLOURS)) % len(markers)]
 
 
-def require_matplotlib():
-    """`matplotlib` and its `Figure`.
+def require_matplotlib() -> ModuleType:
+    """`matplotlib`, with its `figure`.
 
     Raises:
         MedfmcError: it is not installed.
     """
     try:
-        import matplotlib
-        from matplotlib.figure import Figure
+        import matplotlib.figure
     except ImportError:
         raise MedfmcError('plots need matplotlib, which is not installed; run: pip install "medfmc_hf[report]"') from None
-    return matplotlib, Figure
+    return matplotlib
 
 
-def draw_curves(axes, board: Board, subset: str, metric: str) -> None:
+def draw_curves(axes: "Axes", board: Board, subset: str, metric: str) -> None:
     """Score against shots: a line for each adaptation, its bars the standard deviation over seeds."""
     shots = board.shots_of(subset)
     for index, adaptation in enumerate(board.adaptations):
-        cells = [cell for shot in shots if (cell := board.cell(adaptation.key, subset, shot)) and cell.metrics[metric].mean is not None]
-        if not cells:
+        estimates = {place: cell.metrics[metric] for place, shot in enumerate(shots) if (cell := board.cell(adaptation.key, subset, shot))}
+        points = [(place, 100 * each.mean, _bar(each)) for place, each in estimates.items() if each.mean is not None]
+        if not points:
             continue
+        places, means, bars = zip(*points)
         colour, marker = style_of(index)
         dodge = (index - (len(board.adaptations) - 1) / 2) * 0.3 / max(len(board.adaptations), 4)
         axes.errorbar(
-            [shots.index(cell.shots) + dodge for cell in cells],
-            [100 * cell.metrics[metric].mean for cell in cells],
-            [_bar(cell.metrics[metric]) for cell in cells],
+            [place + dodge for place in places], means, bars,
             label=_plain(adaptation.label), color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.9, capsize=2,
         )  # fmt: skip
-    chance = next(
-        (
-            v["value"]
-            for r in board.references
-            if r["kind"] == "chance"
-            for v in r["values"]
-            if (v["subset"], v["metric"]) == (subset, metric)
-        ),
-        None,
-    )
+    values = [value for row in board.references if row["kind"] == "chance" for value in row["values"]]
+    chance = next((value["value"] for value in values if (value["subset"], value["metric"]) == (subset, metric)), None)
     if chance is not None:
         axes.axhline(100 * chance, linestyle=":", linewidth=1, color="#808080", label="chance")
     axes.set_xticks(range(len(shots)), [shots_words(shot) for shot in shots])
@@ -85,21 +80,20 @@ def most_shots(board: Board, subset: str) -> str:
     return (few or shots)[-1]
 
 
-def draw_cost(axes, board: Board, subset: str, cost: str) -> None:
+def draw_cost(axes: "Axes", board: Board, subset: str, cost: str) -> None:
     """Main metric against one cost: a point for each adaptation, its bar the standard deviation over seeds."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     shots, metric = most_shots(board, subset), SUBSETS[subset].metric
     values: list[float] = []
     for index, adaptation in enumerate(board.adaptations):
-        cell: Cell | None = board.cell(adaptation.key, subset, shots)
-        if cell is None or cell.metrics[metric].mean is None or cell.cost[cost] is None:
+        cell = board.cell(adaptation.key, subset, shots)
+        if cell is None or (mean := cell.metrics[metric].mean) is None or cell.cost[cost] is None:
             continue
         colour, marker = style_of(index)
-        estimate = cell.metrics[metric]
         values.append(cell.cost[cost])
         axes.errorbar(
-            [cell.cost[cost]], [100 * estimate.mean], [_bar(estimate)],
+            [cell.cost[cost]], [100 * mean], [_bar(cell.metrics[metric])],
             label=_plain(adaptation.label), color=colour, marker=marker, markersize=6, linestyle="none", elinewidth=0.9, capsize=2,
         )  # fmt: skip
     positive = [value for value in values if value > 0]
@@ -131,11 +125,11 @@ def page_figures(board: Board) -> dict[str, list[dict[str, str]]]:
         `curves` and `cost`: for each figure its `subset`, `metric` or `cost`, `title` (what it shows, in words) and `svg`, whose ink
         follows the page's light or dark colours; and `legend`: for each adaptation `adaptation`, `colour` and `mark`.
     """
-    matplotlib, Figure = require_matplotlib()
+    matplotlib = require_matplotlib()
 
     def svg(draw: Callable, *what: str) -> str:
         with matplotlib.rc_context(PAGE_STYLE):
-            figure = Figure(figsize=(3.6, 2.7))
+            figure = matplotlib.figure.Figure(figsize=(3.6, 2.7))
             figure.subplots_adjust(left=0.15, right=0.97, top=0.91, bottom=0.17)  # a layout engine would draw everything twice
             draw(figure.subplots(), board, *what)
             out = io.StringIO()
@@ -161,21 +155,23 @@ def page_figures(board: Board) -> dict[str, list[dict[str, str]]]:
 
 def save_figures(board: Board, folder: str | os.PathLike) -> list[Path]:
     """Write `curves` and `cost` for papers, as PNG (300 dpi) and SVG. Returns the paths."""
-    matplotlib, Figure = require_matplotlib()
+    matplotlib = require_matplotlib()
     subsets = board.subsets
-    rows = {
-        "curves": (draw_curves, [lambda key: SUBSETS[key].metric, lambda key: "auc"]),
-        "cost": (draw_cost, [lambda key, cost=cost: cost for cost in COSTS]),
+    if not subsets:
+        return []
+    width = 3.2 * len(subsets)
+    figures: dict[str, tuple[Callable[..., None], list[dict[str, str]]]] = {
+        "curves": (draw_curves, [{key: SUBSETS[key].metric for key in subsets}, dict.fromkeys(subsets, "auc")]),
+        "cost": (draw_cost, [dict.fromkeys(subsets, cost) for cost in COSTS]),
     }
     paths = []
-    for name, (draw, whats) in rows.items() if subsets else ():
+    for name, (draw, lines) in figures.items():
         with matplotlib.rc_context(STYLE):
-            width = 3.2 * len(subsets)
-            figure = Figure(figsize=(width, 5.6), layout="constrained")
-            panels = figure.subplots(len(whats), len(subsets), squeeze=False)
-            for line, what in zip(panels, whats):
-                for axes, subset in zip(line, subsets):
-                    draw(axes, board, subset, what(subset))
+            figure = matplotlib.figure.Figure(figsize=(width, 5.6), layout="constrained")
+            panels = figure.subplots(len(lines), len(subsets), squeeze=False)
+            for row, line in zip(panels, lines):
+                for axes, (subset, what) in zip(row, line.items()):
+                    draw(axes, board, subset, what)
             entries = {label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels())}
             widest = max((0.5 + 0.068 * len(label) for label in entries), default=width)  # inches, at nine points
             figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=max(1, int(width / widest)))

@@ -55,7 +55,7 @@ def _chance(cells: Sequence[Cell], rows: Mapping[str, int | None]) -> dict[str, 
     for subset, count in rows.items():
         own = [cell for cell in cells if cell.subset == subset]
         cell = next(cell for cell in own if cell.test_rows == count)
-        positives = [row["positives"] for row in cell.per_class.values() if row.get("positives")]
+        positives = [positives for row in cell.per_class.values() if (positives := row.get("positives"))]
         if not positives or not count:
             continue
         main = SUBSETS[subset].metric
