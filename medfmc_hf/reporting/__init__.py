@@ -6,15 +6,14 @@ Every file is a function of the run folders: the same runs give the same bytes.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..files import write_json, write_text
+from . import board_tables, latex, page, plots
+from .board import Board, Roots, make_board
 
 
-def write_report(
-    roots: str | os.PathLike | Sequence[str | os.PathLike], out: str | os.PathLike, *, intervals: bool = True, all_data: bool = False
-):
+def write_report(roots: Roots, out: str | os.PathLike, *, intervals: bool = True, all_data: bool = False) -> tuple[Board, list[Path]]:
     """Write the report of some runs into a folder.
 
     Files: `board.html`, `board.md`, `board.csv`, `board.tex`, `board.json` (what a Space reads), `curves` and `cost` as `.png` and `.svg`.
@@ -31,19 +30,17 @@ def write_report(
     Raises:
         MedfmcError: there are no runs, or matplotlib is not installed.
     """
-    from . import board, board_tables, latex, page, plots
-
     plots.require_matplotlib()  # before the slow part, not after it
-    made = board.make_board(roots, intervals=intervals, all_data=all_data)
-    data = made.to_json() | {"figures": plots.page_figures(made)}
+    board = make_board(roots, intervals=intervals, all_data=all_data)
+    data = board.to_json() | {"figures": plots.page_figures(board)}
     out = Path(out)
     texts = {
         "board.html": page.to_html(data),
-        "board.md": board_tables.to_markdown(made),
-        "board.csv": board_tables.to_csv(made),
-        "board.tex": latex.to_latex(made),
+        "board.md": board_tables.to_markdown(board),
+        "board.csv": board_tables.to_csv(board),
+        "board.tex": latex.to_latex(board),
     }
     for name, text in texts.items():
         write_text(out / name, text)
     write_json(out / "board.json", data)
-    return made, [out / name for name in (*texts, "board.json")] + plots.save_figures(made, out)
+    return board, [out / name for name in (*texts, "board.json")] + plots.save_figures(board, out)

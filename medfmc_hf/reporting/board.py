@@ -4,8 +4,9 @@ import dataclasses
 import itertools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..evaluation.intervals import by_seed, mean_over_seeds
 from ..evaluation.jackknife import Jackknife
 from ..evaluation.statistics import holm
 from ..progress import bar
+from ..runs import RunRecord
 from ..runs.folders import find_runs
 from ..runs.provenance import unfit_marks
 from ..subsets import SEEDS, SHOTS, SUBSETS
@@ -28,6 +30,7 @@ BOARD_SCHEMA = 2  # 1: rows were called settings, and seeds draws
 AGREEMENT = 1e-6  # between a record's scores and those of its predictions: float32 sums aside, they are the same
 SHOT_ORDER = (*map(str, SHOTS), "pool", "train_20")
 
+Roots = str | os.PathLike | list  # folders of runs, run folders, or both
 Seeds = dict[tuple[int, int], Jackknife]  # by seed of the split and training seed
 
 
@@ -109,7 +112,7 @@ class Board:
         return {"schema": BOARD_SCHEMA, "metric_names": METRICS, "shot_order": list(SHOT_ORDER), "subsets": about, **values}
 
 
-def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], *, intervals: bool = True, all_data: bool = False) -> Board:
+def make_board(roots: Roots, *, intervals: bool = True, all_data: bool = False) -> Board:
     """Read runs and work out the board.
 
     Args:
@@ -162,30 +165,29 @@ def make_board(roots: str | os.PathLike | Sequence[str | os.PathLike], *, interv
     return board
 
 
-def _names(roots) -> str:
+def _names(roots: Roots) -> str:
     return ", ".join(map(str, [roots] if isinstance(roots, (str, os.PathLike)) else roots))
 
 
-def _read(roots, notes: list[str], all_data: bool) -> list[Run]:
+def _read(roots: Roots, notes: list[str], all_data: bool) -> list[Run]:
     """The runs to show, in the order of their ids; of one run found twice, the finished or the first copy."""
-    found: dict[str, tuple] = {}
-    copies: Counter = Counter()
     left_out: list[str] = []
-    for folder, record in find_runs(roots, left_out):
-        known = found.get(record.id)
-        copies[record.id] += 1
-        if known is None or (known[1].status == "failed" and record.status == "finished"):
-            found[record.id] = folder, record
+    copies = list(find_runs(roots, left_out))
     notes += [f"1 of {len(left_out)} records that were left out: {reason}" for reason in left_out]
-    repeated = sum(count > 1 for count in copies.values())
+    found: dict[str, tuple[Path, RunRecord]] = {}
+    for folder, record in copies:
+        if record.id not in found or (found[record.id][1].status == "failed" and record.status == "finished"):
+            found[record.id] = folder, record
+    repeated = sum(count > 1 for count in Counter(record.id for _, record in copies).values())
     if repeated:
         notes.append(f"{repeated} runs lie in several folders and count once.")
-    unfit = {key: words for key, (_, record) in found.items() if (words := unfit_marks(record)) and not all_data}
-    for words in sorted({" and ".join(words) for words in unfit.values()}):
-        ids = [key for key, own in unfit.items() if " and ".join(own) == words]
-        notes.append(f"Left out, for their images are {words}: {_some(ids)}; --all-data shows them.")
+    unfit: dict[str, list[str]] = defaultdict(list)
+    for key, (_, record) in found.items():
+        if not all_data and (words := " and ".join(unfit_marks(record))):
+            unfit[words].append(key)
+    notes += [f"Left out, for their images are {words}: {_some(ids)}; --all-data shows them." for words, ids in sorted(unfit.items())]
     shown = []
-    for key in sorted(set(found) - set(unfit)):
+    for key in sorted(found.keys() - set().union(*unfit.values())):
         folder, record = found[key]
         if record.status == "finished" and not record.scores.get("test"):
             notes.append(f"Run {key} finished without test scores and is not shown.")
