@@ -14,7 +14,7 @@ from .runs import Predictions, RunConfig, RunRecord
 from .runs.flags import flags_of
 from .runs.provenance import marks, unfit_marks
 from .subsets import CITATION
-from .words import METRICS, interval, percent, plural
+from .words import METRICS, interval, markdown_table, percent, plural
 
 UNDEFINED = "undefined"
 
@@ -157,7 +157,7 @@ def _what(experiment: Experiment) -> str:
         "**Research use only. Not a medical device, not for diagnosis.**\n\n"
         + _apart(experiment)
         + f"MedFMC {subset.name}, {subset.title}, from {_shots(config)}.{several}\n\n"
-        + _table(["", ""], rows)
+        + markdown_table(["", ""], rows)
     )
 
 
@@ -236,7 +236,7 @@ def _results(experiment: Experiment) -> str:
         words += f" The interval over patients is not known: the predictions of seeds {seeds} were not at hand when this card was written."
     if undefined := experiment.record.scores["test"].get("undefined"):
         words += f" Without positives or without negatives, and so left out of the means: {', '.join(undefined)}."
-    return "## Results\n\n" + _table(header, rows) + "\n" + _paragraph(words)
+    return "## Results\n\n" + markdown_table(header, rows) + "\n" + _paragraph(words)
 
 
 def _published(experiment: Experiment) -> str:
@@ -262,7 +262,7 @@ def _published(experiment: Experiment) -> str:
     rows.insert(0, [*ours, f"{tested:,} images", ""])
     return (
         "## Next to published numbers\n\n"
-        + _table(["", METRICS[subset.metric], "AUC", "test list, images", "as many test images as here"], rows)
+        + markdown_table(["", METRICS[subset.metric], "AUC", "test list, images", "as many test images as here"], rows)
         + "\n"
         + _paragraph(
             "As printed by their authors, on their test lists. mAP depends on how frequent the classes are, so values of different lists "
@@ -280,7 +280,7 @@ def _per_class(experiment: Experiment) -> str:
         row = [label, f"{counts['positives']:,}", _with_interval(experiment.estimate("auc", label))]
         rows.append([*row, _with_interval(experiment.estimate(own, label))])
     words = "Percent, with 95 % intervals over patients." + (" Means over the seeds." if len(experiment.seeds) > 1 else "")
-    return "### Per class\n\n" + _table(["class", "positives in test", "AUC", name], rows) + "\n" + _paragraph(words)
+    return "### Per class\n\n" + markdown_table(["class", "positives in test", "AUC", name], rows) + "\n" + _paragraph(words)
 
 
 def _data(experiment: Experiment) -> str:
@@ -303,7 +303,7 @@ def _data(experiment: Experiment) -> str:
 
 Dataset {"configs" if len(experiment.runs) > 1 else "config"} {configs} of `medfmc`; protocol {record.data["protocol"]}.
 
-{_table(["split", "images", plural(subset.group)], rows)}
+{markdown_table(["split", "images", plural(subset.group)], rows)}
 {_paragraph(leak)}{notes}
 Hash of rows and images: {fingerprints}.
 """
@@ -316,7 +316,7 @@ def _training(experiment: Experiment) -> str:
     names = ("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup_epochs", "gradient_clip")
     names += ("augmentation", "loss", "sampling", "select", "dtype", "compile", "recipe", "training_seed")
     rows = [[name.replace("_", " "), f"{getattr(config, name)}"] for name in names if getattr(config, name) is not None]
-    return "## Training\n\n" + _table(["option", "value"], rows) + "\nMeanings: `python recipes/peft_train.py --help`.\n"
+    return "## Training\n\n" + markdown_table(["option", "value"], rows) + "\nMeanings: `python recipes/peft_train.py --help`.\n"
 
 
 def _cost(experiment: Experiment) -> str:
@@ -333,7 +333,7 @@ def _cost(experiment: Experiment) -> str:
         [f"time{each}", f"{_range([round(second) for second in seconds])} s from start to scores"],
         ["device", first["device"] + (f", {first['processes']} processes" if first.get("processes", 1) > 1 else "")],
     ]
-    return "## Cost\n\n" + _table(["", ""], rows)
+    return "## Cost\n\n" + markdown_table(["", ""], rows)
 
 
 def _again(experiment: Experiment) -> str:
@@ -375,8 +375,3 @@ def _range(values: list[int]) -> str:
 
 def _paragraph(text: str) -> str:
     return textwrap.fill(text, 130, break_long_words=False, break_on_hyphens=False) + "\n"
-
-
-def _table(header: list[str], rows: list) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(map(str, row)) + " |" for row in rows)]) + "\n"

@@ -1,7 +1,7 @@
-"""How every surface writes numbers and names: metrics, percent, intervals, counts, plurals."""
+"""How every surface writes numbers and names: metrics, percent, intervals, counts, plurals, and tables in Markdown."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
 METRICS = {"accuracy": "Accuracy", "map": "mAP", "auc": "AUC", "score": "Score", "ap": "AP", "recall": "Recall"}
@@ -42,3 +42,9 @@ def plural(word: str, number: int = 2) -> str:
 def shots_words(shots: str) -> str:
     """`5` as `5-shot`; `pool` and `train_20` as what they are."""
     return {"pool": "whole pool", "train_20": "train_20"}.get(shots, f"{shots}-shot")
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown, a line for each row. Cells are text that holds no `|` of its own, or an escaped one."""
+    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]]) + "\n"

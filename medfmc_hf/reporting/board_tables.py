@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 
 from ..evaluation.intervals import Estimate
 from ..subsets import SUBSETS
-from ..words import METRICS, MISSING, count, interval, percent, plural, shots_words
+from ..words import METRICS, MISSING, count, interval, markdown_table, percent, plural, shots_words
 from .board import Board
+from .cells import Cell
 
 READING = (
     "Numbers are percent: mean over seeds ± standard deviation over seeds. *seeds* is the 95 % interval of the mean over other support "
@@ -75,45 +77,42 @@ def to_markdown(board: Board) -> str:
     if common := common_options(board):
         lines += [f"The same in all rows: {_md(common)}.", ""]
     for key in board.subsets:
-        subset, shots = SUBSETS[key], board.shots_of(key)
+        subset, header = SUBSETS[key], [*map(shots_words, board.shots_of(key)), "trained", "seconds"]
         lines += [f"## {subset.name}: {subset.title}", ""]
         for metric in (subset.metric, "auc"):
-            lines += [
-                f"| {METRICS[metric]} | " + " | ".join(map(shots_words, shots)) + " | trained | seconds |",
-                "|---" * (len(shots) + 3) + "|",
-            ]
-            for adaptation in board.adaptations:
-                cells = [board.cell(adaptation.key, key, shot) for shot in shots]
-                if any(cells):
-                    known = [cell for cell in cells if cell]
-                    trained = " / ".join(dict.fromkeys(count(cell.cost["trainable_parameters"]) for cell in known))
-                    seconds = " / ".join(MISSING if cell.cost["seconds"] is None else f"{cell.cost['seconds']:.0f}" for cell in known)
-                    lines.append(
-                        f"| {label[adaptation.key]} | "
-                        + " | ".join(_md_cell(cell, metric) for cell in cells)
-                        + f" | {trained} | {seconds} |"
-                    )
-            for reference in board.references:
-                values = {v["shots"]: v["value"] for v in reference["values"] if (v["subset"], v["metric"]) == (key, metric)}
-                if any(shot in values for shot in shots):
-                    mark = "" if reference["comparable"].get(key) else " †"
-                    name = f"*{_md(reference['label'])}*" + (
-                        "" if reference["kind"] == "chance" else f" ({_md(reference['source'])}){mark}"
-                    )
-                    lines.append(f"| {name} | " + " | ".join(percent(values.get(shot)) for shot in shots) + " | | |")
-            lines.append("")
+            rows = [*_adaptation_rows(board, label, key, metric), *_reference_rows(board, key, metric)]
+            lines.append(markdown_table([METRICS[metric], *header], rows))
     lines += _reference_lines(board)
     lines += _gap_lines(board, label)
     if board.failed:
-        lines += ["## Failed runs", "", "| run | row | data | error |", "|---|---|---|---|"]
-        lines += [
-            f"| `{f['id']}` | {label[f['adaptation']]} | {f['subset']} {shots_words(f['shots'])}, seed {f['seed']} | {_md(f['error'])} |"
+        rows = [
+            [f"`{f['id']}`", label[f["adaptation"]], f"{f['subset']} {shots_words(f['shots'])}, seed {f['seed']}", _md(f["error"])]
             for f in board.failed
         ]
-        lines.append("")
+        lines += ["## Failed runs", "", markdown_table(["run", "row", "data", "error"], rows)]
     if board.notes:
         lines += ["## What this report cannot show", "", *(f"- {_md(note)}" for note in board.notes), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _adaptation_rows(board: Board, label: dict[str, str], subset: str, metric: str) -> Iterator[list[str]]:
+    for adaptation in board.adaptations:
+        cells = [board.cell(adaptation.key, subset, shots) for shots in board.shots_of(subset)]
+        known = [cell for cell in cells if cell]
+        if known:
+            trained = dict.fromkeys(count(cell.cost["trainable_parameters"]) for cell in known)
+            seconds = [MISSING if cell.cost["seconds"] is None else f"{cell.cost['seconds']:.0f}" for cell in known]
+            yield [label[adaptation.key], *(_md_cell(cell, metric) for cell in cells), " / ".join(trained), " / ".join(seconds)]
+
+
+def _reference_rows(board: Board, subset: str, metric: str) -> Iterator[list[str]]:
+    shots = board.shots_of(subset)
+    for reference in board.references:
+        values = {v["shots"]: v["value"] for v in reference["values"] if (v["subset"], v["metric"]) == (subset, metric)}
+        if any(shot in values for shot in shots):
+            mark = "" if reference["comparable"].get(subset) else " †"
+            source = "" if reference["kind"] == "chance" else f" ({_md(reference['source'])}){mark}"
+            yield [f"*{_md(reference['label'])}*{source}", *(percent(values.get(shot)) for shot in shots), "", ""]
 
 
 def _md(text: object) -> str:
@@ -121,7 +120,7 @@ def _md(text: object) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
 
 
-def _md_cell(cell, metric: str) -> str:
+def _md_cell(cell: Cell | None, metric: str) -> str:
     if cell is None:
         return MISSING
     estimate = cell.metrics[metric]
