@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from .evaluation.experiments import Experiment, Run, one_experiment
+from .evaluation.experiments import Experiment, Run, one_experiment, short_name
 from .evaluation.intervals import Estimate
+from .evaluation.published import PUBLISHED, UNKNOWN
 from .files import write_text
 from .runs import Predictions, RunConfig, RunRecord
 from .runs.flags import flags_of
@@ -67,7 +68,7 @@ def model_card(experiment: Experiment, repo_id: str | None = None, dataset_id: s
 def title(experiment: Experiment) -> str:
     """One line that names the experiment."""
     config = experiment.config
-    return f"{_short(config.model)}, adapted by {config.method} to {experiment.name}"
+    return f"{short_name(config.model)}, adapted by {config.method} to {experiment.name}"
 
 
 def backbone_id(record: RunRecord) -> str | None:
@@ -90,10 +91,6 @@ def weights_of(run: Run) -> Literal["peft", "plain"] | None:
     if adapter and (adapter / "adapter_model.safetensors").is_file():
         return "peft"
     return "plain" if adapter and (adapter / "trained.safetensors").is_file() else None
-
-
-def _short(model: str) -> str:
-    return Path(model).name or model
 
 
 def _head(experiment: Experiment, dataset_id: str | None) -> str:
@@ -122,7 +119,7 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
     weights, base = weights_of(experiment.first), backbone_id(experiment.record)
     data = ModelCardData(
         base_model=base,
-        base_model_relation={"peft": "adapter", "plain": "finetune"}.get(weights) if base else None,
+        base_model_relation={"peft": "adapter", "plain": "finetune"}[weights] if base and weights else None,
         library_name="peft" if weights == "peft" else "transformers",
         pipeline_tag="image-classification",
         datasets=[dataset_id] if dataset_id else None,
@@ -136,7 +133,7 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
 def _what(experiment: Experiment) -> str:
     config, subset, record = experiment.config, experiment.subset, experiment.record
     base = backbone_id(experiment.record)
-    backbone = f"[{base}](https://huggingface.co/{base})" if base else f"`{_short(config.model)}`, a local folder"
+    backbone = f"[{base}](https://huggingface.co/{base})" if base else f"`{short_name(config.model)}`, a local folder"
     revision = record.backbone.get("revision") or record.backbone.get("fingerprint")
     options = ", ".join(f"{name} = {value}" for name, value in config.method_options.items())
     side = record.backbone.get("image_size")
@@ -187,7 +184,7 @@ def _use(experiment: Experiment, repo_id: str | None) -> str:
     held = held if weights == "peft" else "all that was trained; the rest of the backbone is not among them"
     where = f'"{repo_id}"' if repo_id else '"path/to/this/folder"'
     seed = f", seed={experiment.seeds[0]}" if len(experiment.runs) > 1 else ""
-    local = "" if backbone_id(experiment.record) else f', backbone="path/to/{_short(config.model)}"'
+    local = "" if backbone_id(experiment.record) else f', backbone="path/to/{short_name(config.model)}"'
     return f"""\
 ## Use
 
@@ -241,14 +238,11 @@ def _results(experiment: Experiment) -> str:
 
 def _published(experiment: Experiment) -> str:
     """What others published for the same subset and shots, labelled with their test list."""
-    from .evaluation.published import PUBLISHED, UNKNOWN
-
-    config, subset = experiment.config, experiment.subset
-    shots = "train_20" if config.protocol == "transfer" else str(config.dataset_config.shots)
+    subset = experiment.subset
     tested = experiment.record.data["rows"]["test"]
     rows = []
     for reference in PUBLISHED:
-        values = [reference.values.get((subset.key, shots, key)) for key in (subset.metric, "auc")]
+        values = [reference.values.get((subset.key, experiment.shots, key)) for key in (subset.metric, "auc")]
         if any(value is not None for value in values):
             images = reference.test_rows(subset.key)
             listed = "not stated" if reference.test_list == UNKNOWN else f"{reference.test_list}, {images:,}"
@@ -313,8 +307,10 @@ def _training(experiment: Experiment) -> str:
     config = experiment.config
     if not experiment.record.history:
         return ""
-    names = ("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup_epochs", "gradient_clip")
-    names += ("augmentation", "loss", "sampling", "select", "dtype", "compile", "recipe", "training_seed")
+    names = (
+        "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "warmup_epochs", "gradient_clip",
+        "augmentation", "loss", "sampling", "select", "dtype", "compile", "recipe", "training_seed",
+    )  # fmt: skip
     rows = [[name.replace("_", " "), f"{getattr(config, name)}"] for name in names if getattr(config, name) is not None]
     return "## Training\n\n" + markdown_table(["option", "value"], rows) + "\nMeanings: `python recipes/peft_train.py --help`.\n"
 

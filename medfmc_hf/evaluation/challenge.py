@@ -64,9 +64,8 @@ def aggregate(results: Mapping[Place, Mapping[str, Any]]) -> Aggregate:
     Raises:
         MedfmcError: a place is none of the challenge's.
     """
-    seeds = sorted({seed for seed, _, _ in results if seed is not None})
-    single = len(seeds) < 2
-    expected = places(((seeds or [None])[0],)) if single else places(SEEDS)
+    seeds = {seed for seed, _, _ in results if seed is not None}
+    expected = places(SEEDS if len(seeds) > 1 else (next(iter(seeds), None),))
     foreign = [place for place in results if place not in expected]
     if foreign:
         raise MedfmcError(f"{title(foreign[0])} is no part of the challenge's aggregate, which is over {', '.join(map(title, expected))}.")
@@ -82,25 +81,34 @@ def aggregate(results: Mapping[Place, Mapping[str, Any]]) -> Aggregate:
 
 
 def results_of_runs(records: list[RunRecord], split: str = "test") -> dict[Place, dict[str, Any]]:
-    """The scores that run records hold, by place. Failed runs, other subsets and other protocols than few-shot are left out.
+    """The scores that run records hold, by place; records without one are left out.
 
     Raises:
         MedfmcError: two runs are of the same place, or of images that are not to be pooled.
     """
-    results, first = {}, {}
+    results: dict[Place, dict[str, Any]] = {}
+    first: dict[Place, RunRecord] = {}
     for record in records:
-        config = record.run_config.dataset_config
-        if record.status != "finished" or not record.subset.challenge or config.shots is None or split not in record.scores:
+        place = place_of(record)
+        if place is None or split not in record.scores:
             continue
-        place = (config.seed, config.subset, config.shots)
         if place in results:
+            seed, subset, shots = place
             raise MedfmcError(
-                f"runs {first[place].id} and {record.id} are both of {config.subset} {config.shots}-shot, seed {config.seed}; "
+                f"runs {first[place].id} and {record.id} are both of {subset} {shots}-shot, seed {seed}; "
                 "an aggregate is of one method: give a folder that holds the runs of one."
             )
         results[place], first[place] = record.scores[split], record
     check_alike(first.values())
     return results
+
+
+def place_of(record: RunRecord) -> Place | None:
+    """Where a run stands in the challenge; None for failed runs, other subsets and other protocols than few-shot."""
+    config = record.run_config.dataset_config
+    if record.status != "finished" or not record.subset.challenge or config.shots is None:
+        return None
+    return config.seed, config.subset, config.shots
 
 
 def check_alike(records: Iterable[RunRecord]) -> None:

@@ -352,8 +352,8 @@ def names_of(things: Mapping[K, Mapping[str, Any]]) -> dict[K, str]:
 
 def _name(own: Mapping[str, Any], others: list[Mapping[str, Any]]) -> str:
     """Such as `lora · dinov2-small, epochs 20`."""
-    model = _short(own["model"])
-    alike = [other for other in others if other["method"] == own["method"] and _short(other["model"]) == model]
+    model = short_name(own["model"])
+    alike = [other for other in others if other["method"] == own["method"] and short_name(other["model"]) == model]
     varying = _varying(alike)
     told_apart = [name for name in varying if name not in ("method", "model", "revision", "backbone", "images", "record")]
     told_apart += ["revision"] * ("revision" in varying)
@@ -367,7 +367,8 @@ def _name(own: Mapping[str, Any], others: list[Mapping[str, Any]]) -> str:
     return ", ".join([f"{own['method']} · {model}", *words])
 
 
-def _short(model: Any) -> str:
+def short_name(model: Any) -> str:
+    """A backbone's name without the folder or organisation before it."""
     return Path(str(model)).name or str(model)
 
 

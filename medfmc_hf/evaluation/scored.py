@@ -3,9 +3,10 @@
 import csv
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Scored:
     @property
     def config(self) -> ConfigName | None:
         """The dataset config of a run; None for a CSV."""
-        return self.run and self.run.config.dataset_config
+        return self.run.config.dataset_config if self.run else None
 
     @property
     def multilabel(self) -> bool:
@@ -185,7 +186,7 @@ def _of_header(path: Path, rows: list[list[str]], subset: Subset | None, declare
     header = [cell.strip() for cell in rows[0]]
     rows = rows[1:]
     kind = next((name for name in ("label", "labels") if name in header), None)
-    known = {name: header.index(name) for name in ("image_id", "patient_id", "label", "labels") if name in header}
+    known: dict[str, int] = {name: header.index(name) for name in ("image_id", "patient_id", "label", "labels") if name in header}
     if kind is None or not rows:
         raise _other_header(path, header, rows)
     if subset and kind != subset.label_column:
@@ -202,11 +203,12 @@ def _of_header(path: Path, rows: list[list[str]], subset: Subset | None, declare
     else:
         patient_ids = [subset.patient_id(image_id) for image_id in image_ids] if subset and "image_id" in known else image_ids
     positions = [header.index(name) for name in classes]
-    labels = [_classes_of(row[known[kind]], classes, path, number) for number, row in enumerate(rows, 2)]
-    if kind == "label" and any(len(label) != 1 for label in labels):
-        number = next(number for number, label in enumerate(labels, 2) if len(label) != 1)
-        raise MedfmcError(f"{path}, row {number}: label is {rows[number - 2][known[kind]]!r}; expected one class.")
-    labels = [label[0] if kind == "label" else label for label in labels]
+    labels: list[Label] = []
+    for number, row in enumerate(rows, 2):
+        positive = _classes_of(row[known[kind]], classes, path, number)
+        if kind == "label" and len(positive) != 1:
+            raise MedfmcError(f"{path}, row {number}: label is {row[known[kind]]!r}; expected one class.")
+        labels.append(positive[0] if kind == "label" else positive)
     scores = numbers([[row[i] for i in positions] for row in rows], path, 2)
     return _assembled(path, subset, classes, image_ids, patient_ids, labels, scores)
 
@@ -218,7 +220,9 @@ def _other_header(path: Path, header: list[str], rows: list[list[str]]) -> Medfm
     )
 
 
-def _score_columns(path: Path, header: list[str], rows: list[list[str]], known: Mapping[str, int], declared) -> tuple[str, ...]:
+def _score_columns(
+    path: Path, header: list[str], rows: list[list[str]], known: Collection[str], declared: Sequence[str] | None
+) -> tuple[str, ...]:
     """The columns that are scores: those of the classes, where these are known, else all that are nothing else and could be scores.
 
     Raises:
@@ -289,7 +293,15 @@ def of_submission(path: Path, rows: list[list[str]], subset: Subset | None, labe
     )
 
 
-def _assembled(path: Path, subset, classes, image_ids, patient_ids, labels, scores) -> Scored:
+def _assembled(
+    path: Path,
+    subset: Subset | None,
+    classes: Sequence[str],
+    image_ids: list[str],
+    patient_ids: list[str],
+    labels: Sequence[Any],  # class indices, or tuples of them
+    scores: np.ndarray,
+) -> Scored:
     if scores.shape[1] != len(classes):
         raise MedfmcError(f"{path} has {scores.shape[1]} scores a row; expected {len(classes)}: {', '.join(classes)}.")
     if len(set(image_ids)) < len(image_ids):

@@ -15,7 +15,7 @@ from ..errors import MedfmcError
 from ..files import atomic_path
 from ..runs import RunRecord, load_predictions
 from ..subsets import SEEDS, SUBSETS, ConfigName
-from .challenge import Place, check_alike, places, title
+from .challenge import Place, check_alike, place_of, places, title
 from .scored import Scored, has_header, of_submission
 
 Phase = Literal["validation", "final"]
@@ -182,19 +182,12 @@ def _choose(runs: list[tuple[Path, RunRecord]], phase: Phase, seed: int | None) 
     candidates: dict[Place, list[Path]] = {}
     check_alike(record for _, record in runs if record.status == "finished" and record.subset.challenge)
     for folder, record in runs:
-        config = record.run_config.dataset_config
-        if record.status == "finished" and record.subset.challenge and config.shots is not None:
-            candidates.setdefault((config.seed, config.subset, config.shots), []).append(folder)
-    seeds = sorted({place[0] for place in candidates})
-    if phase == "validation":
-        if seed is None and len(seeds) > 1:
-            raise MedfmcError(
-                f"the runs have the seeds {', '.join(map(str, seeds))}; the validation phase takes one: choose it with --seed."
-            )
-        seeds = [seeds[0] if seed is None and seeds else seed]
-    else:
-        seeds = list(SEEDS)
-    wanted = places(tuple(seeds))
+        if (place := place_of(record)) is not None:
+            candidates.setdefault(place, []).append(folder)
+    known = sorted({place[0] for place in candidates if place[0] is not None})
+    if phase == "validation" and seed is None and len(known) > 1:
+        raise MedfmcError(f"the runs have the seeds {', '.join(map(str, known))}; the validation phase takes one: choose it with --seed.")
+    wanted = places(SEEDS if phase == "final" else (next(iter(known), None) if seed is None else seed,))
     absent = [title(place) for place in wanted if place not in candidates]
     if absent:
         raise MedfmcError(f"{len(absent)} of {len(wanted)} runs are missing: {first_few(absent, 45)}.")
@@ -218,12 +211,9 @@ def _csv(folder: Path, order: list[str], phase: Phase) -> str:
             problem = problem or str(error)
             continue
         row_of = {str(image_id): row for row, image_id in enumerate(predictions.image_ids)}
-        rows = [row_of.get(image_id_of(name)) for name in order]
-        if None not in rows:
-            probabilities = predictions.probabilities[rows]
-            return "".join(
-                f"{name},{','.join(f'{p:.{DECIMALS}f}' for p in values)}\n" for name, values in zip(order, probabilities.tolist())
-            )
-        lost = [name for name, row in zip(order, rows) if row is None]
+        lost = [name for name in order if image_id_of(name) not in row_of]
+        if not lost:
+            probabilities = predictions.probabilities[[row_of[image_id_of(name)] for name in order]].tolist()
+            return "".join(f"{name},{','.join(f'{p:.{DECIMALS}f}' for p in values)}\n" for name, values in zip(order, probabilities))
         problem = f"{folder} has no prediction of {len(lost)} of the {len(order)} images in split {split!r}, such as {lost[0]}."
     raise MedfmcError(f"{problem}\nA run with predict_challenge=true predicts the images of both phases.")
