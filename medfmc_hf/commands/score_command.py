@@ -14,6 +14,7 @@ and are never mixed.
 import argparse
 import dataclasses
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from ..scoring import score
 from ..subsets import SUBSETS
 from ..words import METRICS, interval, percent, plural
 from ._scored import add_source_arguments, labels_of, load, table
+
+COLUMNS = ("accuracy", "map", "auc", "score")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,27 +74,31 @@ def _is_submission(path: Path) -> bool:
     return zipfile.is_zipfile(path) or any(folder.glob("*-shot_submission.csv")) or any(folder.glob("exp?/*-shot_submission.csv"))
 
 
-def _results(scored: list[Scored], args: argparse.Namespace) -> list[dict[str, Any]]:
-    mode = {"undefined": "official", "ties": "official"} if args.official else {}
-    return [score(item.targets, item.scores, classes=item.classes, **mode) for item in scored]
+def _result(item: Scored, args: argparse.Namespace) -> dict[str, Any]:
+    if args.official:
+        return score(item.targets, item.scores, classes=item.classes, undefined="official", ties="official")
+    return score(item.targets, item.scores, classes=item.classes)
 
 
 def _submission(args: argparse.Namespace) -> dict[str, Any]:
     files = submission.read(args.what[0])
-    if not (args.data or args.labels):
-        raise MedfmcError(f"{args.what[0]} has no labels: give a build with --data, or the published tables of its subsets with --labels.")
-    labels = {key: labels_of(args, SUBSETS[key]) for key in dict.fromkeys(place[1] for place in files.files)}
-    scored = submission.scored_files(files, labels)
-    results = dict(zip(scored, _results(list(scored.values()), args)))
-    rows = [{"file": challenge.title(place)} | _values(result) for place, result in results.items()]
-    print(table(rows) + "\n")
-    _print_undefined(results={challenge.title(place): result for place, result in results.items()})
-    aggregate = challenge.aggregate(results)
-    return {"results": {challenge.title(place): result for place, result in results.items()}, "challenge": _print_aggregate(aggregate)}
+    labels = {}
+    for key in dict.fromkeys(subset for _, subset, _ in files.files):
+        found = labels_of(args, SUBSETS[key])
+        if found is None:
+            raise MedfmcError(
+                f"{args.what[0]} has no labels: give a build with --data, or the published tables of its subsets with --labels."
+            )
+        labels[key] = found
+    results = {place: _result(item, args) for place, item in submission.scored_files(files, labels).items()}
+    by_file = {challenge.title(place): result for place, result in results.items()}
+    print(table([{"file": name} | _values(result) for name, result in by_file.items()]) + "\n")
+    _print_undefined(by_file)
+    return {"results": by_file, "challenge": _print_aggregate(challenge.aggregate(results))}
 
 
 def _values(result: dict[str, Any]) -> dict[str, str]:
-    return {METRICS[name]: percent(result[name]) if name in result else "" for name in ("accuracy", "map", "auc", "score")}
+    return {METRICS[name]: percent(result[name]) if name in result else "" for name in COLUMNS}
 
 
 def _print_undefined(results: dict[str, dict[str, Any]]) -> None:
@@ -104,55 +111,60 @@ def _print_aggregate(aggregate: Aggregate) -> dict[str, Any]:
     if aggregate.mean is not None:
         print(f"challenge: {100 * aggregate.mean:.6f}, the mean of {aggregate.expected} numbers")
     else:
-        partial = (
-            ""
-            if aggregate.partial_mean is None
-            else f"; the mean of the {len(aggregate.values)} there are is {percent(aggregate.partial_mean)}"
-        )
+        known = aggregate.partial_mean
+        partial = "" if known is None else f"; the mean of the {len(aggregate.values)} there are is {percent(known)}"
         print(f"challenge: not defined, {len(aggregate.missing)} of {aggregate.expected} numbers are missing{partial}")
         print("missing: " + ", ".join(aggregate.missing))
     return {"mean": aggregate.mean, "numbers": len(aggregate.values), "expected": aggregate.expected, "missing": list(aggregate.missing)}
 
 
-def _scored(scored: list[Scored], args: argparse.Namespace) -> dict[str, Any]:
-    results = _results(scored, args)
-    sure: list[Resampled | None] = [None] * len(scored)
+@dataclass(frozen=True)
+class _Test:
+    """A test set with its scores.
+
+    Attributes:
+        item: its images, labels and predictions.
+        result: what `medfmc_hf.scoring.score` says of them.
+        resampled: what its intervals come from; None where none were asked for.
+        level: coverage of the intervals.
+    """
+
+    item: Scored
+    result: dict[str, Any]
+    resampled: Resampled | None
+    level: float
+
+    def shown(self, value: float, name: str) -> str:
+        """A value in percent with the interval of the statistic of that name."""
+        if value != value:
+            return "-"
+        return percent(value) + (f" ({interval(self.resampled.interval(name, self.level), missing='-')})" if self.resampled else "")
+
+    def report(self) -> dict[str, Any]:
+        """What the JSON file says of it."""
+        config, own = self.item.config, self.resampled
+        intervals = own and {name: list(own.interval(name, self.level)) for name in own.point}
+        return {"name": self.item.name, "config": config and str(config), "result": self.result, "intervals": intervals}
+
+
+def _scored(items: list[Scored], args: argparse.Namespace) -> dict[str, Any]:
+    results = [_result(item, args) for item in items]
+    resampled: list[Resampled | None] = [None] * len(items)
     if args.replicates and not args.official:
-        sure = [_resampled(item, args) for item in bar(scored, desc="intervals over patients", unit="run")]
+        resampled = [_resampled(item, args) for item in bar(items, desc="intervals over patients", unit="run")]
+    tests = [_Test(*parts, args.level) for parts in zip(items, results, resampled)]
     rows = []
-    for item, result, own in zip(scored, results, sure):
+    for test in tests:
+        item = test.item
         cells = {"": item.name, "images": str(len(item.image_ids)), "patients": f"{len(set(item.patient_ids))} {item.group}"}
-        for name in ("accuracy", "map", "auc", "score"):
-            cells[METRICS[name]] = _with_interval(result[name], own, name, args) if name in result else ""
-        rows.append(cells)
+        rows.append(cells | {METRICS[name]: test.shown(test.result[name], name) if name in test.result else "" for name in COLUMNS})
     used = [name for name in rows[0] if any(row[name] for row in rows)]
     print(table([{name: row[name] for name in used} for row in rows]) + "\n")
     if args.per_class:
-        for item, result, own in zip(scored, results, sure):
-            print(item.name + "\n" + table([_class_cells(name, each, own, args) for name, each in result["per_class"].items()]) + "\n")
-    _print_undefined({item.name: result for item, result in zip(scored, results)})
-    report = [
-        {"name": item.name, "config": item.config and str(item.config), "result": result, "intervals": _intervals(own, args)}
-        for item, result, own in zip(scored, results, sure)
-    ]
-    places = {item.run.record.id: n for n, item in enumerate(scored) if item.run}
-    adaptations, experiments = group([item.run for item in scored if item.run])
-    labels = {adaptation.key: adaptation.label for adaptation in adaptations}
-    in_means = {run.record.id for experiment in experiments for run in experiment.runs if len(experiment.runs) > 1}
-    for item, result, own in zip(scored, results, sure):
-        if own and not (item.run and item.run.record.id in in_means):
-            print(_verdict(item, result, own, args))
-    summaries = []
-    for experiment in experiments:
-        if len(experiment.runs) > 1:
-            members = [places[run.record.id] for run in experiment.runs]
-            name = f"{seedless(str(experiment.config.dataset_config))} {labels[experiment.adaptation]}"
-            summaries.append(_over_seeds(name, experiment, [(scored[n], results[n], sure[n]) for n in members], args))
-        for run in experiment.replaced:
-            print(
-                f"not in the mean: {scored[places[run.record.id]].name} (run {run.record.id}), for another run of this seed finished later."
-            )
-    return {"runs": report, "experiments": summaries}
+        for test in tests:
+            print(test.item.name + "\n" + table([_class_cells(test, name) for name in test.result["per_class"]]) + "\n")
+    _print_undefined({test.item.name: test.result for test in tests})
+    return {"runs": [test.report() for test in tests], "experiments": _experiments(tests)}
 
 
 def _resampled(item: Scored, args: argparse.Namespace) -> Resampled:
@@ -162,33 +174,44 @@ def _resampled(item: Scored, args: argparse.Namespace) -> Resampled:
     return bootstrap(item.targets, item.scores, item.patient_ids, classes=item.classes, **options)
 
 
-def _with_interval(value: float, own: Resampled | None, name: str, args: argparse.Namespace) -> str:
-    if value != value:
-        return "-"
-    return percent(value) + (f" ({interval(own.interval(name, args.level), missing='-')})" if own else "")
-
-
-def _class_cells(name: str, result: dict[str, Any], own: Resampled | None, args: argparse.Namespace) -> dict[str, str]:
+def _class_cells(test: _Test, name: str) -> dict[str, str]:
+    result = test.result["per_class"][name]
     cells = {"class": name, "positives": str(result["positives"]), "negatives": str(result["negatives"])}
     if "ap" in result:
-        cells["AP"] = _with_interval(result["ap"], own, f"ap of {name}", args)
+        cells["AP"] = test.shown(result["ap"], f"ap of {name}")
     else:
         cells["recall"] = percent(result["recall"], "-")
-    return cells | {"AUC": _with_interval(result["auc"], own, f"auc of {name}", args)}
+    return cells | {"AUC": test.shown(result["auc"], f"auc of {name}")}
 
 
-def _intervals(own: Resampled | None, args: argparse.Namespace) -> dict[str, list[float]] | None:
-    return own and {name: list(own.interval(name, args.level)) for name in own.point}
+def _experiments(tests: list[_Test]) -> list[dict[str, Any]]:
+    """Print a verdict on each test set that stands alone, and sum up the seeds of each experiment."""
+    by_id = {test.item.run.record.id: test for test in tests if test.item.run}
+    adaptations, experiments = group([test.item.run for test in tests if test.item.run])
+    labels = {adaptation.key: adaptation.label for adaptation in adaptations}
+    in_means = {run.record.id for experiment in experiments for run in experiment.runs if len(experiment.runs) > 1}
+    for test in tests:
+        if test.resampled and not (test.item.run and test.item.run.record.id in in_means):
+            print(_verdict(test.item, test.result, test.resampled, test.level))
+    summaries = []
+    for experiment in experiments:
+        if len(experiment.runs) > 1:
+            name = f"{seedless(str(experiment.config.dataset_config))} {labels[experiment.adaptation]}"
+            summaries.append(_over_seeds(name, experiment, [by_id[run.record.id] for run in experiment.runs]))
+        for run in experiment.replaced:
+            name = by_id[run.record.id].item.name
+            print(f"not in the mean: {name} (run {run.record.id}), for another run of this seed finished later.")
+    return summaries
 
 
-def _verdict(item: Scored, result: dict[str, Any], own: Resampled, args: argparse.Namespace) -> str:
+def _verdict(item: Scored, result: dict[str, Any], own: Resampled, level: float) -> str:
     """Whether the model does better than one that has learnt nothing, on other patients."""
     shares = [each["positives"] / result["rows"] for name, each in result["per_class"].items() if name not in result["undefined"]]
     chance = {"auc": 0.5, "accuracy": max(shares, default=1.0), "map": sum(shares) / max(len(shares), 1)}
     told = {"auc": "0.5", "accuracy": "the largest class", "map": "the share of positives"}
     words = []
     for name in (item.main, "auc"):
-        low, high = own.interval(name, args.level)
+        low, high = own.interval(name, level)
         if low != low:
             words.append(f"{METRICS[name]} is undefined")
             continue
@@ -197,24 +220,24 @@ def _verdict(item: Scored, result: dict[str, Any], own: Resampled, args: argpars
     return f"{item.name}: {' and '.join(words)}, by the interval over {own.patients} {item.group}."
 
 
-def _over_seeds(
-    name: str, experiment: Experiment, members: list[tuple[Scored, dict, Resampled | None]], args: argparse.Namespace
-) -> dict[str, Any]:
+def _over_seeds(name: str, experiment: Experiment, members: list[_Test]) -> dict[str, Any]:
     """Print and return the mean over seeds, with the spread over seeds and the test set's interval side by side."""
-    first, seeds = members[0][0], [run.seed for run in experiment.runs]
-    rows, report = [], {"name": name, "seeds": experiment.seeds, "runs": len(members), "metrics": {}}
+    first, level, seeds = members[0].item, members[0].level, [run.seed for run in experiment.runs]
+    rows, found = [], {}
     for metric in (first.main, "auc", "score"):
-        found = estimate(metric, [result[metric] for _, result, _ in members], seeds, [own for *_, own in members], args.level)
-        row = {"": METRICS[metric], "mean": percent(found.mean, "-"), "sd over seeds": percent(found.sd, "-")}
-        if found.training_sd is not None:
-            row |= {"of it, split": percent(found.split_sd, "-"), "sd over training seeds": percent(found.training_sd, "-")}
-        row |= {f"{args.level:.0%} over seeds (t)": interval(found.seed_interval, missing="-")}
-        rows.append(row | {f"{args.level:.0%} over {first.group}, these models": interval(found.test_interval, missing="-")})
-        report["metrics"][metric] = dataclasses.asdict(found)
+        values, resampled = [test.result[metric] for test in members], [test.resampled for test in members]
+        found[metric] = own = estimate(metric, values, seeds, resampled, level)
+        row = {"": METRICS[metric], "mean": percent(own.mean, "-"), "sd over seeds": percent(own.sd, "-")}
+        if own.training_sd is not None:
+            row |= {"of it, split": percent(own.split_sd, "-"), "sd over training seeds": percent(own.training_sd, "-")}
+        row |= {f"{level:.0%} over seeds (t)": interval(own.seed_interval, missing="-")}
+        rows.append(row | {f"{level:.0%} over {first.group}, these models": interval(own.test_interval, missing="-")})
     times = f", {len(members)} runs" if len(members) > len(experiment.seeds) else ""
     print(f"{name}, {len(experiment.seeds)} {plural('seed', len(experiment.seeds))}{times}\n{table(rows)}")
-    if found.seed_interval and found.test_interval:
-        over, within = (ends[1] - ends[0] for ends in (found.seed_interval, found.test_interval))
+    ends = found["score"]
+    if ends.seed_interval and ends.test_interval:
+        over, within = (high - low for low, high in (ends.seed_interval, ends.test_interval))
         larger = "support set is the larger" if over > within else "test set is the larger"
         print(f"The {larger} uncertainty of the score: {100 * over:.2f} points wide over seeds, {100 * within:.2f} over {first.group}.\n")
-    return report
+    metrics = {metric: dataclasses.asdict(own) for metric, own in found.items()}
+    return {"name": name, "seeds": experiment.seeds, "runs": len(members), "metrics": metrics}
