@@ -19,7 +19,7 @@ from ..runs import SCHEMA, Predictions, RunConfig, RunRecord, load_predictions
 from ..runs.folders import find_runs
 from ..runs.provenance import marks
 from ..subsets import Subset
-from .intervals import LEVEL, Estimate, Resampled, estimate
+from .intervals import Estimate, Resampled, estimate
 from .jackknife import Jackknife, jackknife
 
 SEEDS_OF_A_RUN = ("seed", "training_seed")
@@ -185,22 +185,19 @@ class Experiment:
         name = str(self.config.dataset_config)
         return name if len(self.seeds) < 2 else seedless(name)
 
-    def estimate(
-        self, key: str, of: str | None = None, *, resampled: Sequence[Resampled | None] | None = None, level: float = LEVEL
-    ) -> Estimate:
-        """A statistic of the test set over the seeds.
+    def estimate(self, key: str, of: str | None = None, *, resampled: Sequence[Resampled | None] | None = None) -> Estimate:
+        """A statistic of the test set over the seeds, with 95 % intervals.
 
         Args:
             key: `accuracy`, `map`, `auc` or `score`; with `of` also `ap` and `recall`.
             of: a class, for its own statistic.
             resampled: of the runs, in their order; None for their jackknives.
-            level: coverage of the intervals.
         """
         tests = [run.record.scores["test"] for run in self.runs]
         values = [(test if of is None else test.get("per_class", {}).get(of, {})).get(key) for test in tests]
         name = key if of is None else f"{key} of {of}"
         own = [run.jackknife for run in self.runs] if resampled is None else resampled
-        return estimate(name, values, [run.seed for run in self.runs], own, level)
+        return estimate(name, values, [run.seed for run in self.runs], own)
 
 
 def seedless(config: str) -> str:

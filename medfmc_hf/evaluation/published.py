@@ -65,10 +65,6 @@ def _row(numbers: str) -> dict[tuple[str, str, str], float]:
     return dict(zip(keys, map(float, words), strict=True))
 
 
-def _auc(subset: str, numbers: str, shots: tuple[str, ...] = SHOTS) -> dict[tuple[str, str, str], float]:
-    return {(subset, shot, "auc"): float(word) for shot, word in zip(shots, numbers.split(), strict=True)}
-
-
 _OFFICIAL = "openmedlab/MedFM, README of branch main"
 _OFFICIAL_CAVEAT = (
     "The README does not say which list was tested. The numbers are older than the correction of the colon test list (June 2023); their "
@@ -182,7 +178,8 @@ OTHERS = [
     *(
         Published(
             "CheXWorld paper", "CheXWorld (CVPR 2025), ChestDR AUROC", "fine-tuned", model, UNKNOWN,
-            "Details of the split could not be verified.", _auc("chest", numbers),
+            "Details of the split could not be verified.",
+            {("chest", shot, "auc"): float(word) for shot, word in zip(SHOTS, numbers.split(), strict=True)},
         )
         for model, numbers in {
             "LVM-Med": "57.55 66.95 67.44",

@@ -2,7 +2,6 @@
 
 import json
 import re
-from html import escape
 from importlib.resources import files
 from typing import Any
 
@@ -25,12 +24,7 @@ def fill(template: str, **parts: str) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
-def to_html(data: dict[str, Any], title: str = TITLE) -> str:
-    """The page.
-
-    Args:
-        data: `Board.to_json()`, with `figures` of `medfmc_hf.reporting.plots.page_figures`.
-        title: heading of the page.
-    """
+def to_html(data: dict[str, Any]) -> str:
+    """The page of `Board.to_json()`, with `figures` of `medfmc_hf.reporting.plots.page_figures`."""
     script = part("page.js") + '\nrender(JSON.parse(document.getElementById("data").textContent));\n'
-    return fill(part("page.html"), title=escape(title), style=part("page.css"), data=inline_json(data), script=script)
+    return fill(part("page.html"), title=TITLE, style=part("page.css"), data=inline_json(data), script=script)

@@ -2,7 +2,6 @@
 
 import os
 import re
-from html import escape
 from pathlib import Path
 
 from ..errors import MedfmcError
@@ -45,14 +44,13 @@ The data set must be public: a static page has no token.
 """
 
 
-def write_space(folder: str | os.PathLike, records: str, *, endpoint: str = "https://huggingface.co", title: str = TITLE) -> list[Path]:
+def write_space(folder: str | os.PathLike, records: str, *, endpoint: str = "https://huggingface.co") -> list[Path]:
     """Write `index.html` and `README.md` of the Space.
 
     Args:
         folder: where to; pushed as it is, it is a Space.
         records: the data set on the Hub, `ORG/NAME`. A visitor can look at another one with `?records=ORG/NAME`.
         endpoint: the Hub.
-        title: heading of the page.
 
     Raises:
         MedfmcError: `records` is not a repository id, or the folder holds another Space.
@@ -65,7 +63,7 @@ def write_space(folder: str | os.PathLike, records: str, *, endpoint: str = "htt
         raise MedfmcError(f"{readme} exists and is not of such a Space; give an empty folder to --space.")
     script = "\n".join([part("page.js"), part("records.js"), "start();", ""])
     source = inline_json({"records": records, "endpoint": endpoint.rstrip("/"), "empty": Board().to_json()})
-    html = fill(part("page.html"), title=escape(title), style=part("page.css"), data=source, script=script)
+    html = fill(part("page.html"), title=TITLE, style=part("page.css"), data=source, script=script)
     write_text(folder / "index.html", html)
-    write_text(readme, README.format(title=title, records=records))
+    write_text(readme, README.format(title=TITLE, records=records))
     return [folder / "index.html", readme]
