@@ -98,11 +98,16 @@ def draw_cost(axes: "Axes", board: Board, subset: str, cost: str) -> None:
         )  # fmt: skip
     positive = [value for value in values if value > 0]
     if positive:
-        axes.set_xscale("log") if len(positive) == len(values) else axes.set_xscale("symlog", linthresh=min(positive))
-        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if max(positive) > 50 * min(positive) else (1, 2, 5)))
+        least, most = min(positive), max(positive)
+        if len(positive) == len(values):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1,) if most > 50 * least else (1, 2, 5)))
+            axes.set_xlim(least / 2, 2 * most)
+        else:
+            axes.set_xscale("symlog", linthresh=least)  # whose own locator, unlike the other, leaves 0 on the axis
+            axes.set_xlim(-least / 4, 2 * most)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: count(value)))
-        axes.set_xlim(0 if len(positive) < len(values) else min(positive) / 2, max(positive) * 2)
     axes.set_xlabel(COSTS[cost])
     axes.set_ylabel(f"{METRICS[metric]} (%)")
     axes.set_title(f"{SUBSETS[subset].name}, {shots_words(shots)}")
