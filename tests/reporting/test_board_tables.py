@@ -1,3 +1,5 @@
+"""The board as CSV and Markdown: every number once, and nothing that breaks out of its cell."""
+
 import csv
 import io
 import re
@@ -7,7 +9,6 @@ from invented_runs import invent_run, invent_runs
 
 from medfmc_hf.reporting.board import make_board
 from medfmc_hf.reporting.board_tables import to_csv, to_markdown
-from medfmc_hf.reporting.latex import to_latex
 
 NASTY = "<b>_new|50%$&#{}~^\\"
 
@@ -45,19 +46,3 @@ def test_markdown_has_a_table_per_subset_and_says_what_is_missing(board):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
         assert len(widths) <= 1, block  # a cell that breaks out would give its line another number of columns
-
-
-def test_latex_is_a_booktabs_table_with_everything_escaped(board):
-    text = to_latex(board)
-    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
-    assert r"\textless" not in text and r"\_new|50\%\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
-    rows = [line for line in text.splitlines() if line.endswith(r"\\") and r"\multicolumn" not in line]
-    assert {line.replace(r"\&", "").count("&") for line in rows} == {4}
-    assert r"\textbf{" in text and r"$\pm$" in text
-
-
-def test_bold_is_the_highest_mean_of_one_protocol(tmp_path):
-    """The official lists test other images: their mean is not better than that of the clean ones, it is of something else."""
-    for protocol in ("clean", "official"):
-        invent_run(tmp_path, subset="colon", shots=5, rows=40, patients=12, protocol=protocol)
-    assert to_latex(make_board(tmp_path, intervals=False)).count(r"\textbf{") == 4

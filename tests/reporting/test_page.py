@@ -28,16 +28,6 @@ def report(tmp_path_factory):
     return board, out
 
 
-def test_the_same_runs_give_the_same_bytes(tmp_path):
-    for place in ("a", "elsewhere/b"):
-        invent_runs(tmp_path / place, methods=("lora", "linear"), subsets=("endo",), shots=(1, 5), seeds=(1, 0), rows=30, patients=9)
-        write_report(tmp_path / place, tmp_path / f"{place}-report")
-    first, second = tmp_path / "a-report", tmp_path / "elsewhere/b-report"
-    names = sorted(path.name for path in first.iterdir())
-    assert names == ["board.csv", "board.html", "board.json", "board.md", "board.tex", "cost.png", "cost.svg", "curves.png", "curves.svg"]
-    assert [name for name in names if (first / name).read_bytes() != (second / name).read_bytes()] == []
-
-
 def test_what_is_written_into_the_page_cannot_leave_its_place():
     data = {"name": NASTY, "line": "\u2028"}
     assert "<" not in inline_json(data) and json.loads(inline_json(data)) == data

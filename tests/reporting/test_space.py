@@ -63,7 +63,7 @@ def hub(tmp_path):
 def rows_of(driver):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 20).until(lambda d: "Reading" not in d.find_element("id", "summary").text)
+    WebDriverWait(driver, 300).until(lambda d: "Reading" not in d.find_element("id", "summary").text)
     rows = driver.find_elements("css selector", "#board-table tbody tr:not(.reference)")
     return {row.find_element("tag name", "th").text: [cell.text for cell in row.find_elements("tag name", "td")] for row in rows}
 
