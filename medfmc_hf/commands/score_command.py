@@ -24,7 +24,6 @@ from ..evaluation.bootstrap import bootstrap
 from ..evaluation.challenge import Aggregate
 from ..evaluation.experiments import Experiment, group, seedless
 from ..evaluation.intervals import Resampled, estimate
-from ..evaluation.jackknife import jackknife
 from ..evaluation.scored import Scored, told_apart
 from ..files import write_json
 from ..progress import bar
@@ -82,14 +81,9 @@ def _result(item: Scored, args: argparse.Namespace) -> dict[str, Any]:
 
 def _submission(args: argparse.Namespace) -> dict[str, Any]:
     files = submission.read(args.what[0])
-    labels = {}
-    for key in dict.fromkeys(subset for _, subset, _ in files.files):
-        found = labels_of(args, SUBSETS[key])
-        if found is None:
-            raise MedfmcError(
-                f"{args.what[0]} has no labels: give a build with --data, or the published tables of its subsets with --labels."
-            )
-        labels[key] = found
+    if not (args.data or args.labels):
+        raise MedfmcError(f"{args.what[0]} has no labels: give a build with --data, or the published tables of its subsets with --labels.")
+    labels = {key: labels_of(args, SUBSETS[key]) or {} for key in dict.fromkeys(subset for _, subset, _ in files.files)}
     results = {place: _result(item, args) for place, item in submission.scored_files(files, labels).items()}
     by_file = {challenge.title(place): result for place, result in results.items()}
     print(table([{"file": name} | _values(result) for name, result in by_file.items()]) + "\n")
@@ -120,14 +114,7 @@ def _print_aggregate(aggregate: Aggregate) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Test:
-    """A test set with its scores.
-
-    Attributes:
-        item: its images, labels and predictions.
-        result: what `medfmc_hf.scoring.score` says of them.
-        resampled: what its intervals come from; None where none were asked for.
-        level: coverage of the intervals.
-    """
+    """A test set, its scores, and what its intervals of some level come from; None where none were asked for."""
 
     item: Scored
     result: dict[str, Any]
@@ -169,7 +156,7 @@ def _scored(items: list[Scored], args: argparse.Namespace) -> dict[str, Any]:
 
 def _resampled(item: Scored, args: argparse.Namespace) -> Resampled:
     if args.interval == "jackknife":
-        return jackknife(item.targets, item.scores, item.patient_ids, classes=item.classes)
+        return item.jackknife()
     options = {"replicates": args.replicates, "seed": args.seed, "method": args.interval}
     return bootstrap(item.targets, item.scores, item.patient_ids, classes=item.classes, **options)
 
@@ -192,7 +179,7 @@ def _experiments(tests: list[_Test]) -> list[dict[str, Any]]:
     in_means = {run.record.id for experiment in experiments for run in experiment.runs if len(experiment.runs) > 1}
     for test in tests:
         if test.resampled and not (test.item.run and test.item.run.record.id in in_means):
-            print(_verdict(test.item, test.result, test.resampled, test.level))
+            print(_verdict(test, test.resampled))
     summaries = []
     for experiment in experiments:
         if len(experiment.runs) > 1:
@@ -204,14 +191,15 @@ def _experiments(tests: list[_Test]) -> list[dict[str, Any]]:
     return summaries
 
 
-def _verdict(item: Scored, result: dict[str, Any], own: Resampled, level: float) -> str:
+def _verdict(test: _Test, own: Resampled) -> str:
     """Whether the model does better than one that has learnt nothing, on other patients."""
+    item, result = test.item, test.result
     shares = [each["positives"] / result["rows"] for name, each in result["per_class"].items() if name not in result["undefined"]]
     chance = {"auc": 0.5, "accuracy": max(shares, default=1.0), "map": sum(shares) / max(len(shares), 1)}
     told = {"auc": "0.5", "accuracy": "the largest class", "map": "the share of positives"}
     words = []
     for name in (item.main, "auc"):
-        low, high = own.interval(name, level)
+        low, high = own.interval(name, test.level)
         if low != low:
             words.append(f"{METRICS[name]} is undefined")
             continue

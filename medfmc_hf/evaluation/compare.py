@@ -1,6 +1,5 @@
 """Compares models on the same test images: paired differences, their intervals over patients and over seeds, and a verdict in words."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,8 +9,8 @@ from ..errors import MedfmcError
 from ..progress import bar
 from ..words import METRICS
 from .experiments import one_experiment, seedless
-from .intervals import by_seed, mean_over_seeds
-from .jackknife import Jackknife, jackknife
+from .intervals import grouped, mean_over_seeds
+from .jackknife import Jackknife
 from .scored import Scored
 from .statistics import Spread, auc_covariance, holm, normal_p_value, over_seeds
 
@@ -112,13 +111,10 @@ def compare(
     tests: list[tuple[str, list[Pair]]] = []
     for name, scored in others.items():
         theirs = _by_config(scored, name)
-        groups = defaultdict(list)
-        for key in mine:
-            if key in theirs:
-                groups[_group(mine[key])].append(key)
-        if not groups:
+        common = [key for key in mine if key in theirs]
+        if not common:
             raise MedfmcError(f"{name} has no run to compare: it has {_known(theirs)}, the first has {_known(mine)}.")
-        for keys in groups.values():
+        for keys in grouped(common, (_group(mine[key]) for key in common)).values():
             first = mine[keys[0]]
             tests.append((name, [(_aligned(first, mine[key]), _aligned(first, theirs[key])) for key in keys]))
     rows: list[Comparison] = []
@@ -126,23 +122,18 @@ def compare(
 
         def made(scored: Scored) -> Jackknife:
             progress.update()
-            return jackknife(scored.targets, scored.scores, scored.patient_ids, classes=scored.classes)
+            return scored.jackknife()
 
         for name, pairs in tests:
             jackknives = [(made(own), made(other)) for own, other in pairs]
-            rows += [_row(name, pairs, jackknives, metric, level) for metric in _metrics(pairs[0][0], per_class)]
-    families = defaultdict(list)
-    for place, row in enumerate(rows):
-        families[row.test, row.metric].append(place)
-    for places in families.values():
+            first = pairs[0][0]
+            classes = first.classes if per_class and (first.multilabel or len(first.classes) > 2) else ()
+            metrics = [first.main, "auc", *(f"auc of {name}" for name in classes)]
+            rows += [_row(name, pairs, jackknives, metric, level) for metric in metrics]
+    for places in grouped(range(len(rows)), ((row.test, row.metric) for row in rows)).values():
         for place, corrected in zip(places, holm([rows[place].p for place in places])):
             rows[place] = replace(rows[place], p_holm=corrected)
     return rows
-
-
-def _metrics(first: Scored, per_class: bool) -> list[str]:
-    single = per_class and (first.multilabel or len(first.classes) > 2)
-    return [first.main, "auc", *(f"auc of {name}" for name in first.classes if single)]
 
 
 def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackknife]], metric: str, level: float) -> Comparison:
@@ -150,7 +141,7 @@ def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackkni
     seeds = [own.run.seed if own.run else 0 for own, _ in pairs]
     mine, other = (mean_over_seeds(side, seeds) for side in zip(*jackknives))
     found = (other - mine).difference(metric, level)
-    changes = by_seed((theirs.point[metric] - ours.point[metric] for ours, theirs in jackknives), seeds)
+    changes = grouped((theirs.point[metric] - ours.point[metric] for ours, theirs in jackknives), seeds)
     return Comparison(
         test=_title(first),
         other=name,
@@ -193,12 +184,9 @@ def _by_config(scored: Sequence[Scored], name: str) -> dict[Key, Scored]:
             what = f"two runs of {key[0]} ({found[key].name}, {item.name})" if item.run else "two CSV files"
             raise MedfmcError(f"{name} has {what}; a comparison is of one model: give a folder that holds one run per config.")
         found[key] = item
-    runs = defaultdict(list)
-    for item in scored:
-        if item.run:
-            runs[_group(item)].append(item.run)
-    for own in runs.values():
-        one_experiment(own)
+    of_runs = [item for item in scored if item.run]
+    for runs in grouped((item.run for item in of_runs if item.run), map(_group, of_runs)).values():
+        one_experiment(runs)
     return found
 
 

@@ -17,6 +17,7 @@ from ..runs import RunRecord, load_predictions
 from ..subsets import ConfigName, Subset, subset_of
 from ..words import plural
 from .experiments import Run, names_of
+from .jackknife import Jackknife, jackknife
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Scored:
     def group(self) -> str:
         """What one patient id stands for, in the plural."""
         return plural(self.subset.group if self.subset else "patient")
+
+    def jackknife(self) -> Jackknife:
+        """Of its scores over patients."""
+        return jackknife(self.targets, self.scores, self.patient_ids, classes=self.classes)
 
 
 def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") -> Scored:
