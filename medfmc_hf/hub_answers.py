@@ -77,7 +77,7 @@ def explain(error: BaseException, repo_id: str, *, reading: bool = False) -> str
     return None
 
 
-def status_of(error: BaseException) -> int | None:
+def status_of(error: BaseException | None) -> int | None:
     """The HTTP status an error stands for, or None."""
     return getattr(getattr(error, "response", None), "status_code", None)
 

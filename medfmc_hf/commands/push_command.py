@@ -46,8 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from huggingface_hub.utils import disable_progress_bars
 
-    from ..hub.repository import tree_of
-
     if args.quiet:
         disable_progress_bars()
     push = _push_of(args)
@@ -55,12 +53,10 @@ def run(args: argparse.Namespace) -> None:
         print(push())
         return
     try:
-        made, unseen = push.preview(), None
+        upload, unseen = push.preview(), None
     except MedfmcError as error:
-        made, unseen = push.preview(offline=True), error
-    sizes, removed = made if isinstance(made, tuple) else (made.sizes(), made.removed)
-    kind = {"dataset": "dataset", "runs": "dataset", "metric": "space", "model": "model"}[args.what]
-    print(tree_of(sizes, args.repo_id, kind, args.public, removed))
+        upload, unseen = push.preview(offline=True), error
+    print(upload.tree())
     if args.what == "dataset" and args.max_side:
         print("Bytes are those of the images before they are shrunk.")
     if args.what == "dataset" and not args.i_have_the_rights:

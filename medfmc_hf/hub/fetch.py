@@ -22,7 +22,7 @@ def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
 
     with explained(repo_id, reading=True):
         try:
-            paths = [sibling.rfilename for sibling in HfApi().repo_info(repo_id, timeout=ANSWER_SECONDS).siblings or ()]
+            paths = [sibling.rfilename for sibling in HfApi().model_info(repo_id, timeout=ANSWER_SECONDS).siblings or ()]
         except Exception as error:
             if not is_unanswered(error):
                 raise

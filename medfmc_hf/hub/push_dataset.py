@@ -7,9 +7,12 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..data.audit import Report, check_build
 from ..data.dataset_card import dataset_card
@@ -17,12 +20,13 @@ from ..data.loading import MANIFEST, read_manifest
 from ..data.parquet import SHARD_BYTES, EmbeddedImages, linked_files, shards_of, write_embedded
 from ..errors import MedfmcError
 from ..evaluation.experiments import seedless
-from ..hub_answers import explained, status_of
+from ..hub_answers import status_of
 from ..private_names import is_uploaded
 from ..progress import bar, notify
 from ..subsets import SUBSETS, ConfigName
 from ..version import __version__
 from .journal import Journal
+from .published_build import PublishedBuild, files_named, published_build
 from .repository import Repository, Upload, check_repo_id, commit, look, open_repository, preupload
 
 if TYPE_CHECKING:
@@ -36,6 +40,68 @@ RIGHTS = (
     "repository), and access for participants alone (Grand Challenge). Nobody but you can know what yours allows. Read the licence of "
     "the release that you downloaded, and if it lets you publish the images, privately or not, say so with --i-have-the-rights."
 )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A Parquet file of the build, and the files that it becomes in the repository: itself, or shards with the images inside.
+
+    Attributes:
+        file: its path below the build.
+        subset: key of the subset whose rows it holds.
+        key: changes with everything that determines the bytes of what it becomes.
+        operations: what the commit needs of each file that was sent, by path in the repository; they grow while the part is sent.
+    """
+
+    file: str
+    subset: str
+    key: str
+    operations: dict[str, "CommitOperationAdd"]
+
+
+@dataclass(frozen=True)
+class WaitingFile:
+    """A file that lies on this machine, ready to be sent.
+
+    Attributes:
+        part: of the build, that becomes this file.
+        path: in the repository.
+        local: on this machine.
+    """
+
+    part: Part
+    path: str
+    local: Path
+
+
+def batches(files: Iterable[WaitingFile]) -> Iterator[list[WaitingFile]]:
+    """What is sent together: at most BATCH_FILES files, fewer where they reach SHARD_BYTES. The next file is made when a batch is sent."""
+    batch: list[WaitingFile] = []
+    size = 0
+    for file in files:
+        batch.append(file)
+        size += file.local.stat().st_size
+        if len(batch) == BATCH_FILES or size >= SHARD_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for files on their way.
+
+    Raises:
+        MedfmcError: its disk is full.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="medfmc-push-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise MedfmcError(f"the disk of {tempfile.gettempdir()} is full; set TMPDIR to a folder with a gigabyte or two.") from error
 
 
 @dataclass
@@ -63,37 +129,26 @@ class DatasetPush:
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
         self.folder = Path(self.folder)
-        self.manifest = read_manifest(self.folder)
+        self.manifest: dict[str, Any] = read_manifest(self.folder)
         self.linked = self.manifest["form"] == "linked"
         if self.max_side is not None and (self.max_side < 1 or not self.linked):
             found = f"{self.folder} is embedded already" if not self.linked else f"got {self.max_side}"
             raise MedfmcError(f"--max-side is a number of pixels and shrinks the images of a linked build; {found}.")
 
-    def preview(self, *, offline: bool = False) -> tuple[dict[str, int], list[str]]:
-        """About what would be sent, path -> bytes, and what would be removed. Nothing is made or sent.
+    def preview(self, *, offline: bool = False) -> Upload:
+        """About what would be sent, and what would be removed. Nothing is made or sent.
 
-        EmbeddedImages that are to be shrunk are counted as they are.
+        Images that are to be shrunk are counted as they are.
 
         Args:
             offline: do not look at what the Hub holds; then nothing is known of what would be removed.
         """
-        found = None if offline else look(self._upload_of())
-        there = self._there(found)
-        sizes = self._sizes()
-        removed = self._stale(there, set(sizes), found)
-        return sizes, removed
-
-    def _sizes(self) -> dict[str, int]:
-        sizes = {}
-        for file, _ in self._parts():
-            if self.linked:
-                images = EmbeddedImages(Path(), None)
-                shards = self._shards(file, images)
-                sizes |= {name: sum(map(images.size, linked_files(rows))) for name, rows in shards.items()}
-            else:
-                sizes[file] = (self.folder / file).stat().st_size
-        texts = self._texts(self.manifest, check_build(self.folder))
-        return dict(sorted((sizes | {path: len(text) for path, text in texts.items()}).items()))
+        upload = self._upload()
+        there = self._there(None if offline else look(upload))
+        upload.unmade = self._sizes()
+        upload.files |= self._texts(self.manifest, check_build(self.folder))
+        upload.removed = there.stale(upload.unmade)
+        return upload
 
     def __call__(self) -> str:
         """Publish. Returns the commit's page.
@@ -106,86 +161,88 @@ class DatasetPush:
         report = check_build(self.folder)
         if report.all_mistakes:
             raise MedfmcError(f"{self.folder} has mistakes, `medfmc check` lists them all; the first is: {report.all_mistakes[0]}")
-        upload = self._upload_of()
+        upload = self._upload()
         repository, journal = open_repository(upload), Journal("dataset", self.repo_id)
         there = self._there(repository)
-        try:
-            files = self._upload(repository, journal)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise MedfmcError(f"the disk of {tempfile.gettempdir()} is full; set TMPDIR to a folder with a gigabyte or two.") from error
-        manifest = self._merged(self._published_manifest(files), there)
-        upload.files = dict(self._texts(manifest, report, self._card_there(repository, there)))
-        upload.removed = self._stale(there, _files_named(manifest), repository)
-        page = self._commit(repository, [operation for part in files.values() for operation in part.values()], journal)
+        parts = self._parts(journal)
+        self._send(parts, repository, journal)
+        manifest = there.merged(self._published_manifest(parts))
+        upload.files |= self._texts(manifest, report, there.card())
+        upload.removed = there.stale(files_named(manifest["configs"]))
+        page = self._commit(repository, [operation for part in parts for operation in part.operations.values()], journal)
         journal.clear()
         return page
 
-    def _commit(self, repository: Repository, sent: list["CommitOperationAdd"], journal: Journal) -> str:
-        try:
-            return commit(repository, sent)
-        except MedfmcError as error:
-            if status_of(error.__cause__) != 400:
-                raise
-            if "lfs pointer" in str(error).lower():
-                journal.clear()
-                raise MedfmcError(
-                    "the Hub no longer has all that an earlier push sent; run the same command again to send it anew."
-                ) from error
-            if "eval.yaml" not in str(error):
-                raise
-            notify(f"without eval.yaml, for the Hub does not know this benchmark yet: {error}")
-            del repository.upload.files["eval.yaml"]
-            return commit(repository, sent)
+    def _upload(self) -> Upload:
+        return Upload(self.repo_id, "dataset", {}, "Add MedFMC", (MANIFEST,), [], self.public, self.overwrite)
 
-    def _parts(self) -> list[tuple[str, str]]:
+    def _there(self, repository: Repository | None) -> PublishedBuild:
+        """What the repository holds.
+
+        Raises:
+            MedfmcError: it cannot stand beside what is pushed.
+        """
+        if self.prune:
+            return published_build(repository, SUBSETS, self.manifest["schema"])
+        there = published_build(repository, self.manifest["subsets"], self.manifest["schema"])
+        there.check_beside(self.manifest | ({"max_side": self.max_side} if self.linked else {}))
+        return there
+
+    def _files(self) -> dict[str, str]:
         """Every file of the build once, with the subset it is of: splits that are the same are the same file."""
-        files = {
+        return {
             file: ConfigName.parse(config).subset
             for config, splits in self.manifest["configs"].items()
             for split in splits.values()
             for file in split["files"]
         }
-        return list(files.items())
 
-    def _upload(self, repository: Repository, journal: Journal) -> dict[str, dict[str, "CommitOperationAdd"]]:
-        """Send every file that the Hub does not have. Returns for each file of the build the files it became."""
-        sent: dict[str, dict[str, CommitOperationAdd]] = {}
-        batch: list[tuple[str, str, str, Path]] = []  # file of the build, its key, path in the repository, local file
+    def _parts(self, journal: Journal) -> list[Part]:
+        """The files of the build, with what an earlier push sent of them."""
+        keys = {file: self._key(file) for file in self._files()}
+        return [Part(file, subset, keys[file], journal.uploaded(keys[file])) for file, subset in self._files().items()]
 
-        def flush() -> None:
-            operations = preupload(repository, {name: path for _, _, name, path in batch})
-            for file, key, name, path in batch:
-                sent[file][name] = operations[name]
-                if is_uploaded(operations[name]):
-                    journal.add(key, operations[name])
-                if self.linked:
-                    path.unlink()
-            batch.clear()
+    def _sizes(self) -> dict[str, int]:
+        """About the bytes of what the files of the build become, by path in the repository."""
+        if not self.linked:
+            return {file: (self.folder / file).stat().st_size for file in self._files()}
+        sizes: dict[str, int] = {}
+        for file in self._files():
+            images = EmbeddedImages(Path(), None)
+            shards = self._shards(file, images)
+            sizes |= {name: sum(map(images.size, linked_files(rows))) for name, rows in shards.items()}
+        return sizes
 
-        with tempfile.TemporaryDirectory(prefix="medfmc-push-") as temporary:
-            images, of_subset = None, None
-            for file, subset in bar(self._parts(), desc="publishing", unit="file"):
-                if subset != of_subset:  # a subset's smaller copies are of no use to the next
-                    shutil.rmtree(Path(temporary, str(of_subset)), ignore_errors=True)
-                    images, of_subset = EmbeddedImages(Path(temporary, subset), self.max_side), subset
-                key = self._key(file)
-                sent[file] = journal.uploaded(key)
-                if journal.is_complete(key):
-                    continue
-                shards = self._shards(file, images) if self.linked else {file: None}
-                journal.expect(key, shards)
-                for name in shards.keys() - sent[file].keys():
-                    path = self.folder / file
+    def _send(self, parts: list[Part], repository: Repository, journal: Journal) -> None:
+        """Send every file that the Hub does not have, and note what it has in the parts and in the journal."""
+        with temporary_folder() as temporary:
+            for batch in batches(self._waiting(parts, journal, temporary)):
+                operations = preupload(repository, {file.path: file.local for file in batch})
+                for file in batch:
+                    operation = file.part.operations[file.path] = operations[file.path]
+                    if is_uploaded(operation):
+                        journal.add(file.part.key, operation)
                     if self.linked:
-                        path = Path(temporary, f"{len(batch)}.parquet")
-                        write_embedded(shards[name], path, images)
-                    batch.append((file, key, name, path))
-                    if len(batch) == BATCH_FILES or sum(waiting.stat().st_size for *_, waiting in batch) >= SHARD_BYTES:
-                        flush()
-            flush()
-        return sent
+                        file.local.unlink()
+
+    def _waiting(self, parts: list[Part], journal: Journal, temporary: Path) -> Iterator[WaitingFile]:
+        """The files that the Hub does not have. Those of a linked build are written one by one, when the next is asked for."""
+        for subset, of_subset in groupby(bar(parts, desc="publishing", unit="file"), key=lambda part: part.subset):
+            images = EmbeddedImages(temporary / subset, self.max_side)
+            for part in of_subset:
+                if journal.is_complete(part.key):
+                    continue
+                if self.linked:
+                    shards = self._shards(part.file, images)
+                    journal.expect(part.key, shards)
+                    for path in shards.keys() - part.operations.keys():
+                        local = temporary / path.replace("/", "-")
+                        write_embedded(shards[path], local, images)
+                        yield WaitingFile(part, path, local)
+                else:
+                    journal.expect(part.key, [part.file])
+                    yield WaitingFile(part, part.file, self.folder / part.file)
+            shutil.rmtree(images.spool, ignore_errors=True)  # smaller copies are of no use to the next subset
 
     def _shards(self, file: str, images: EmbeddedImages) -> dict[str, "pa.Table"]:
         """The files that a linked file of the build becomes, and the rows of each."""
@@ -214,89 +271,23 @@ class DatasetPush:
             digest.update(repr(status and (status.st_size, status.st_mtime_ns)).encode())
         return f"{file} {digest.hexdigest()} {self.max_side} {__version__}"
 
-    def _published_manifest(self, files: dict[str, dict[str, "CommitOperationAdd"]]) -> dict:
+    def _published_manifest(self, parts: list[Part]) -> dict[str, Any]:
         """The manifest of what is published: embedded, and without the folders of this machine."""
         if not self.linked:
             return self.manifest
+        uploaded = {part.file: [part.operations[path] for path in sorted(part.operations)] for part in parts}
         manifest = copy.deepcopy(self.manifest) | {"form": "embedded", "max_side": self.max_side, "sources": []}
         for splits in manifest["configs"].values():
             for split in splits.values():
-                parts = [operation for file in split["files"] for _, operation in sorted(files[file].items())]
-                split["files"] = [operation.path_in_repo for operation in parts]
-                split["bytes"] = sum(operation.upload_info.size for operation in parts)
+                operations = [operation for file in split["files"] for operation in uploaded[file]]
+                split["files"] = [operation.path_in_repo for operation in operations]
+                split["bytes"] = sum(operation.upload_info.size for operation in operations)
         for entry in manifest["subsets"].values():
             for source in self.manifest["sources"]:
                 entry["notes"] = [note.replace(source, Path(source).name) for note in entry["notes"]]
         return manifest
 
-    def _upload_of(self) -> Upload:
-        return Upload(self.repo_id, "dataset", {}, "Add MedFMC", (MANIFEST,), [], self.public, self.overwrite)
-
-    def _there(self, repository: Repository | None) -> dict | None:
-        """The manifest of what the repository holds; None where it holds no build.
-
-        Raises:
-            MedfmcError: what it holds cannot stand beside what is pushed.
-        """
-        if repository is None or MANIFEST not in repository.paths:
-            return None
-        there = json.loads(_text_of(repository, MANIFEST))
-        if not isinstance(there, dict) or there.get("schema") != self.manifest["schema"]:
-            raise MedfmcError(f"{repository.upload.url} holds a build of another layout; give another --repo-id, or remove it there first.")
-        if self.prune:
-            return there
-        kept = sorted(set(there["subsets"]) - set(self.manifest["subsets"]))
-        side = self.max_side if self.linked else self.manifest["max_side"]
-        if kept and there["max_side"] != side:
-            raise MedfmcError(
-                f"{repository.upload.url} holds {', '.join(kept)} with images of at most {there['max_side'] or 'any number of'} pixels a "
-                f"side, and this push has {side or 'any number of'}; give the same --max-side, another --repo-id, or --prune to drop them."
-            )
-        lost = [
-            name
-            for name in there["configs"]
-            if ConfigName.parse(name).subset in self.manifest["subsets"] and name not in self.manifest["configs"]
-        ]
-        if lost:
-            raise MedfmcError(
-                f"{repository.upload.url} has {len(lost)} configs that this build lacks, such as {lost[0]}; build with the lists that they "
-                "are made from, or give --prune to remove them."
-            )
-        return there
-
-    def _carries(self, config: str) -> bool:
-        """Whether a config is of a subset that is pushed."""
-        return ConfigName.parse(config).subset in self.manifest["subsets"]
-
-    def _merged(self, manifest: dict, there: dict | None) -> dict:
-        """What the repository will hold: what is pushed, and the other subsets that it holds already."""
-        if there is None or self.prune:
-            return manifest
-        kept = {key: entry for key, entry in there["subsets"].items() if key not in manifest["subsets"]}
-        subsets = {**kept, **manifest["subsets"]}
-        configs = {name: splits for name, splits in there["configs"].items() if ConfigName.parse(name).subset in kept}
-        configs |= manifest["configs"]
-        order = {key: place for place, key in enumerate(SUBSETS)}
-        return manifest | {
-            "subsets": {key: subsets[key] for key in sorted(subsets, key=order.__getitem__)},
-            "configs": dict(sorted(configs.items(), key=lambda item: order[ConfigName.parse(item[0]).subset])),
-        }
-
-    def _stale(self, there: dict | None, named: set[str], repository: Repository | None) -> list[str]:
-        """The files of the build in the repository that no config will name any more; never a file that it does not name."""
-        if there is None:
-            return []
-        replaced = {
-            name: splits
-            for name, splits in there["configs"].items()
-            if self.prune or ConfigName.parse(name).subset in self.manifest["subsets"]
-        }
-        return sorted(_files_named({"configs": replaced}) & set(repository.paths) - named)
-
-    def _card_there(self, repository: Repository, there: dict | None) -> str:
-        return _text_of(repository, "README.md") if there is not None and not self.prune and "README.md" in repository.paths else ""
-
-    def _texts(self, manifest: dict, report: Report, earlier: str = "") -> dict[str, bytes]:
+    def _texts(self, manifest: dict[str, Any], report: Report, earlier: str = "") -> dict[str, bytes]:
         absent = {key: "not in the build it was published from" for key in SUBSETS if key not in manifest["subsets"]}
         texts = {
             "README.md": dataset_card(manifest, report, absent, self.repo_id, earlier),
@@ -305,27 +296,29 @@ class DatasetPush:
         }
         return {path: text.encode() for path, text in texts.items()}
 
+    def _commit(self, repository: Repository, sent: list["CommitOperationAdd"], journal: Journal) -> str:
+        try:
+            return commit(repository, sent)
+        except MedfmcError as error:
+            if status_of(error.__cause__) != 400:
+                raise
+            if "lfs pointer" in str(error).lower():
+                journal.clear()
+                raise MedfmcError(
+                    "the Hub no longer has all that an earlier push sent; run the same command again to send it anew."
+                ) from error
+            if "eval.yaml" not in str(error):
+                raise
+            notify(f"without eval.yaml, for the Hub does not know this benchmark yet: {error}")
+            del repository.upload.files["eval.yaml"]
+            return commit(repository, sent)
 
-def _files_named(manifest: dict) -> set[str]:
-    """The Parquet files that the configs of a manifest name."""
-    return {file for splits in manifest["configs"].values() for split in splits.values() for file in split["files"]}
 
-
-def _text_of(repository: Repository, path: str) -> str:
-    """A text file of a repository, as it is at the commit that was looked at."""
-    from huggingface_hub import hf_hub_download
-
-    upload = repository.upload
-    with explained(upload.repo_id, reading=True):
-        found = hf_hub_download(upload.repo_id, path, repo_type=upload.kind, revision=repository.sha)
-    return Path(found).read_text(encoding="utf-8")
-
-
-def eval_yaml(manifest: dict) -> str:
+def eval_yaml(manifest: dict[str, Any]) -> str:
     """The benchmark's tasks for the Hub: one for each subset, number of shots and protocol, whatever the seed, that has a labelled test."""
     import yaml
 
-    tasks = {}
+    tasks: dict[str, dict[str, str]] = {}
     for name, splits in manifest["configs"].items():
         if "test" in splits and ConfigName.parse(name).variant != "challenge":
             tasks.setdefault(seedless(name), {"id": seedless(name), "config": name, "split": "test"})

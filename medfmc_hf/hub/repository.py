@@ -1,14 +1,12 @@
 """Brings a tree of files into one repository of the Hub by one commit: nothing of it is visible before, all of it after."""
 
-import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, cast
 
 from ..errors import MedfmcError
 from ..hub_answers import LOGIN, explained, is_transient, status_of
@@ -16,9 +14,11 @@ from ..private_names import is_uploaded
 from ..progress import notify
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub import CommitOperationAdd, DatasetInfo, ModelInfo, SpaceInfo
+    from huggingface_hub.hf_api import CommitOperation, RepoSibling
 
 T = TypeVar("T")
+File: TypeAlias = str | os.PathLike[str] | bytes  # a path, or a content
 
 WAITS = (1, 2, 4, 8)  # seconds before trying again what huggingface_hub tries only once
 
@@ -36,16 +36,18 @@ class Upload:
         removed: paths that go. Nothing else of what the repository holds is ever removed.
         public: whether a new repository is public.
         overwrite: push into a repository that is not ours, or holds something else.
+        unmade: of a preview, path in the repository -> about the bytes of a file that only the push itself makes.
     """
 
     repo_id: str
     kind: Literal["model", "dataset", "space"]
-    files: dict[str, str | os.PathLike | bytes]
+    files: dict[str, File]
     message: str
     marks: tuple[str, ...]
     removed: list[str] = field(default_factory=list)
     public: bool = False
     overwrite: bool = False
+    unmade: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
@@ -59,7 +61,17 @@ class Upload:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
-        return {path: len(file) if isinstance(file, bytes) else Path(file).stat().st_size for path, file in sorted(self.files.items())}
+        made = {path: len(file) if isinstance(file, bytes) else Path(file).stat().st_size for path, file in self.files.items()}
+        return dict(sorted((made | self.unmade).items()))
+
+    def tree(self) -> str:
+        """What a dry run prints: every path with its bytes, the sum, and what would be removed."""
+        sizes = self.sizes()
+        width = max((len(f"{size:,}") for size in sizes.values()), default=1)
+        lines = [f"{'public' if self.public else 'private'} {self.kind} {self.repo_id}"]
+        lines += [f"  {size:>{width},}  {path}" for path, size in sizes.items()]
+        lines += [f"  {'removed':>{width}}  {path}" for path in self.removed]
+        return "\n".join([*lines, f"{len(sizes)} files, {sum(sizes.values()):,} bytes. Nothing was sent."])
 
 
 def check_repo_id(repo_id: str) -> None:
@@ -72,15 +84,6 @@ def check_repo_id(repo_id: str) -> None:
             raise HFValidationError("it has no organisation or user")
     except HFValidationError as error:
         raise MedfmcError(f"{repo_id!r} is not a repository id ({error}); expected ORG/NAME, such as my-lab/medfmc.") from None
-
-
-def tree_of(sizes: dict[str, int], repo_id: str, kind: str, public: bool, removed: Iterable[str] = ()) -> str:
-    """What a dry run prints: every path with its bytes, the sum, and what would be removed."""
-    width = max((len(f"{size:,}") for size in sizes.values()), default=1)
-    lines = [f"{'public' if public else 'private'} {kind} {repo_id}"]
-    lines += [f"  {size:>{width},}  {path}" for path, size in sizes.items()]
-    lines += [f"  {'removed':>{width}}  {path}" for path in removed]
-    return "\n".join([*lines, f"{len(sizes)} files, {sum(sizes.values()):,} bytes. Nothing was sent."])
 
 
 @dataclass
@@ -99,18 +102,18 @@ def look(upload: Upload) -> Repository | None:
     Raises:
         MedfmcError: no token, no network; or a repository of that name is there that must not be written to.
     """
-    from huggingface_hub import HfApi, get_token
+    from huggingface_hub import constants, get_token
 
     if get_token() is None:
         raise MedfmcError(f"there is no token, and the Hub must know who pushes. {LOGIN}")
     with explained(upload.repo_id):
         try:
-            info = _patiently(lambda: HfApi().repo_info(upload.repo_id, repo_type=upload.kind))
+            info = _patiently(lambda: _info(upload))
         except Exception as error:
             if status_of(error) == 404:
                 return None
             raise
-    sha = info.sha if re.fullmatch("[0-9a-f]{5,40}", info.sha or "") else None  # another Hub may count its commits otherwise
+    sha = info.sha if constants.REGEX_COMMIT_OID.fullmatch(info.sha or "") else None  # another Hub may count its commits otherwise
     found = Repository(upload, sha, [sibling.rfilename for sibling in info.siblings or ()], info.private)
     if found.private is False and not upload.public:
         raise MedfmcError(f"{upload.url} is there already and is public; give --public to publish in it, or make it private first.")
@@ -125,6 +128,14 @@ def look(upload: Upload) -> Repository | None:
     return found
 
 
+def _info(upload: Upload, files_metadata: bool = False) -> "ModelInfo | DatasetInfo | SpaceInfo":
+    """What the Hub says of a repository. Of the kinds that `repo_info` knows, kernels alone have no list of files."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().repo_info(upload.repo_id, repo_type=upload.kind, files_metadata=files_metadata)
+    return cast("ModelInfo | DatasetInfo | SpaceInfo", info)
+
+
 def open_repository(upload: Upload) -> Repository:
     """Make the repository, or look at the one that is there.
 
@@ -135,10 +146,9 @@ def open_repository(upload: Upload) -> Repository:
 
     found = look(upload)
     if found is None:
-        sdk = {"space_sdk": "gradio"} if upload.kind == "space" else {}
+        make, sdk = HfApi().create_repo, "gradio" if upload.kind == "space" else None
         with explained(upload.repo_id):
-            api = HfApi()
-            _patiently(lambda: api.create_repo(upload.repo_id, repo_type=upload.kind, private=not upload.public, exist_ok=True, **sdk))
+            _patiently(lambda: make(upload.repo_id, repo_type=upload.kind, private=not upload.public, exist_ok=True, space_sdk=sdk))
         found = look(upload)
         if found is None:
             raise MedfmcError(f"{upload.url} was made and cannot be seen; run the same command again in a minute.")
@@ -150,6 +160,8 @@ def open_repository(upload: Upload) -> Repository:
 def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()) -> str:
     """Upload what is not uploaded yet and make all of it visible at once. Returns the commit's page.
 
+    `HfApi.upload_folder` does not do: it makes several commits of what is large.
+
     Args:
         repository: as `open_repository` returned it; its upload's files are sent.
         uploaded: files that were sent before, by `preupload`.
@@ -159,21 +171,21 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    api, upload = HfApi(), repository.upload
-    earlier = list(uploaded)
-    new = {path: file if isinstance(file, bytes) else str(file) for path, file in upload.files.items()}
-    names = {*new, *(operation.path_in_repo for operation in earlier)}
+    upload = repository.upload
+    new = [CommitOperationAdd(path, file if isinstance(file, bytes) else str(file)) for path, file in upload.files.items()]
+    added = [*uploaded, *new]
+    names = {operation.path_in_repo for operation in added}
     stale = [path for path in dict.fromkeys(upload.removed) if path in repository.paths and path not in names]
     if stale:
         notify(f"{len(stale)} files of {upload.url} are removed: {', '.join(stale[:20])}" + (" and others" if len(stale) > 20 else ""))
-
-    added = [*earlier, *(CommitOperationAdd(path, file) for path, file in new.items())]
-    removed = [CommitOperationDelete(path, is_folder=False) for path in stale]
+    operations: list[CommitOperation] = [*(CommitOperationDelete(path, is_folder=False) for path in stale), *added]
 
     def attempt() -> str:
-        words = {"commit_message": upload.message, "repo_type": upload.kind, "parent_commit": repository.sha}
         try:
-            return api.create_commit(upload.repo_id, [*removed, *added], **words).oid
+            made = HfApi().create_commit(
+                upload.repo_id, operations, commit_message=upload.message, repo_type=upload.kind, parent_commit=repository.sha
+            )
+            return made.oid
         except Exception as error:
             # A commit cannot simply be sent twice: its answer may be lost after it was made.
             if (is_transient(error) or status_of(error) in (409, 412)) and (sha := _made(repository, added, stale)):
@@ -181,8 +193,6 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
             raise
 
     with explained(upload.repo_id):
-        # Contents first: sending them again does no harm, and a commit is not simply sent again.
-        _patiently(lambda: api.preupload_lfs_files(upload.repo_id, added, repo_type=upload.kind, free_memory=False))
         sha = _patiently(attempt)
     notify(f"{upload.message}: {upload.url}")
     return f"{upload.url}/tree/{sha}"
@@ -212,10 +222,8 @@ def preupload(repository: Repository, files: Mapping[str, str | os.PathLike]) ->
 
 def _made(repository: Repository, added: list["CommitOperationAdd"], removed: list[str]) -> str | None:
     """The commit the repository stands at, if it is another than before and holds exactly what was sent."""
-    from huggingface_hub import HfApi
-
     try:
-        info = HfApi().repo_info(repository.upload.repo_id, repo_type=repository.upload.kind, files_metadata=True)
+        info = _info(repository.upload, files_metadata=True)
     except Exception:  # the caller has the error that matters
         return None
     there = {sibling.rfilename: sibling for sibling in info.siblings or ()}
@@ -225,12 +233,14 @@ def _made(repository: Repository, added: list["CommitOperationAdd"], removed: li
     return info.sha if same else None
 
 
-def _same(operation: "CommitOperationAdd", sibling) -> bool:
-    if sibling.lfs is not None:
-        return sibling.lfs.sha256 == operation.upload_info.sha256.hex()
+def _same(operation: "CommitOperationAdd", there: "RepoSibling") -> bool:
+    """Whether a file of the repository has the content that was sent."""
+    from huggingface_hub.utils.sha import git_hash
+
+    if there.lfs is not None:
+        return there.lfs.sha256 == operation.upload_info.sha256.hex()
     with operation.as_file() as file:
-        content = file.read()
-    return sibling.blob_id == hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        return there.blob_id == git_hash(file.read())
 
 
 def _patiently(call: Callable[[], T]) -> T:

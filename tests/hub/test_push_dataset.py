@@ -225,10 +225,11 @@ def test_a_broken_build_is_not_published(client, build, tmp_path):
 
 
 def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(client, build):
-    offline, _ = DatasetPush(build, "clinic/medfmc").preview(offline=True)
+    offline = DatasetPush(build, "clinic/medfmc").preview(offline=True)
     assert client.requests == []
-    sizes, removed = DatasetPush(build, "clinic/medfmc").preview()
-    assert not client.repos and sizes == offline and not removed
+    upload = DatasetPush(build, "clinic/medfmc").preview()
+    sizes = upload.sizes()
+    assert not client.repos and sizes == offline.sizes() and not upload.removed
     push(build)
     sent = client.repos["dataset", "clinic/medfmc"].files
     assert sizes.keys() == sent.keys() - {".gitattributes"}
@@ -274,7 +275,7 @@ def test_a_push_of_one_subset_leaves_the_others(client, both, build):
 def test_what_goes_is_listed_and_needs_a_flag(client, both, capsys, monkeypatch):
     two, one = both
     push(two)
-    _, removed = DatasetPush(one, "clinic/medfmc", prune=True).preview()
+    removed = DatasetPush(one, "clinic/medfmc", prune=True).preview().removed
     retino = {path for path in parquet(client) if "/retino/" in path}
     assert set(removed) == retino
     push(one, prune=True)

@@ -7,7 +7,7 @@ from hub_server import Fault, Pointer
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.hub.push_metric import MetricPush
-from medfmc_hf.hub.repository import Upload, commit, open_repository, tree_of
+from medfmc_hf.hub.repository import Upload, commit, open_repository
 
 COMMIT = "POST /api/models/clinic/thing/commit"
 
@@ -199,7 +199,7 @@ def test_a_name_that_does_not_do_is_refused_before_anything_is_sent(repo_id):
 
 
 def test_the_tree_of_a_dry_run():
-    text = tree_of(upload().sizes(), "clinic/thing", "model", public=False)
+    text = upload(removed=["old.bin"]).tree()
     assert text.splitlines()[0] == "private model clinic/thing"
-    assert "  1,000  weights.safetensors" in text
+    assert "  1,000  weights.safetensors" in text and "removed  old.bin" in text
     assert text.endswith("4 files, 1,021 bytes. Nothing was sent.")
