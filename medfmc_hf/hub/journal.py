@@ -24,6 +24,7 @@ class Journal:
         name = hashlib.sha256(f"{constants.ENDPOINT} {kind} {repo_id}".encode()).hexdigest()[:16]
         self.path = Path(constants.HF_HOME) / "medfmc" / "push" / f"{name}.jsonl"
         self._expected: dict[str, set[str]] = {}
+        self._digests: dict[str, dict[str, str]] = {}
         self._uploaded: dict[str, dict[str, dict]] = {}
         for line in self.path.read_text().splitlines() if self.path.is_file() else ():
             try:
@@ -39,9 +40,13 @@ class Journal:
         """Whether all files of a part are on the Hub."""
         return key in self._expected and self._expected[key] <= self._uploaded.get(key, {}).keys()
 
-    def expect(self, key: str, paths: Iterable[str]) -> None:
-        """Remember which files a part becomes."""
-        self._write({"key": key, "expected": sorted(paths)})
+    def digests(self, key: str) -> dict[str, str]:
+        """What `expect` was told of the images of a part."""
+        return self._digests.get(key, {})
+
+    def expect(self, key: str, paths: Iterable[str], digests: dict[str, str] | None = None) -> None:
+        """Remember which files a part becomes, and the SHA-256 of its images by image id, where they are not those of the build."""
+        self._write({"key": key, "expected": sorted(paths), "digests": digests or {}})
 
     def add(self, key: str, operation: "CommitOperationAdd") -> None:
         """Remember one uploaded file."""
@@ -50,7 +55,7 @@ class Journal:
 
     def clear(self) -> None:
         """Forget all: it is committed, or the Hub no longer has it."""
-        self._expected, self._uploaded = {}, {}
+        self._expected, self._digests, self._uploaded = {}, {}, {}
         self.path.unlink(missing_ok=True)
 
     def _write(self, line: dict) -> None:
@@ -62,5 +67,6 @@ class Journal:
     def _take(self, line: dict) -> None:
         if "expected" in line:
             self._expected[line["key"]] = set(line["expected"])
+            self._digests[line["key"]] = line.get("digests", {})
         else:
             self._uploaded.setdefault(line["key"], {})[line["path"]] = line

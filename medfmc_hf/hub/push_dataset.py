@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.audit import Report, check_build
 from ..data.dataset_card import dataset_card
-from ..data.loading import MANIFEST, read_manifest
+from ..data.loading import MANIFEST, images_digest, read_manifest
 from ..data.parquet import SHARD_BYTES, EmbeddedImages, linked_files, shards_of, write_embedded
 from ..errors import MedfmcError
 from ..evaluation.experiments import seedless
@@ -166,7 +166,7 @@ class DatasetPush:
         there = self._there(repository)
         parts = self._parts(journal)
         self._send(parts, repository, journal)
-        manifest = there.merged(self._published_manifest(parts))
+        manifest = there.merged(self._published_manifest(parts, journal))
         upload.files |= self._texts(manifest, report, there.card())
         upload.removed = there.stale(files_named(manifest["configs"]))
         page = self._commit(repository, [operation for part in parts for operation in part.operations.values()], journal)
@@ -234,7 +234,7 @@ class DatasetPush:
                     continue
                 if self.linked:
                     shards = self._shards(part.file, images)
-                    journal.expect(part.key, shards)
+                    journal.expect(part.key, shards, self._new_digests(shards))
                     for path in shards.keys() - part.operations.keys():
                         local = temporary / path.replace("/", "-")
                         write_embedded(shards[path], local, images)
@@ -251,6 +251,8 @@ class DatasetPush:
         table = pq.read_table(self.folder / file, partitioning=None)
         try:
             images.prepare(linked_files(table))
+            if "image_sha256" in table.column_names:  # which builds from before version 0.3.0 lack
+                table = images.with_digests(table)
             # A build names its files by their content, and that changes here; the Hub tells versions apart by itself.
             return shards_of(table, re.sub(r"(-[0-9a-f]{12})?\.parquet$", "", file), images)
         except FileNotFoundError as error:
@@ -269,10 +271,18 @@ class DatasetPush:
         for image in linked_files(pq.read_table(path, columns=["image"], partitioning=None)):
             status = Path(image).stat() if Path(image).exists() else None
             digest.update(repr(status and (status.st_size, status.st_mtime_ns)).encode())
-        return f"{file} {digest.hexdigest()} {self.max_side} {__version__}"
+        kind = "" if self.max_side is None else " with their own digests"  # uploads of before had those of the originals
+        return f"{file} {digest.hexdigest()} {self.max_side}{kind} {__version__}"
 
-    def _published_manifest(self, parts: list[Part]) -> dict[str, Any]:
-        """The manifest of what is published: embedded, and without the folders of this machine."""
+    def _new_digests(self, shards: dict[str, "pa.Table"]) -> dict[str, str]:
+        """Image id -> SHA-256 (hex) of the images of a part, where they may have been shrunk."""
+        if self.max_side is None:
+            return {}
+        columns = [rows.select(["image_id", "image_sha256"]).to_pydict() for rows in shards.values() if "image_sha256" in rows.column_names]
+        return {image_id: digest for each in columns for image_id, digest in zip(each["image_id"], each["image_sha256"])}
+
+    def _published_manifest(self, parts: list[Part], journal: Journal) -> dict[str, Any]:
+        """The manifest of what is published: embedded, with the digests of shrunk images, and without the folders of this machine."""
         if not self.linked:
             return self.manifest
         uploaded = {part.file: [part.operations[path] for path in sorted(part.operations)] for part in parts}
@@ -282,7 +292,10 @@ class DatasetPush:
                 operations = [operation for file in split["files"] for operation in uploaded[file]]
                 split["files"] = [operation.path_in_repo for operation in operations]
                 split["bytes"] = sum(operation.upload_info.size for operation in operations)
-        for entry in manifest["subsets"].values():
+        for key, entry in manifest["subsets"].items():
+            digests = {image: digest for part in parts if part.subset == key for image, digest in journal.digests(part.key).items()}
+            if digests:
+                entry["images_sha256"] = images_digest(list(digests), list(digests.values()))
             for source in self.manifest["sources"]:
                 entry["notes"] = [note.replace(source, Path(source).name) for note in entry["notes"]]
         return manifest

@@ -1,5 +1,6 @@
 """The data set on the Hub: what is sent, what an interruption costs, and that what is loaded back is what was built."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from datasets import load_dataset
@@ -30,8 +32,6 @@ print(json.dumps({
 
 
 def rows_of(splits) -> dict:
-    import hashlib
-
     return {
         name: [[row["image_id"], row["label"], row["patient_id"], hashlib.sha256(row["image"].tobytes()).hexdigest()] for row in rows]
         for name, rows in splits.items()
@@ -126,6 +126,27 @@ def test_images_are_shrunk_on_the_way(client, build, tmp_path):
     (tmp_path / "test.parquet").write_bytes(client.content("dataset", "clinic/medfmc", file))
     rows = load_dataset("parquet", data_files=str(tmp_path / "test.parquet"), split="train")
     assert max(rows[0]["image"].size) == manifest["max_side"] == 16
+
+
+def test_shrunk_images_are_told_from_the_originals(client, build, tmp_path, monkeypatch):
+    """Their digests are those of a build that shrinks them itself, after an interruption too."""
+    from medfmc_hf.data.build import build as make
+
+    monkeypatch.setattr(module, "BATCH_FILES", 4)
+    client.faults.append(Fault("PUT /lfs", 403, skip=14))
+    with pytest.raises(MedfmcError, match="403"):
+        push(build, max_side=16)
+    client.faults.clear()
+    push(build, max_side=16)
+    manifest = manifest_of(client)
+    for file in parquet(client):
+        (tmp_path / "rows.parquet").write_bytes(client.content("dataset", "clinic/medfmc", file))
+        rows = pq.read_table(tmp_path / "rows.parquet", partitioning=None).to_pylist()
+        assert all(hashlib.sha256(row["image"]["bytes"]).hexdigest() == row["image_sha256"] for row in rows), file
+    embedded = make([build.parent / "download"], tmp_path / "embedded", subsets=["retino"], embed=True, max_side=16).folder
+    original, shrunk = (json.loads((folder / "medfmc_build.json").read_text()) for folder in (build, embedded))
+    digests = [each["subsets"]["retino"]["images_sha256"] for each in (original, shrunk, manifest)]
+    assert digests[0] != digests[1] == digests[2]
 
 
 @pytest.mark.parametrize("shard_bytes", [2_000_000_000, 200_000])
