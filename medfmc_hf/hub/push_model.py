@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import model_card
@@ -21,13 +21,14 @@ from ..runs import RunRecord
 from ..runs.provenance import marks, unfit_marks
 from ..subsets import SEEDS
 from ..words import METRICS, is_defined, percent
-from .repository import Repository, Upload, check_repo_id, commit, look, open_repository
+from .repository import File, Repository, Upload, check_repo_id, commit, look, open_repository
 
 RESULTS = ".eval_results/medfmc.yaml"
 WEIGHTS = ("adapter_model.safetensors", "trained.safetensors")
 MARKS = ("run.json", "seed*/run.json", RESULTS)
 _PLACE = r"seed\d+(?:-training\d+)?"
 _OF_A_RUN = ("run.json", "backbone.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
+_OF_A_PUSH = re.compile(rf"({_PLACE}/)?({'|'.join(map(re.escape, _OF_A_RUN))})|{re.escape(RESULTS)}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +58,14 @@ class ModelPush:
     all_data: bool = False
 
     def __post_init__(self) -> None:
-        check_repo_id(self.repo_id)
-        if self.dataset_id is None:
-            object.__setattr__(self, "dataset_id", f"{self.repo_id.split('/')[0]}/medfmc")
-        check_repo_id(self.dataset_id)
-        if self.base_model is not None:
-            check_repo_id(self.base_model)
+        for repo_id in (self.repo_id, self.scores_belong_to, self.base_model):
+            if repo_id is not None:
+                check_repo_id(repo_id)
+
+    @property
+    def scores_belong_to(self) -> str:
+        """Id of the data set on the Hub."""
+        return f"{self.repo_id.split('/')[0]}/medfmc" if self.dataset_id is None else self.dataset_id
 
     def __call__(self) -> str:
         """Publish. Returns the commit's page.
@@ -70,10 +73,10 @@ class ModelPush:
         Raises:
             MedfmcError: the runs are not of one experiment, have no weights, or the Hub did not take them.
         """
-        experiment, base = self._local()
-        upload = self._upload_of(experiment)
+        own = self._own()
+        upload = self._upload_of(own)
         repository = open_repository(upload)
-        self._fill(upload, experiment, base, repository)
+        self._fill(upload, own, repository)
         return commit(repository)
 
     def preview(self, *, offline: bool = False) -> Upload:
@@ -82,56 +85,69 @@ class ModelPush:
         Args:
             offline: do not look at what the Hub holds, and take `base_model` by its word.
         """
-        experiment, base = self._local(check=not offline)
-        upload = self._upload_of(experiment)
-        self._fill(upload, experiment, base, None if offline else look(upload))
+        own = self._own(check=not offline)
+        upload = self._upload_of(own)
+        self._fill(upload, own, None if offline else look(upload))
         return upload
 
-    def _upload_of(self, experiment: Experiment) -> Upload:
-        return Upload(self.repo_id, "model", {}, f"Add {model_card.title(experiment)}", MARKS, [], self.public, self.overwrite)
+    def _upload_of(self, own: Experiment) -> Upload:
+        return Upload(self.repo_id, "model", {}, f"Add {model_card.title(own)}", MARKS, [], self.public, self.overwrite)
 
-    def _local(self, check: bool = True) -> tuple[Experiment, Checkpoint | None]:
-        """The runs at hand, and the backbone on the Hub that stands for their local one."""
+    def _own(self, check: bool = True) -> Experiment:
+        """The runs at hand as the world may see them.
+
+        Args:
+            check: compare their backbone with `base_model`.
+        """
         experiment = experiment_of(self.roots)
         for run in experiment.runs:
-            if model_card.weights_of(run) is None:
+            if run.folder is None or model_card.weights_of(run) is None:
                 method = run.record.config["method"]
                 raise MedfmcError(
                     f"{model_card.adapter_of(run)} has no weights: method {method} leaves none, so there is no model to publish."
                 )
             for name in run.record.files:
                 run.record.check_file(run.folder, name)
-        if self.base_model is None:
-            return experiment, None
-        return experiment, same_backbone(experiment.record, self.base_model) if check else Checkpoint(self.base_model, Path(), "0" * 40)
+        base = None
+        if self.base_model is not None:
+            base = same_backbone(experiment.record, self.base_model) if check else Checkpoint(self.base_model, Path(), "0" * 40)
+        return one_experiment([dataclasses.replace(run, record=published_record(run.record, base)) for run in experiment.runs])
 
-    def _fill(self, upload: Upload, experiment: Experiment, base: Checkpoint | None, repository: Repository | None) -> None:
+    def _fill(self, upload: Upload, own: Experiment, repository: Repository | None) -> None:
         """Put into the upload what goes, and what leaves, given what the repository holds."""
         there = {} if repository is None else _runs_there(repository)
-        own = _published(experiment, base)
+        kept = self._kept(own, there, upload)
+        merged = one_experiment([*kept.values(), *own.runs])
+        for run in merged.runs:
+            place = f"{place_of(run)}/" if len(merged.runs) > 1 else ""
+            files = _stored(run) if place_of(run) in kept else files_of(run)
+            upload.files |= {f"{place}{name}": file for name, file in files.items()}
+        upload.files["README.md"] = model_card.model_card(merged, self.repo_id, self.scores_belong_to).encode()
+        if (why := why_not_filed(merged, self.all_data)) is None:
+            upload.files[RESULTS] = eval_results(merged, self.scores_belong_to).encode()
+        else:
+            notify(f"no {RESULTS}: {why}")
+        paths = [] if repository is None else repository.paths
+        upload.removed = [path for path in paths if _OF_A_PUSH.fullmatch(path) and path not in upload.files]
+        gone = sorted(set(there) - {place_of(run) for run in merged.runs})
+        if gone:
+            notify(f"removed from {upload.url}: {', '.join(gone)}")
+
+    def _kept(self, own: Experiment, there: dict[str, Run], upload: Upload) -> dict[str, Run]:
+        """The runs of the repository that stay, by `place_of`.
+
+        Raises:
+            MedfmcError: they are of another experiment, which is not to be replaced.
+        """
         foreign = bool(there) and len(group([*there.values(), *own.runs])[1]) > 1
         if foreign and not self.overwrite:
             record = next(iter(there.values())).record
             name = f"{record.config['method']} on {seedless(record.data['config'])}"
             raise MedfmcError(f"{upload.url} holds another experiment ({name}). Choose another name, or give --overwrite to replace it.")
-        places = [place_of(run) for run in own.runs]
-        kept = {} if self.prune or foreign else {place: run for place, run in there.items() if place not in places}
-        merged = one_experiment([*kept.values(), *own.runs])
-        for run in merged.runs:
-            place = f"{place_of(run)}/" if len(merged.runs) > 1 else ""
-            files = files_there(run) if place_of(run) in kept else files_of(run)
-            upload.files |= {f"{place}{name}": file for name, file in files.items()}
-        upload.files["README.md"] = model_card.model_card(merged, self.repo_id, self.dataset_id).encode()
-        if (why := why_not_filed(merged, self.all_data)) is None:
-            upload.files[RESULTS] = eval_results(merged, self.dataset_id).encode()
-        else:
-            notify(f"no {RESULTS}: {why}")
-        paths = [] if repository is None else repository.paths
-        sent = [path for path in paths if path.rpartition("/")[2] in _OF_A_RUN and re.fullmatch(rf"({_PLACE}/)?[^/]+", path)]
-        upload.removed += [path for path in [*sent, *(path for path in paths if path == RESULTS)] if path not in upload.files]
-        gone = sorted(set(there) - {place_of(run) for run in merged.runs})
-        if gone:
-            notify(f"removed from {upload.url}: {', '.join(gone)}")
+        if foreign or self.prune:
+            return {}
+        replaced = {place_of(run) for run in own.runs}
+        return {place: run for place, run in there.items() if place not in replaced}
 
 
 def place_of(run: Run) -> str:
@@ -139,51 +155,50 @@ def place_of(run: Run) -> str:
     return f"seed{run.seed}" + (f"-training{run.training_seed}" if run.training_seed != run.seed else "")
 
 
-def _published(experiment: Experiment, base: Checkpoint | None) -> Experiment:
-    """The experiment as the world may see it: where the backbone lay on this machine is nobody's business."""
-    runs = []
-    for run in experiment.runs:
-        backbone = dict(run.record.backbone)
-        if base is not None:
-            backbone |= {"name": base.name, "revision": base.commit}
-        elif not model_card.backbone_id(run.record):
-            backbone |= {"name": Path(backbone.get("name") or run.record.config["model"]).name}
-        config = run.record.config | {"model": backbone["name"]}
-        record = dataclasses.replace(run.record, config=config, backbone=backbone, data=without_paths(run.record.data))
-        runs.append(Run(record, run.folder, run.test))
-    return one_experiment(runs)
+def published_record(record: RunRecord, base: Checkpoint | None = None) -> RunRecord:
+    """A record as the world may see it: without the folders of this machine. A local backbone keeps its name, an error its last line.
+
+    Args:
+        record: of a run, finished or not.
+        base: the backbone on the Hub that stands for the local one; None for none.
+    """
+    backbone = dict(record.backbone)
+    if base is not None:
+        backbone |= {"name": base.name, "revision": base.commit}
+    elif not model_card.backbone_id(record):
+        backbone["name"] = Path(backbone.get("name") or record.config["model"]).name
+    config = record.config | {"model": backbone["name"]}
+    error = record.error and names_for_paths(record.error.strip().splitlines()[-1])
+    data = record.data | {"notes": [names_for_paths(note) for note in record.data.get("notes") or []]}
+    return dataclasses.replace(record, config=config, backbone=backbone, error=error, data=data)
 
 
-def without_paths(data: dict) -> dict:
-    """The data part of a record whose notes name files and no folders of this machine."""
-    return data | {"notes": [names_for_paths(note) for note in data.get("notes") or []]}
+def _stored(run: Run) -> dict[str, Path]:
+    """The files of a run that are published, as they lie on this machine, by name."""
+    folder = model_card.adapter_of(run)
+    return {} if folder is None else {path.name: path for path in sorted(folder.iterdir()) if path.name in _OF_A_RUN and path.is_file()}
 
 
-def files_there(run: Run) -> dict[str, Path | bytes]:
-    """The files of a run that the repository holds already."""
-    return {path.name: path for path in sorted(model_card.adapter_of(run).iterdir()) if path.name in _OF_A_RUN}
-
-
-def files_of(run: Run) -> dict[str, Path | bytes]:
+def files_of(run: Run) -> dict[str, File]:
     """The files of a run by their names in the repository; those that name the backbone say what the record says."""
     backbone = run.record.backbone
     renamed = {
         "adapter_config.json": {"base_model_name_or_path": backbone["name"], "revision": backbone.get("revision")},
         "backbone.json": {"model": backbone["name"], "revision": backbone.get("revision")},
     }
-    files: dict[str, Path | bytes] = {}
-    for path in sorted(model_card.adapter_of(run).iterdir()):
-        if path.name in renamed:
-            files[path.name] = json_bytes(json.loads(path.read_text(encoding="utf-8")) | renamed[path.name])
-        elif path.name in _OF_A_RUN and path.is_file():
-            files[path.name] = path
-    record = dataclasses.replace(run.record, files={name: hash_of(file) for name, file in files.items()})
-    return files | {"run.json": json_bytes(dataclasses.asdict(record))}
+    files: dict[str, File] = {}
+    for name, path in _stored(run).items():
+        if name in renamed:
+            files[name] = json_bytes(json.loads(path.read_text(encoding="utf-8")) | renamed[name])
+        elif name != "run.json":
+            files[name] = path
+    return files | {"run.json": record_json(run.record, files)}
 
 
-def hash_of(file: Path | bytes) -> str:
-    """SHA-256 (hex) of what is sent."""
-    return hashlib.sha256(file).hexdigest() if isinstance(file, bytes) else sha256_of(file)
+def record_json(record: RunRecord, files: Mapping[str, File]) -> bytes:
+    """`run.json` as it is sent, with the SHA-256 of the run's other files."""
+    hashes = {name: hashlib.sha256(file).hexdigest() if isinstance(file, bytes) else sha256_of(Path(file)) for name, file in files.items()}
+    return json_bytes(dataclasses.asdict(dataclasses.replace(record, files=hashes)))
 
 
 def json_bytes(value: object) -> bytes:
@@ -196,14 +211,14 @@ def _runs_there(repository: Repository) -> dict[str, Run]:
     from huggingface_hub import hf_hub_download
 
     found = {}
-    for record_path in repository.paths:
-        if not re.fullmatch(rf"({_PLACE}/)?run\.json", record_path):
+    for path in repository.paths:
+        if not re.fullmatch(rf"({_PLACE}/)?run\.json", path):
             continue
-        place = record_path.removesuffix("run.json")
-        names = [path for path in repository.paths if path.startswith(place) and path.removeprefix(place) in _OF_A_RUN]
+        names = [name for name in (path.replace("run.json", name) for name in _OF_A_RUN) if name in repository.paths]
         with explained(repository.upload.repo_id, reading=True):
-            paths = [Path(hf_hub_download(repository.upload.repo_id, name, revision=repository.sha)) for name in names]
-        run = Run(RunRecord.load(next(path for path in paths if path.name == "run.json")), paths[0].parent)
+            # Each by its name: of what `snapshot_download` cannot reach it may leave out files, and what is left out here is removed there.
+            folders = [Path(hf_hub_download(repository.upload.repo_id, name, revision=repository.sha)).parent for name in names]
+        run = Run(RunRecord.load(folders[0]), folders[0])
         found[place_of(run)] = run
     return found
 
@@ -226,8 +241,9 @@ def same_backbone(record: RunRecord, repo_id: str) -> Checkpoint:
         if known in (here.content, here.fingerprint) and same_model(here, there, record.subset):
             return there  # the same numbers in files of another form
     raise MedfmcError(
-        f"{repo_id} on the Hub (commit {there.commit[:12]}) is not the backbone that was adapted: its config or weights differ from those "
-        f"of {local.name}. Whoever loaded the model would get other numbers; give the id of the repository that the local copy is from."
+        f"{repo_id} on the Hub (commit {there.fingerprint[:12]}) is not the backbone that was adapted: its config or weights differ from "
+        f"those of {local.name}. Whoever loaded the model would get other numbers; give the id of the repository that the local copy is "
+        "from."
     )
 
 

@@ -1,6 +1,5 @@
 """Publishes run records as a data set: what a board or a colleague needs of a sweep, and nothing of its patients unless asked."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +7,10 @@ from pathlib import Path
 
 from ..errors import MedfmcError
 from ..evaluation.experiments import Run
-from ..files import names_for_paths
 from ..runs import RunRecord
 from ..runs.folders import find_runs
-from .push_model import files_of, hash_of, json_bytes, without_paths
-from .repository import Upload, check_repo_id, commit, look, open_repository
+from .push_model import files_of, published_record, record_json
+from .repository import File, Upload, check_repo_id, commit, look, open_repository
 
 _CARD = """\
 ---
@@ -42,7 +40,7 @@ class RecordsPush:
         overwrite: write into a repository that holds something else.
     """
 
-    roots: Sequence[str | os.PathLike]
+    roots: Sequence[str | os.PathLike[str]]
     repo_id: str
     predictions: bool = False
     adapters: bool = False
@@ -72,41 +70,26 @@ class RecordsPush:
         return commit(repository)
 
     def _upload(self) -> Upload:
-        files: dict[str, str | os.PathLike | bytes] = {"README.md": _CARD.encode()}
+        files: dict[str, File] = {"README.md": _CARD.encode()}
         count = 0
         for folder, record in find_runs(list(self.roots)):
             count += 1
             place = f"runs/{record.data.get('config') or folder.parent.name}/{folder.name}"
             sent = self._sent(folder, record)
-            record = dataclasses.replace(_without_paths(record), files={name: hash_of(file) for name, file in sent.items()})
-            sent["run.json"] = json_bytes(dataclasses.asdict(record))
+            sent["run.json"] = record_json(published_record(record), sent)
             files |= {f"{place}/{name}": file for name, file in sent.items()}
         if not count:
             raise MedfmcError(f"there is no run below {', '.join(map(str, self.roots))}; expected folders with a run.json.")
         marks = ("runs/*/run.json",)
         return Upload(self.repo_id, "dataset", files, f"Add {count} runs", marks, [], self.public, self.overwrite)
 
-    def _sent(self, folder: Path, record: RunRecord) -> dict[str, Path | bytes]:
+    def _sent(self, folder: Path, record: RunRecord) -> dict[str, File]:
         """What goes of a run besides its record, by path below its folder."""
-        sent: dict[str, Path | bytes] = {}
+        sent: dict[str, File] = {}
         if self.predictions and (folder / "predictions.parquet").is_file():
             record.check_file(folder, "predictions.parquet")
             sent["predictions.parquet"] = folder / "predictions.parquet"
         if self.adapters and (folder / "adapter").is_dir():
-            adapter = files_of(Run(_without_paths(record), folder))
+            adapter = files_of(Run(published_record(record), folder))
             sent |= {f"adapter/{name}": file for name, file in adapter.items() if name != "run.json"}
         return sent
-
-
-def _without_paths(record: RunRecord) -> RunRecord:
-    """The record without the folders of this machine: a local backbone keeps its name, an error its last line."""
-    backbone, config = dict(record.backbone), dict(record.config)
-    if not backbone.get("revision"):
-        config["model"] = Path(config["model"]).name
-        if backbone.get("name"):
-            backbone["name"] = Path(backbone["name"]).name
-    else:
-        config["model"] = backbone["name"]
-    backbone.setdefault("name", config["model"])
-    error = record.error and names_for_paths(record.error.strip().splitlines()[-1])
-    return dataclasses.replace(record, config=config, backbone=backbone, error=error, data=without_paths(record.data))

@@ -57,6 +57,17 @@ def test_one_run_lies_at_the_root(runs):
     assert "adapter_model.safetensors" in ModelPush([runs / "vpt"], "clinic/vpt").preview(offline=True).files
 
 
+def test_what_was_brought_home_is_published_anew(runs, tmp_path):
+    """A published run lies in one folder with its record, which is no file of its own."""
+    for name, file in ModelPush([runs / "vpt"], "clinic/vpt").preview(offline=True).files.items():
+        content = file if isinstance(file, bytes) else file.read_bytes()
+        (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "home" / name).write_bytes(content)
+    again = ModelPush([tmp_path / "home"], "clinic/copy").preview(offline=True).files["run.json"]
+    (tmp_path / "home" / "run.json").write_bytes(again)
+    assert again == ModelPush([tmp_path / "home"], "clinic/copy").preview(offline=True).files["run.json"]
+
+
 def test_no_path_of_this_machine_is_published(runs, backbone):
     files = ModelPush([runs / "lora"], "clinic/lora-endo").preview(offline=True).files
     for name, file in files.items():
