@@ -1,16 +1,43 @@
 """Says in one message why the Hub did not do what it was asked: token, rights, name, network, proxy, limits."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from .errors import MedfmcError
 
 LOGIN = "Log in once with `hf auth login`, or set HF_TOKEN to a token with write access (from the Hub's page Settings, Access Tokens)."
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")  # huggingface_hub's HTTP library differs between versions
+
+# What a status says, of something that was to be written; 400 and 500 stand for what is not listed.
+_WRITING = {
+    401: f"the Hub does not accept the token ({{status}}).{{said}} {LOGIN}",
+    403: "the token may not write to {repo_id} ({status}).{said} It needs write access, and its owner to be {organisation} or a member.",
+    404: "there is no {repo_id} on the Hub, or the token may not see it ({status}).{said}",
+    407: "the proxy {proxy} wants a name and a password ({status}): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT.",
+    409: "somebody changed {repo_id} at the same time ({status}).{said} Look at it, and run the same command again.",
+    412: "somebody changed {repo_id} at the same time ({status}).{said} Look at it, and run the same command again.",
+    429: "the Hub asks to slow down ({status}).{said} What was uploaded is kept: run the same command again in some minutes.",
+    400: "the Hub refused ({status}).{said}",
+    500: "the Hub fails on its own side ({status}), repeatedly.{said} What was uploaded is kept: run the same command again later.",
+}
+_UNREADABLE = (
+    "there is no {repo_id} on the Hub that may be read ({status}): the name is another, or it is private; then log in with "
+    "`hf auth login` (or HF_TOKEN) as somebody who may see it.{said}"
+)
+_WRONG_TOKEN = "the Hub does not accept the token ({status}).{said} Log in again with `hf auth login`, or mend or unset HF_TOKEN."
+# Of something that was to be read.
+_READING = _WRITING | {
+    401: _UNREADABLE,
+    403: "the token may not read {repo_id} ({status}).{said} Ask its owner for access.",
+    404: _UNREADABLE,
+    429: "the Hub asks to slow down ({status}), and {repo_id} is not in the cache.{said} Try again in some minutes.",
+    500: "the Hub fails on its own side ({status}), and {repo_id} is not in the cache.{said} Try again later.",
+    511: "the network wants you to log in first ({status}), as a captive portal does; open {endpoint} in a browser.{said}",
+}
 
 
 @contextmanager
@@ -37,34 +64,35 @@ def explained(repo_id: str, *, reading: bool = False) -> Iterator[None]:
 
 def explain(error: BaseException, repo_id: str, *, reading: bool = False) -> str | None:
     """One message for an error of the Hub or of the network; None for an error of another kind."""
+    from huggingface_hub import errors
+
     if isinstance(error, UnicodeEncodeError):
         return "the token has characters that no token has, perhaps an invisible one that was copied along; set HF_TOKEN, or log in, again."
     if isinstance(error, ValueError) and "metadata in README.md" in str(error):
         return f"the Hub does not accept the card's metadata; please report this: {error}"
     for cause in _chain(error):
-        if type(cause).__name__ == "RevisionNotFoundError":
+        if isinstance(cause, errors.RevisionNotFoundError):
             return f"{repo_id} on the Hub has no such revision; give a branch, a tag or a commit that its page lists."
-        if type(cause).__name__ == "GatedRepoError":
+        if isinstance(cause, errors.GatedRepoError):
             return (
                 f"{repo_id} is gated: ask for access on its page, {_endpoint()}/{repo_id}, and then log in (`hf auth login`, or HF_TOKEN)."
             )
-        status = status_of(cause)
-        if status is not None:
-            return (_of_status_read if reading else _of_status)(status, repo_id, _words(cause))
+        if (status := status_of(cause)) is not None:
+            return _of_status(status, repo_id, _words(cause), reading)
     for cause in _chain(error):
         name = type(cause).__name__
-        if name == "OfflineModeIsEnabled" and reading:
-            return f"{repo_id} is not in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch it where there is a network."
-        if name == "OfflineModeIsEnabled":
+        if _is_offline(cause):
+            if reading:
+                return f"{repo_id} is not in the cache, and HF_HUB_OFFLINE is set; unset it, or fetch it where there is a network."
             return "HF_HUB_OFFLINE is set, so nothing is sent to the Hub; unset it to go online."
         if is_foreign(cause):
             return (
                 f"{_endpoint()} answered, but not as a Hub does ({name}). A proxy or a captive portal may have answered in its place: open "
                 "the address in a browser, or check HTTPS_PROXY and HF_ENDPOINT."
             )
-        if name == "LocalTokenNotFoundError":
+        if isinstance(cause, errors.LocalTokenNotFoundError):
             return f"there is no token, and the Hub must know who pushes. {LOGIN}"
-        if name == "HFValidationError":
+        if isinstance(cause, errors.HFValidationError):
             return f"{repo_id!r} is not a repository id ({cause}); expected ORG/NAME."
         if name == "ProxyError":
             return f"the proxy {_proxy()} did not let {_endpoint()} through ({cause}). Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
@@ -90,20 +118,28 @@ def is_transient(error: BaseException) -> bool:
 
 def is_unanswered(error: BaseException) -> bool:
     """Whether the Hub, asked for something, gave no answer of its own; then what was fetched earlier may serve."""
-    return is_transient(error) or any(type(e).__name__ == "OfflineModeIsEnabled" or is_foreign(e) for e in _chain(error))
+    return is_transient(error) or any(_is_offline(cause) or is_foreign(cause) for cause in _chain(error))
 
 
 def is_foreign(error: BaseException) -> bool:
     """Whether something answered that is no Hub, such as a captive portal with its page."""
+    from huggingface_hub.errors import FileMetadataError
+
     cut = isinstance(error, OSError) and "Consistency check failed" in str(error)  # a page in place of a file has another size
-    return cut or type(error).__name__ == "FileMetadataError" or isinstance(error, json.JSONDecodeError)
+    return cut or isinstance(error, (FileMetadataError, json.JSONDecodeError))
 
 
 def is_network(error: BaseException) -> bool:
     """Whether no answer came at all."""
-    if type(error).__name__ == "OfflineModeIsEnabled" or status_of(error) is not None:
+    if _is_offline(error) or status_of(error) is not None:
         return False
     return isinstance(error, (ConnectionError, TimeoutError)) or type(error).__module__.split(".")[0] in _NETWORK
+
+
+def _is_offline(error: BaseException) -> bool:
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    return isinstance(error, OfflineModeIsEnabled)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -112,45 +148,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _of_status(status: int, repo_id: str, words: str) -> str:
-    said = f" It says: {words}" if words else ""
-    organisation = repo_id.split("/")[0]
-    if status == 401:
-        return f"the Hub does not accept the token (401).{said} {LOGIN}"
-    if status == 403:
-        return f"the token may not write to {repo_id} (403).{said} It needs write access, and its owner to be {organisation} or a member."
-    if status == 404:
-        return f"there is no {repo_id} on the Hub, or the token may not see it (404).{said}"
-    if status == 407:
-        return f"the proxy {_proxy() or 'between here and the Hub'} wants a name and a password (407): set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT."
-    if status in (409, 412):
-        return f"somebody changed {repo_id} at the same time ({status}).{said} Look at it, and run the same command again."
-    if status == 429:
-        return f"the Hub asks to slow down (429).{said} What was uploaded is kept: run the same command again in some minutes."
-    if status >= 500:
-        return f"the Hub fails on its own side ({status}), repeatedly.{said} What was uploaded is kept: run the same command again later."
-    return f"the Hub refused ({status}).{said}"
-
-
-def _of_status_read(status: int, repo_id: str, words: str) -> str:
-    """What a status says of something that was to be read."""
-    said = f" It says: {words}" if words else ""
-    if status == 401 and "credential" in words.lower():
-        return f"the Hub does not accept the token (401).{said} Log in again with `hf auth login`, or mend or unset HF_TOKEN."
-    if status == 511:
-        return f"the network wants you to log in first (511), as a captive portal does; open {_endpoint()} in a browser.{said}"
-    if status in (401, 404):
-        return (
-            f"there is no {repo_id} on the Hub that may be read ({status}): the name is another, or it is private; then log in with "
-            f"`hf auth login` (or HF_TOKEN) as somebody who may see it.{said}"
-        )
-    if status == 403:
-        return f"the token may not read {repo_id} (403).{said} Ask its owner for access."
-    if status == 429:
-        return f"the Hub asks to slow down (429), and {repo_id} is not in the cache.{said} Try again in some minutes."
-    if status >= 500:
-        return f"the Hub fails on its own side ({status}), and {repo_id} is not in the cache.{said} Try again later."
-    return _of_status(status, repo_id, words)
+def _of_status(status: int, repo_id: str, words: str, reading: bool) -> str:
+    messages = _READING if reading else _WRITING
+    message = messages.get(status) or messages[500 if status >= 500 else 400]
+    if reading and status == 401 and "credential" in words.lower():
+        message = _WRONG_TOKEN
+    return message.format(
+        status=status,
+        repo_id=repo_id,
+        organisation=repo_id.split("/")[0],
+        said=f" It says: {words}" if words else "",
+        proxy=_proxy() or "between here and the Hub",
+        endpoint=_endpoint(),
+    )
 
 
 def _words(error: BaseException) -> str:
@@ -165,9 +175,7 @@ def _endpoint() -> str:
 
 
 def _proxy() -> str:
-    """The proxy of the environment, without name and password."""
-    scheme = urlsplit(_endpoint()).scheme
-    for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY", "all_proxy", "ALL_PROXY"):
-        if value := os.environ.get(name):
-            return urlsplit(value if "//" in value else f"//{value}").netloc.rpartition("@")[2]
-    return ""
+    """The proxy that is used, without name and password; empty for none."""
+    proxies = getproxies()
+    value = proxies.get(urlsplit(_endpoint()).scheme) or proxies.get("all", "")
+    return urlsplit(value if "//" in value else f"//{value}").netloc.rpartition("@")[2]
