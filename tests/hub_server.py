@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 TOKEN = "hf_loopback"
+PATIENCE = 1800  # seconds that a slow machine has; without an end a test that hangs would say nothing
 USER, ORG = "alice", "clinic"
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
 LFS_ENDINGS = (".parquet", ".safetensors", ".bin", ".png")
@@ -409,6 +410,7 @@ def environment(hub: Hub | str, home: Path, token: str | None = TOKEN, **more: s
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "HTTP", "http", "ALL_PROXY"))}
     kept |= {"HF_ENDPOINT": hub if isinstance(hub, str) else hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     kept |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    kept |= {"HF_HUB_ETAG_TIMEOUT": str(PATIENCE), "HF_HUB_DOWNLOAD_TIMEOUT": str(PATIENCE)}
     return kept | ({"HF_TOKEN": token} if token else {}) | more
 
 
@@ -419,5 +421,5 @@ def python(
     if isolated:
         code = "import sys\nsys.modules['medfmc_hf'] = None\n" + code
     return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code, *map(str, arguments)], env=env, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE, check=False
     )

@@ -1,10 +1,8 @@
-"""`medfmc push` and `medfmc predict` as a person types them."""
+"""`medfmc push` as a person types it."""
 
-import numpy as np
 import pytest
 from adapted_runs import adapted_run
 from hub_server import environment, python, serve
-from PIL import Image
 
 from medfmc_hf.cli import main
 from medfmc_hf.quickstart import make_backbone
@@ -49,14 +47,3 @@ def test_a_mistake_in_a_real_process_shows_no_traceback(run, tmp_path):
         done = python(code, environment(hub, tmp_path), "push", "model", run, "--repo-id", "clinic/x")
     assert done.returncode == 2
     assert "holds something else" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_predict_prints_and_writes(run, tmp_path, capsys):
-    image = tmp_path / "image.png"
-    Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(image)
-    assert main(["predict", str(run), str(image), "--csv", str(tmp_path / "out.csv"), "--device", "cpu"]) == 0
-    out = capsys.readouterr().out
-    assert out.startswith("Research use only.") and "ulcer" in out and str(image) in out
-    assert (tmp_path / "out.csv").read_text().startswith("image,ulcer,erosion,polyp,tumor,note\n")
-    assert main(["predict", str(run), str(tmp_path / "missing.png")]) == 2
-    assert "missing.png is not there" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The data set on the Hub: what is sent, what an interruption costs, and that what is loaded back is what was built."""
 
+import errno
 import hashlib
 import json
 import os
@@ -178,8 +179,7 @@ def test_a_push_that_was_killed_goes_on(hub, build, tmp_path):
     env = environment(hub, tmp_path / "home")
     arguments = ["push", "dataset", str(build), "--repo-id", "clinic/medfmc", "--i-have-the-rights"]
     process = subprocess.Popen([sys.executable, "-c", COMMAND, *arguments], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(hub.objects) < 10 and time.monotonic() < deadline:
+    while len(hub.objects) < 10 and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -256,6 +256,39 @@ def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(client, build):
     assert sizes.keys() == sent.keys() - {".gitattributes"}
     real = sum(len(client.content("dataset", "clinic/medfmc", path)) for path in sizes)
     assert sum(sizes.values()) == pytest.approx(real, rel=0.1)
+
+
+@pytest.mark.parametrize(("files", "shard_bytes", "sizes"), [(3, 100, [3, 2]), (100, 8, [2, 2, 1]), (1, 100, [1] * 5), (5, 100, [5])])
+def test_a_batch_ends_at_a_number_of_files_or_of_bytes(monkeypatch, tmp_path, files, shard_bytes, sizes):
+    """And no file is made before the batch that it is not in has been sent."""
+    monkeypatch.setattr(module, "BATCH_FILES", files)
+    monkeypatch.setattr(module, "SHARD_BYTES", shard_bytes)
+    made = []
+
+    def waiting():
+        for number in range(5):
+            made.append(tmp_path / f"{number}.parquet")
+            made[-1].write_bytes(b"four")
+            yield module.WaitingFile(module.Part("test.parquet", "endo", "key", {}), made[-1].name, made[-1])
+
+    sent = 0
+    for batch, size in zip(module.batches(waiting()), sizes, strict=True):
+        sent += size
+        assert len(batch) == size and len(made) == sent
+    assert list(module.batches([])) == []
+
+
+def test_a_full_disk_is_told_from_other_errors(client, build, monkeypatch):
+    def write(*args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module, "write_embedded", write)
+    number = errno.ENOSPC
+    with pytest.raises(MedfmcError, match=r"the disk of .* is full; set TMPDIR"):
+        push(build)
+    number = errno.EACCES
+    with pytest.raises(PermissionError):
+        push(build)
 
 
 # --- a push adds ---

@@ -76,14 +76,6 @@ def test_no_path_of_this_machine_is_published(runs, backbone):
         assert str(runs).encode() not in content, name
 
 
-@pytest.fixture
-def cache(client, monkeypatch, tmp_path):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return client
-
-
 def test_the_backbone_may_be_named_if_it_is_the_same(cache, runs, backbone):
     repo = cache.add_repo("model", "google/vit", {path.name: path.read_bytes() for path in backbone.iterdir()}, private=False)
     ModelPush([runs / "lora"], "clinic/lora", base_model="google/vit")()

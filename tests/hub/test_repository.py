@@ -6,7 +6,6 @@ import pytest
 from hub_server import Fault, Pointer
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.hub.push_metric import MetricPush
 from medfmc_hf.hub.repository import Upload, commit, open_repository
 
 COMMIT = "POST /api/models/clinic/thing/commit"
@@ -194,8 +193,6 @@ def test_a_proxy_that_wants_a_password(client, monkeypatch):
 def test_a_name_that_does_not_do_is_refused_before_anything_is_sent(repo_id):
     with pytest.raises(MedfmcError, match="not a repository id"):
         upload(repo_id=repo_id)
-    with pytest.raises(MedfmcError, match=r"repository id|medfm_score"):
-        MetricPush(repo_id)
 
 
 def test_the_tree_of_a_dry_run():

@@ -11,7 +11,6 @@ import torch
 from hub_server import Fault, environment, python
 from PIL import Image
 
-from medfmc_hf import hub_answers as answers
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.models.backbones import load_backbone
 from medfmc_hf.models.checkpoint import find_checkpoint
@@ -27,15 +26,6 @@ RUN = ("--subset", "endo", "--shots", "1", "--method", "lora", "--epochs", "1")
 
 def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.fixture
-def cache(client, monkeypatch, tmp_path):
-    """The loopback Hub, and an empty cache for the client of this process."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return client
 
 
 @pytest.fixture(scope="module")
@@ -259,16 +249,6 @@ def test_a_relative_folder_stays_a_folder_from_anywhere(hub, backbone, sample_bu
     assert lost.returncode == 2 and "--backbone FOLDER" in lost.stderr
     assert python(MEDFMC, env, "predict", folder, image, "--backbone", work / "moved" / "vit", cwd=away).returncode == 0
     assert not [request for request in hub.requests if "vit" in request]
-
-
-def test_every_kind_of_answer_has_words_for_reading():
-    class Answer(Exception):
-        def __init__(self, status):
-            self.response = type("Response", (), {"status_code": status})()
-
-    for status in (400, 401, 403, 404, 407, 409, 429, 500, 502, 503, 504):
-        said = answers.explain(Answer(status), "org/vit", reading=True)
-        assert str(status) in said and "upload" not in said and "write" not in said
 
 
 @pytest.mark.parametrize(
