@@ -13,8 +13,15 @@ what would be removed, and sends nothing. A push that was interrupted is taken u
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MedfmcError
+
+if TYPE_CHECKING:
+    from ..hub.push_dataset import DatasetPush
+    from ..hub.push_metric import MetricPush
+    from ..hub.push_model import ModelPush
+    from ..hub.push_runs import RecordsPush
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +74,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"What the repository holds was not looked at, so what would be replaced or removed is not known: {unseen}", file=sys.stderr)
 
 
-def _push_of(args: argparse.Namespace):
+def _push_of(args: argparse.Namespace) -> "DatasetPush | MetricPush | ModelPush | RecordsPush":
     """The push that the arguments ask for: call it to send, `preview` it to see."""
-    common = {"repo_id": args.repo_id, "public": args.public, "overwrite": args.overwrite}
+    common: dict[str, Any] = {"repo_id": args.repo_id, "public": args.public, "overwrite": args.overwrite}
     if args.what == "dataset":
         from ..hub.push_dataset import DatasetPush
 

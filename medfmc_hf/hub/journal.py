@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..private_names import uploaded_operation
 
@@ -23,9 +23,8 @@ class Journal:
 
         name = hashlib.sha256(f"{constants.ENDPOINT} {kind} {repo_id}".encode()).hexdigest()[:16]
         self.path = Path(constants.HF_HOME) / "medfmc" / "push" / f"{name}.jsonl"
-        self._expected: dict[str, set[str]] = {}
-        self._digests: dict[str, dict[str, str]] = {}
-        self._uploaded: dict[str, dict[str, dict]] = {}
+        self._expected: dict[str, dict[str, Any]] = {}
+        self._uploaded: dict[str, dict[str, dict[str, Any]]] = {}
         for line in self.path.read_text().splitlines() if self.path.is_file() else ():
             try:
                 self._take(json.loads(line))
@@ -38,11 +37,11 @@ class Journal:
 
     def is_complete(self, key: str) -> bool:
         """Whether all files of a part are on the Hub."""
-        return key in self._expected and self._expected[key] <= self._uploaded.get(key, {}).keys()
+        return key in self._expected and set(self._expected[key]["expected"]) <= self._uploaded.get(key, {}).keys()
 
     def digests(self, key: str) -> dict[str, str]:
         """What `expect` was told of the images of a part."""
-        return self._digests.get(key, {})
+        return self._expected.get(key, {}).get("digests", {})
 
     def expect(self, key: str, paths: Iterable[str], digests: dict[str, str] | None = None) -> None:
         """Remember which files a part becomes, and the SHA-256 of its images by image id, where they are not those of the build."""
@@ -55,18 +54,17 @@ class Journal:
 
     def clear(self) -> None:
         """Forget all: it is committed, or the Hub no longer has it."""
-        self._expected, self._digests, self._uploaded = {}, {}, {}
+        self._expected, self._uploaded = {}, {}
         self.path.unlink(missing_ok=True)
 
-    def _write(self, line: dict) -> None:
+    def _write(self, line: dict[str, Any]) -> None:
         self._take(line)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _take(self, line: dict) -> None:
+    def _take(self, line: dict[str, Any]) -> None:
         if "expected" in line:
-            self._expected[line["key"]] = set(line["expected"])
-            self._digests[line["key"]] = line.get("digests", {})
+            self._expected[line["key"]] = line
         else:
             self._uploaded.setdefault(line["key"], {})[line["path"]] = line

@@ -8,7 +8,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -88,22 +87,6 @@ def batches(files: Iterable[WaitingFile]) -> Iterator[list[WaitingFile]]:
         yield batch
 
 
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """A folder for files on their way.
-
-    Raises:
-        MedfmcError: its disk is full.
-    """
-    try:
-        with tempfile.TemporaryDirectory(prefix="medfmc-push-") as folder:
-            yield Path(folder)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise MedfmcError(f"the disk of {tempfile.gettempdir()} is full; set TMPDIR to a folder with a gigabyte or two.") from error
-
-
 @dataclass
 class DatasetPush:
     """One push of a build. Making it reads and checks; calling it sends.
@@ -165,7 +148,12 @@ class DatasetPush:
         repository, journal = open_repository(upload), Journal("dataset", self.repo_id)
         there = self._there(repository)
         parts = self._parts(journal)
-        self._send(parts, repository, journal)
+        try:
+            self._send(parts, repository, journal)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise MedfmcError(f"the disk of {tempfile.gettempdir()} is full; set TMPDIR to a folder with a gigabyte or two.") from error
         manifest = there.merged(self._published_manifest(parts, journal))
         upload.files |= self._texts(manifest, report, there.card())
         upload.removed = there.stale(files_named(manifest["configs"]))
@@ -215,8 +203,8 @@ class DatasetPush:
 
     def _send(self, parts: list[Part], repository: Repository, journal: Journal) -> None:
         """Send every file that the Hub does not have, and note what it has in the parts and in the journal."""
-        with temporary_folder() as temporary:
-            for batch in batches(self._waiting(parts, journal, temporary)):
+        with tempfile.TemporaryDirectory(prefix="medfmc-push-") as temporary:
+            for batch in batches(self._waiting(parts, journal, Path(temporary))):
                 operations = preupload(repository, {file.path: file.local for file in batch})
                 for file in batch:
                     operation = file.part.operations[file.path] = operations[file.path]

@@ -10,7 +10,7 @@ from ..evaluation.experiments import Run
 from ..runs import RunRecord
 from ..runs.folders import find_runs
 from .push_model import files_of, published_record, record_json
-from .repository import File, Upload, check_repo_id, commit, look, open_repository
+from .repository import File, Repository, Upload, check_repo_id, commit, look, open_repository
 
 _CARD = """\
 ---
@@ -53,8 +53,8 @@ class RecordsPush:
     def preview(self, *, offline: bool = False) -> Upload:
         """What would be sent; nothing is. With `offline` the Hub is not even asked whether it holds something else."""
         upload = self._upload()
-        if not offline:
-            look(upload)
+        if not offline and (found := look(upload)) is not None:
+            _leave_card(found)
         return upload
 
     def __call__(self) -> str:
@@ -63,10 +63,8 @@ class RecordsPush:
         Raises:
             MedfmcError: there is no run, or the Hub did not take them.
         """
-        upload = self._upload()
-        repository = open_repository(upload)
-        if "README.md" in repository.paths:
-            del upload.files["README.md"]  # somebody may have written more
+        repository = open_repository(self._upload())
+        _leave_card(repository)
         return commit(repository)
 
     def _upload(self) -> Upload:
@@ -93,3 +91,9 @@ class RecordsPush:
             adapter = files_of(Run(published_record(record), folder))
             sent |= {f"adapter/{name}": file for name, file in adapter.items() if name != "run.json"}
         return sent
+
+
+def _leave_card(repository: Repository) -> None:
+    """Send no card where there is one: somebody may have written more."""
+    if "README.md" in repository.paths:
+        del repository.upload.files["README.md"]

@@ -198,7 +198,7 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
     return f"{upload.url}/tree/{sha}"
 
 
-def preupload(repository: Repository, files: Mapping[str, str | os.PathLike]) -> dict[str, "CommitOperationAdd"]:
+def preupload(repository: Repository, files: Mapping[str, Path]) -> dict[str, "CommitOperationAdd"]:
     """Send files ahead of the commit that will show them, several at once. They may be removed from the disk afterwards.
 
     Args:
@@ -216,7 +216,7 @@ def preupload(repository: Repository, files: Mapping[str, str | os.PathLike]) ->
         _patiently(lambda: HfApi().preupload_lfs_files(repository.upload.repo_id, sent, repo_type=repository.upload.kind))
     for name, operation in operations.items():
         if not is_uploaded(operation):
-            operation.path_or_fileobj = Path(files[name]).read_bytes()
+            operation.path_or_fileobj = files[name].read_bytes()
     return operations
 
 

@@ -67,6 +67,8 @@ def test_a_second_push_adds_and_leaves_the_card(client, runs, tmp_path):
     before = set(repo.files)
     client.commit(repo, "mine", {**repo.files, "README.md": b"mine"})
     invent_run(tmp_path, subset="colon", rows=30)
+    assert "README.md" not in RecordsPush([tmp_path], "clinic/runs").preview().files
+    assert "README.md" in RecordsPush([tmp_path], "clinic/runs").preview(offline=True).files
     RecordsPush([tmp_path], "clinic/runs")()
     assert before < set(repo.files) and repo.files["README.md"] == b"mine"
     assert json.loads(client.content("dataset", "clinic/runs", next(path for path in repo.files if "colon" in path)))["id"]
