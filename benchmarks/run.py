@@ -17,12 +17,14 @@ SCRIPTS = {
     "pixels.py": "Pixels beside transformers' PIL image processor",
     "score.py": "The score beside the official code, scikit-learn and torchmetrics",
     "overhead.py": "Start-up, few-shot selection, and the grid's own cost",
+    "shortcuts.py": "What each shortcut of a run gains",
     "gpu.py": "A GPU",
 }
 SHORT = {
     "adaptation.py": ["--epochs=2", "--validation=8", "--test=24"],
     "pixels.py": ["--images=2", "--rounds=3"],
     "score.py": ["--quick"],
+    "shortcuts.py": ["--rounds=1", "--draws=1"],
 }
 
 

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from .errors import MedfmcError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from .predict import Adapted
 
 
-def import_gradio():
+def import_gradio() -> ModuleType:
     """The module, told to send nothing home.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -26,7 +26,7 @@ def is_watched() -> bool:
     return not _quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
-def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options) -> "tqdm":
+def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options: Any) -> "tqdm":
     """A tqdm bar on standard error that leaves no line behind.
 
     It is not shown where `hidden`, with `--quiet`, and where nobody watches: in a log file it would be thousands of lines.

@@ -5,6 +5,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from .errors import MedfmcError
@@ -76,7 +77,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     return Outcome(run, record, chance, time.perf_counter() - begin)
 
 
-def _libraries():
+def _libraries() -> ModuleType:
     """Import `datasets`, with it and its sisters told to be quiet about what a newcomer need not know."""
     import datasets
     import torch

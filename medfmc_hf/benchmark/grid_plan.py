@@ -154,7 +154,8 @@ def forecast(jobs: Sequence[Job], shared: Shared) -> Forecast:
         disk += adapter_bytes
         compute += job.work * forward[backbone]
         if row_bytes:
-            cached[(*backbone, config.subset, what, row_bytes)] |= _cached_rows(run)
+            store = (*backbone, config.subset, what, row_bytes)
+            cached[store] |= _cached_rows(run)
     decode_seconds, pixel_bytes = _images([job.run for job in jobs if job.run is not None], shared)
     cached_bytes = sum(row_bytes * len(rows) for (*_, row_bytes), rows in cached.items())
     return Forecast(decode_seconds, compute, disk + pixel_bytes + cached_bytes)

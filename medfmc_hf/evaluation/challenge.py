@@ -76,7 +76,8 @@ def aggregate(results: Mapping[Place, Mapping[str, Any]]) -> Aggregate:
             if value is None or value != value:
                 missing.append(f"{title(place)} {METRICS[metric]}")
             else:
-                values[(*place, metric)] = float(value)
+                key = (*place, metric)
+                values[key] = float(value)
     return Aggregate(values, tuple(missing), 2 * len(expected))
 
 

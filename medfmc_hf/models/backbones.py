@@ -2,9 +2,10 @@
 
 import pickle
 import re
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 import transformers
@@ -241,7 +242,7 @@ def _check_weights(model: str, network: nn.Module, report: dict) -> None:
 def _interpolate_positions(network: nn.Module) -> None:
     """Ask for interpolated position embeddings on every call, where the architecture wants to be asked."""
 
-    def ask(module, args, kwargs):
+    def ask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {"interpolate_pos_encoding": True} | kwargs
 
     if vision_encoders.asks_for_interpolation(network):
@@ -257,7 +258,7 @@ def _check_size(network: nn.Module, size: int) -> None:
 
 
 @contextmanager
-def _quiet_loading():
+def _quiet_loading() -> Iterator[None]:
     """Silence the report of new weights while loading: a new head is wanted here, and `_check_weights` reads the report itself."""
     log = transformers.utils.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()

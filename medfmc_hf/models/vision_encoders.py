@@ -6,7 +6,9 @@ attention pool, so the head would read a vector that nobody pretrained.
 """
 
 import inspect
+from typing import Any
 
+import torch
 from torch import nn
 from transformers import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -48,7 +50,7 @@ class VisionEncoderForImageClassification(PreTrainedModel):
         self.classifier = nn.Linear(int(_width(config) or 0), self.num_labels)
         self.post_init()
 
-    def forward(self, pixel_values, labels=None, **kwargs):
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any) -> ImageClassifierOutput:
         outputs = self.tower(pixel_values, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config)
@@ -66,7 +68,7 @@ def pool_of(network: nn.Module) -> str:
     return "encoder" if isinstance(network, VisionEncoderForImageClassification) else "stock"
 
 
-def from_pretrained(config: PretrainedConfig, folder: str, *, beside_text: bool, **options) -> tuple[PreTrainedModel, dict]:
+def from_pretrained(config: PretrainedConfig, folder: str, *, beside_text: bool, **options: Any) -> tuple[PreTrainedModel, dict]:
     """A classifier of the backbone in a folder, and transformers' report of how its weights were loaded.
 
     Args:

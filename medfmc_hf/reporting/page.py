@@ -10,7 +10,7 @@ TITLE = "MedFMC results"
 
 def part(name: str) -> str:
     """The text of a file of `static/`."""
-    return files("medfmc_hf.reporting").joinpath("static", name).read_text(encoding="utf-8")
+    return (files("medfmc_hf.reporting") / "static" / name).read_text(encoding="utf-8")
 
 
 def inline_json(value: Any) -> str:

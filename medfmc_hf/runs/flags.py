@@ -20,7 +20,7 @@ from .recipes import NONE, recipe_called, recipe_names
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add one flag for each option of `RunConfig`."""
     hints = get_type_hints(RunConfig)
-    groups: dict[str, argparse._ArgumentGroup] = {}
+    groups: dict[str, Any] = {}
     for field in dataclasses.fields(RunConfig):
         name, flag, text = field.name, "--" + field.name.replace("_", "-"), field.metadata["help"].replace("%", "%%")
         title = field.metadata["group"]

@@ -47,7 +47,7 @@ class CachedRows:
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, rows) -> torch.Tensor:
+    def __getitem__(self, rows: Any) -> torch.Tensor:
         chosen = range(len(self))[rows] if isinstance(rows, slice) else np.atleast_1d(np.asarray(rows)).tolist()
         batch = np.empty((len(chosen), 4 * int(np.prod(self._shape))), np.uint8)
         for place, row in zip(batch, chosen):

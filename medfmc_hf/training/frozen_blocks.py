@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -92,11 +92,11 @@ class SplitNetwork(nn.Module):
     def frozen(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the frozen blocks make of images, without dropout: (B, tokens, dim), or (B, dim) where only the head is left."""
 
-        def after_block(module, args, output):
+        def after_block(module: nn.Module, args: Any, output: Any) -> None:
             self._in_tuple = isinstance(output, tuple)
             raise _Reached(output[0] if self._in_tuple else output)
 
-        def before_head(module, args):
+        def before_head(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             raise _Reached(args[0].flatten(1))
 
         if self._head is not None:
@@ -114,7 +114,7 @@ class SplitNetwork(nn.Module):
             self.network.train(training)
         raise RuntimeError("the network did not go through its frozen blocks")
 
-    def forward(self, pixel_values: torch.Tensor):
+    def forward(self, pixel_values: torch.Tensor) -> Any:
         if pixel_values.ndim == 4:
             return self.network(pixel_values=pixel_values)
         if self._head is not None:
@@ -127,10 +127,10 @@ class SplitNetwork(nn.Module):
     def _skipping(self, hidden: torch.Tensor) -> Iterator[None]:
         """Let the last frozen block return `hidden`, and the others what they are given."""
 
-        def last(*args, **kwargs):
+        def last(*args: Any, **kwargs: Any) -> Any:
             return (hidden,) if self._in_tuple else hidden
 
-        def earlier(*args, **kwargs):
+        def earlier(*args: Any, **kwargs: Any) -> Any:
             given = args[0] if args else kwargs["hidden_states"]
             return (given,) if self._in_tuple else given
 
