@@ -5,7 +5,7 @@ import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -25,6 +25,7 @@ from .methods import METHODS, Method, all_options, method_of, resolve
 __all__ = [
     "METHODS",
     "Method",
+    "acts_after_steps",
     "adapt",
     "adapted",
     "after_step",
@@ -104,6 +105,11 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
     return [base.get_submodule(name) for name in structure_of(base).blocks]
 
 
+def acts_after_steps(model: nn.Module) -> bool:
+    """Whether the method has something to do after each optimiser step."""
+    return isinstance(model, PeftModel) and hasattr(model.base_model, "update_and_allocate")
+
+
 def after_step(model: nn.Module, step: int) -> None:
     """What some methods do after each optimiser step: AdaLoRA moves its ranks.
 
@@ -111,9 +117,8 @@ def after_step(model: nn.Module, step: int) -> None:
         model: the adapted model, unwrapped.
         step: number of the step, from 1.
     """
-    tuner: Any = getattr(model, "base_model", None)
-    if isinstance(model, PeftModel) and hasattr(tuner, "update_and_allocate"):
-        tuner.update_and_allocate(step)
+    if acts_after_steps(model):
+        cast(Any, model).base_model.update_and_allocate(step)
 
 
 def reset_head(model: nn.Module, seed: int) -> None:

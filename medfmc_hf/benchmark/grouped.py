@@ -25,12 +25,12 @@ from ..training.shared import Shared
 
 
 def can_group(config: RunConfig) -> bool:
-    """Whether runs like this one come out the same in a group: trained by gradient for a fixed number of epochs, on one device.
+    """Whether runs like this one may come out the same in a group: trained by gradient for a fixed number of epochs, on one device.
 
-    AdaLoRA changes its ranks on the way, and frozen blocks are shared in another way; dropout is looked for in the network itself.
+    Frozen blocks are shared in another way. What else stands against it is looked for in the network itself, see `train_group`.
     """
     gradient = adapt.method_of(config.method).kind == "gradient"
-    return gradient and config.select == "last" and config.method != "adalora" and not has_frozen_blocks(config)
+    return gradient and config.select == "last" and not has_frozen_blocks(config)
 
 
 def has_frozen_blocks(config: RunConfig) -> bool:
@@ -56,7 +56,8 @@ def train_group(runs: Sequence[ResolvedRun], shared: Shared, accelerator: Accele
         accelerator: of one process.
 
     Returns:
-        What came of each run; None if the network draws random numbers of its own (dropout), which a group cannot repeat.
+        What came of each run; None if the network draws random numbers of its own (dropout), which a group cannot repeat, or if the
+        method does more after a step than to move its weights (AdaLoRA).
     """
     begin = time.perf_counter()
     members = []
@@ -64,7 +65,7 @@ def train_group(runs: Sequence[ResolvedRun], shared: Shared, accelerator: Accele
         for run in runs:
             adapt.reset_head(backbone, run.config.seed_of_training)
             with one_run.adapted(backbone, run) as model:
-                if _is_random(model):
+                if _is_random(model) or adapt.acts_after_steps(model):
                     return None
                 members.append(_Member(run, model, shared))
         for member in members:

@@ -78,6 +78,15 @@ def test_dropout_is_not_grouped(shared, tiny_backbone):
     assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0])) is None
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("adalora", {}), ("peft", {"config": {"peft_type": "ADALORA", "total_step": 10, "tinit": 1, "tfinal": 1}})],
+)
+def test_adalora_is_not_grouped_by_whatever_name(method, options, shared, tiny_backbone):
+    configs = configs_of(tiny_backbone, method, options)
+    assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0])) is None
+
+
 @pytest.mark.parametrize("change", [{"select": "best"}, {"method": "linear", "recipe": "none", "method_options": {}}])
 def test_what_cannot_be_grouped(change, tiny_backbone):
     from dataclasses import replace
