@@ -65,7 +65,7 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
     chosen = method_of(method)
     if chosen.build is None:
         raise MedfmcError(f"{method} trains no network: compute features and call medfmc_hf.adaptation.train_free.HEADS[{method!r}].")
-    chosen_options = all_options(method, resolve(method, options or {}))
+    chosen_options = all_options(method, options or {})
     if "total_step" in chosen_options and chosen_options["total_step"] is None:
         if total_steps is None:
             raise MedfmcError(f"{method} plans its training: give adapt(..., total_steps=optimiser steps of the whole run).")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -14,6 +14,7 @@ from peft.utils.peft_types import PeftType
 from torch import nn
 
 from ..errors import MedfmcError
+from ..hints import checked
 from ..models.structure import Structure, inside_attention, inside_mlp, mlp_output, norm_layers, query_value
 from ..tuners.bottleneck import BottleneckConfig, find_places, targets_of
 from .inject import inject
@@ -28,10 +29,12 @@ class Method:
     Attributes:
         options: the options it knows, with their defaults.
         build: (backbone with every weight frozen, its structure, all options) -> the model to train; None for a head on frozen features.
+        peft_type: the `PeftType` whose fields the options are; None for other methods, and for `peft`, which can be any.
     """
 
     options: Mapping[str, Any]
     build: Build | None = None
+    peft_type: str | None = None
 
     @property
     def kind(self) -> Literal["gradient", "frozen"]:
@@ -73,7 +76,7 @@ _TUNERS_OF_OURS = ("VPT", "BOTTLENECK")  # they know where to go
 
 def _peft(kind: str, **own: Any) -> Method:
     """The method of a `PeftType`, such as VERA; `own` are defaults in place of PEFT's."""
-    return Method(_peft_options(kind) | own, partial(_build_peft, kind))
+    return Method(_peft_options(kind) | own, partial(_build_peft, kind), kind)
 
 
 def _peft_options(kind: str) -> dict[str, Any]:
@@ -163,13 +166,8 @@ def _head_only(model: nn.Module, structure: Structure, options: Mapping[str, Any
 
 def _from_config(model: nn.Module, structure: Structure, options: Mapping[str, Any]) -> nn.Module:
     """Any PEFT method from the content of an adapter_config.json."""
-    given = options["config"] or {}
-    kind = str(given.get("peft_type", "")).upper()
-    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise MedfmcError(
-            "method peft needs the option `config`: the content of an adapter_config.json or its path, "
-            f"with a peft_type that PEFT knows; got {kind or 'none'!r}."
-        )
+    given = _config_of_peft(options["config"] or {})
+    kind = given["peft_type"].upper()
     return _build_peft(kind, model, structure, {name: given.get(name, default) for name, default in _peft_options(kind).items()})
 
 
@@ -223,31 +221,66 @@ def all_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The given options over the method's defaults.
 
     Raises:
-        MedfmcError: the method does not know one of them.
+        MedfmcError: as `resolve` does.
     """
-    known = method_of(name).options
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise MedfmcError(f"method {name} has no option {', '.join(unknown)}; it knows {', '.join(known) or 'none'}.")
-    return {**known, **options}
+    return {**method_of(name).options, **resolve(name, options)}
 
 
 def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options with files replaced by their content, so that they say what a run is wherever it runs.
+    """The given options as their types have them, files replaced by their content, so that they say what a run is wherever it runs.
 
     Raises:
-        MedfmcError: unknown method or option, or a file that is not there.
+        MedfmcError: an unknown method or option, a value of another type than its option or out of its range, or a file that is not there.
     """
-    all_options(name, options)
-    options = dict(options)
-    if name == "peft" and isinstance(options.get("config"), (str, Path)):
-        path = Path(options["config"])
+    method = method_of(name)
+    unknown = sorted(set(options) - set(method.options))
+    if unknown:
+        raise MedfmcError(f"method {name} has no option {', '.join(unknown)}; it knows {', '.join(method.options) or 'none'}.")
+    options = _checked(f"of method {name}", options, method.peft_type)
+    if options.get("config") is not None:
+        options["config"] = _config_of_peft(options["config"])
+    return options
+
+
+_HINTS: dict[str, tuple[Any, dict[str, float]]] = {
+    "temperature": (float, {"above": 0}),
+    "C": (float, {"above": 0}),
+    "k": (int, {"low": 1}),
+    "blocks": (int | None, {"low": 1}),
+    "targets": (str, {}),
+    "config": (Mapping[str, Any] | str | Path | None, {}),
+}
+
+
+def _checked(whose: str, options: Mapping[str, Any], peft_type: str | None) -> dict[str, Any]:
+    """Options of a method as their type hints have them: those of `_HINTS`, and the fields of the config of a PEFT type."""
+    fields = {} if peft_type is None else get_type_hints(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)])
+    hints: dict[str, tuple[Any, dict[str, float]]] = {name: (hint, {}) for name, hint in fields.items()} | _HINTS
+    return {name: checked(f"option {name} {whose}", value, *hints[name]) for name, value in options.items()}
+
+
+def _config_of_peft(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
+    """What an adapter_config.json, its folder or its content says of a method, and of which."""
+    if isinstance(config, (str, Path)):
+        path = Path(config)
         path = path / "adapter_config.json" if path.is_dir() else path
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise MedfmcError(f"there is no {path}; expected an adapter_config.json.") from None
-        except json.JSONDecodeError as error:
+        except (OSError, ValueError) as error:
             raise MedfmcError(f"{path} is not JSON: {error}.") from None
-        options["config"] = {key: value for key, value in content.items() if key == "peft_type" or key not in _BOOKKEEPING}
-    return options
+        if not isinstance(config, Mapping):
+            raise MedfmcError(f"{path} holds no mapping of names to values; expected an adapter_config.json.")
+    kind = str(config.get("peft_type", "")).upper()
+    if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise MedfmcError(
+            "method peft needs the option `config`: the content of an adapter_config.json or its path, "
+            f"with a peft_type that PEFT knows; got {kind or 'none'!r}."
+        )
+    said = {name: value for name, value in config.items() if name not in _BOOKKEEPING}
+    known = _peft_options(kind)
+    unknown = [name for name, value in said.items() if name not in known and value]  # what newer versions write is off, or unheeded
+    if unknown:
+        raise MedfmcError(f"PEFT's {kind} has no option {', '.join(unknown)} in this version; it knows {', '.join(known)}.")
+    return {"peft_type": config["peft_type"], **_checked(f"of {kind}", {name: said[name] for name in said if name in known}, kind)}

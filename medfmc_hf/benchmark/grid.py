@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MedfmcError
+from ..hints import checked
 from ..runs import RunConfig
-from ..runs.option import checked
 from ..runs.recipes import read_options, recipe_names
 from ..shipped import shipped
 from ..subsets import SEEDS, SHOTS, SUBSETS

@@ -7,8 +7,9 @@ from functools import cache
 from typing import Any, Literal, get_type_hints
 
 from ..errors import MedfmcError
+from ..hints import checked
 from ..subsets import ConfigName
-from .option import Unset, checked, option
+from .option import Unset, option
 from .recipes import NONE, recipe_called, recipe_names, recipe_of
 
 _ROWS, _MODEL, _TRAINING, _PREDICTION = "which rows", "which model and method", "how to train", "what to predict"

@@ -153,3 +153,36 @@ def test_methods_by_gradient_and_on_frozen_features():
     assert frozen == ["prototype", "linear", "knn"]
     with pytest.raises(MedfmcError, match=r"known: prototype, linear, .*, peft, adalora, .*, vera"):
         methods.method_of("lorra")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("lora", {"r": "8"}, "option r of method lora is a whole number; got '8'"),
+        ("lora", {"lora_dropout": "high"}, "option lora_dropout of method lora is a number"),
+        ("lora", {"use_dora": "yes"}, "use_dora of method lora is true or false"),
+        ("lora", {"bias": "some"}, "one of none, all, lora_only"),
+        ("vpt", {"num_prompts": 2.5}, "num_prompts of method vpt is a whole number"),
+        ("vera", {"target_modules": 3}, "target_modules of method vera"),
+        ("partial", {"blocks": 0}, "blocks of method partial is a whole number of at least 1 or none"),
+        ("partial", {"blocks": True}, "blocks of method partial"),
+        ("knn", {"k": 0}, "k of method knn is a whole number of at least 1"),
+        ("linear", {"C": -1}, "C of method linear is a number above 0"),
+        ("peft", {"config": {"peft_type": "LORA", "r": "8"}}, "option r of LORA is a whole number"),
+        ("peft", {"config": {"peft_type": "LORA", "lora_alpah": 8}}, "LORA has no option lora_alpah"),
+        ("peft", {"config": {"r": 8}}, "needs the option `config`"),
+        ("peft", {"config": ["LORA"]}, "option config of method peft"),
+    ],
+)
+def test_values_of_options_are_checked_before_anything_is_loaded(method, options, said):
+    with pytest.raises(MedfmcError, match=said):
+        methods.resolve(method, options)
+
+
+def test_one_value_has_one_form_and_one_id():
+    assert repr(methods.resolve("knn", {"temperature": 10})) == repr(methods.resolve("knn", {"temperature": 10.0}))
+
+
+def test_what_a_newer_peft_writes_and_leaves_off_is_passed_over():
+    config = {"peft_type": "LORA", "r": 4, "use_what_comes_next": False, "of_the_future": None, "peft_version": "9.0"}
+    assert methods.resolve("peft", {"config": config})["config"] == {"peft_type": "LORA", "r": 4}
