@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import PATIENCE, TOKEN, Hub, serve
+from hub_server import TOKEN, Hub, serve
+from patience import PATIENCE
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from patience import PATIENCE
 
 TOKEN = "hf_loopback"
-PATIENCE = 1800  # seconds that a slow machine has; without an end a test that hangs would say nothing
 USER, ORG = "alice", "clinic"
 TYPES = {"models": "model", "datasets": "dataset", "spaces": "space"}
 LFS_ENDINGS = (".parquet", ".safetensors", ".bin", ".png")

@@ -5,13 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from adapted_runs import adapted_run
 from PIL import Image
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.images.processing import Processing, normalise, process
-from medfmc_hf.models.image_processor import image_processor, processing_of, save_processor
 from medfmc_hf.predict import RESEARCH_ONLY, load_adapted, load_classifier, write_csv
 from medfmc_hf.quickstart import make_backbone
 from medfmc_hf.runs import load_predictions
@@ -62,24 +59,6 @@ def test_it_predicts_what_training_predicted(tmp_path):
     kept = load_predictions(folder)
     files = [next((tmp_path / "download" / "Retino" / "images").glob(f"{image_id}.*")) for image_id in kept.image_ids[:20]]
     np.testing.assert_allclose(load_adapted(folder, device="cpu").probabilities(files), kept.probabilities[:20], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "processing",
-    [
-        Processing(64, 64, (64, 64), mean=(0.5,) * 3, std=(0.25,) * 3),
-        Processing(48, 48, (64,)),
-        Processing(48, 48, (64, 60), resample="bilinear"),
-    ],
-)
-def test_the_saved_processor_is_the_one_of_training(tmp_path, processing, images):
-    save_processor(processing, tmp_path)
-    assert processing_of(str(tmp_path)) == processing
-    with Image.open(images[0]) as image:
-        theirs = image_processor(processing)(image, return_tensors="pt")["pixel_values"]
-        ours = normalise(process(np.array(image), processing)[None], processing)
-    grey_levels = (theirs - ours).abs() * torch.tensor(processing.std).view(3, 1, 1) * 255
-    assert grey_levels.max() <= 1.01
 
 
 def test_a_draw_is_chosen_among_several(tmp_path, backbone, images):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from tiny_models import images, tiny
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from medfmc_hf.adaptation import adapt
 from medfmc_hf.errors import MedfmcError
@@ -124,3 +125,28 @@ def test_loading_what_is_not_there(folders, tmp_path):
     adapt.save(adapt.adapt(load(folders), "full"), tmp_path)
     with pytest.raises(MedfmcError, match="does not fit"):
         adapt.load(tmp_path, model=str(folders / "swin"))
+
+
+class OnAnotherDevice(TorchDispatchMode):
+    """Refuses what CUDA refuses: random numbers for the tensors of a model by a generator of the CPU."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.theirs = {p.untyped_storage().data_ptr() for p in model.parameters()}
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        options = options or {}
+        tensors = [value for value in (*arguments, *options.values()) if isinstance(value, torch.Tensor)]
+        if options.get("generator") is not None and any(value.untyped_storage().data_ptr() in self.theirs for value in tensors):
+            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        return function(*arguments, **options)
+
+
+def test_a_head_is_drawn_for_a_model_that_another_run_left_on_a_gpu():
+    model = tiny("vit")
+    with OnAnotherDevice(model), pytest.raises(RuntimeError, match="generator"):
+        model.classifier.weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    with OnAnotherDevice(model):
+        adapt.reset_head(model, 3)
+    expected = torch.empty(4, 16).normal_(0, 0.02, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(model.classifier.weight, expected) and not model.classifier.bias.any()

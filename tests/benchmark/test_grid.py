@@ -97,3 +97,12 @@ def test_every_grid_that_ships_is_one(path):
         all_options(config.method, config.method_options)
     said = [int(word) for word in path.read_text().split() if word.isdecimal()]
     assert len(configs) in said or path.stem == "quick", "the comment of the file says how many runs it is"
+
+
+def test_a_grid_repeats_the_training_of_each_split():
+    configs = Grid.from_dict({"backbones": "a/b", "methods": "lora", "subsets": "endo", "shots": 5, "seeds": [0, 1], "repeat": 3}).configs()
+    assert [(c.seed, c.seed_of_training) for c in configs] == [(0, 0), (0, 100), (0, 200), (1, 1), (1, 101), (1, 201)]
+    assert len({str(c.dataset_config) for c in configs}) == 2
+    for repeat in (0, True, "three"):
+        with pytest.raises(MedfmcError, match="repeat"):
+            Grid.from_dict({"backbones": "a/b", "methods": "lora", "repeat": repeat}).configs()

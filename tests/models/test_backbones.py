@@ -5,13 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import CONFIGS, tiny
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForImageClassification
 
-from medfmc_hf.adaptation import adapt
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.models import backbones
-from medfmc_hf.models.checkpoint import find_checkpoint
 from medfmc_hf.models.structure import structure_of
 from medfmc_hf.subsets import SUBSETS
 
@@ -63,25 +60,6 @@ def test_an_image_size_it_cannot_take(tmp_path):
         backbones.load_backbone(saved(tmp_path), ENDO, image_size=2)
 
 
-def test_a_tower_saved_with_its_head_is_the_same_in_stock_transformers(tmp_path):
-    model = tiny("siglip tower")
-    model.save_pretrained(tmp_path)
-    x = torch.randn(2, 3, 16, 16)
-    with torch.no_grad():
-        assert torch.equal(AutoModelForImageClassification.from_pretrained(tmp_path).eval()(x).logits, model(x).logits)
-
-
-def test_fingerprints_tell_content_from_name(tmp_path):
-    first = saved(tmp_path / "a")
-    second = saved(tmp_path / "b")
-    assert find_checkpoint(first).fingerprint == find_checkpoint(second).fingerprint
-    weights = load_file(f"{second}/model.safetensors")
-    weights["vit.layernorm.bias"] += 1
-    save_file(weights, f"{second}/model.safetensors", metadata={"format": "pt"})
-    assert find_checkpoint(first).fingerprint != find_checkpoint(second).fingerprint
-    assert find_checkpoint(first).commit is None
-
-
 def test_missing_weights_are_an_error(tmp_path):
     folder = saved(tmp_path)
     weights = {n: v for n, v in load_file(f"{folder}/model.safetensors").items() if "layer.1." not in n and "layers.1." not in n}
@@ -99,28 +77,3 @@ def test_what_is_no_backbone(tmp_path):
     (tmp_path / "model.safetensors").write_bytes((Path(saved(tmp_path / "vit")) / "model.safetensors").read_bytes())
     with pytest.raises(MedfmcError, match="no vision backbone"):
         backbones.load_backbone(str(tmp_path), ENDO)
-
-
-class OnAnotherDevice(TorchDispatchMode):
-    """Refuses what CUDA refuses: random numbers for the tensors of a model by a generator of the CPU."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.theirs = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        options = options or {}
-        tensors = [value for value in (*arguments, *options.values()) if isinstance(value, torch.Tensor)]
-        if options.get("generator") is not None and any(value.untyped_storage().data_ptr() in self.theirs for value in tensors):
-            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
-        return function(*arguments, **options)
-
-
-def test_a_head_is_drawn_for_a_model_that_another_run_left_on_a_gpu():
-    model = tiny("vit")
-    with OnAnotherDevice(model), pytest.raises(RuntimeError, match="generator"):
-        model.classifier.weight.data.normal_(generator=torch.Generator().manual_seed(0))
-    with OnAnotherDevice(model):
-        adapt.reset_head(model, 3)
-    expected = torch.empty(4, 16).normal_(0, 0.02, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(model.classifier.weight, expected) and not model.classifier.bias.any()

@@ -10,6 +10,8 @@ import pytest
 import torch
 from hub_server import Fault, environment, python
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from tiny_models import tiny
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.models.backbones import load_backbone
@@ -328,3 +330,15 @@ def test_a_kernel_of_a_repository_is_not_fetched(backbone, tmp_path, changes):
     (tmp_path / "config.json").write_text(json.dumps(json.loads((tmp_path / "config.json").read_text()) | changes))
     with pytest.raises(MedfmcError, match="code from a repository is never run"):
         load_backbone(str(tmp_path), ENDO)
+
+
+def test_fingerprints_tell_content_from_name(tmp_path):
+    first, second = (str(tmp_path / name) for name in "ab")
+    for folder in (first, second):
+        tiny("vit", 7).save_pretrained(folder)
+    assert find_checkpoint(first).fingerprint == find_checkpoint(second).fingerprint
+    weights = load_file(f"{second}/model.safetensors")
+    weights["vit.layernorm.bias"] += 1
+    save_file(weights, f"{second}/model.safetensors", metadata={"format": "pt"})
+    assert find_checkpoint(first).fingerprint != find_checkpoint(second).fingerprint
+    assert find_checkpoint(first).commit is None

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 import transformers as T
+from tiny_models import tiny
+from transformers import AutoModelForImageClassification
 
 from medfmc_hf.adaptation import adapt
 from medfmc_hf.models.backbones import load_backbone
@@ -65,3 +67,11 @@ def test_an_adapter_comes_back_with_the_vector_it_was_trained_on(whole, tmp_path
     before = adapt.load(tmp_path / "stock")(pixel_values=IMAGES).logits
     origin.write_text(json.dumps(values))  # as versions before 0.3.0 wrote it
     torch.testing.assert_close(adapt.load(tmp_path / "stock")(pixel_values=IMAGES).logits, before)
+
+
+def test_a_tower_saved_with_its_head_is_the_same_in_stock_transformers(tmp_path):
+    model = tiny("siglip tower")
+    model.save_pretrained(tmp_path)
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(AutoModelForImageClassification.from_pretrained(tmp_path).eval()(x).logits, model(x).logits)

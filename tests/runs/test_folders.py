@@ -1,6 +1,5 @@
 """The folder of a run: written whole or not at all, by however many processes; and records that do not count."""
 
-import json
 import os
 import shutil
 import socket
@@ -8,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from invented_runs import invent_run
@@ -17,8 +15,8 @@ from safetensors.torch import save_file
 from medfmc_hf.cli import main
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.reporting.board import make_board
-from medfmc_hf.runs import RunConfig, RunRecord, hashes_of, load_predictions
-from medfmc_hf.runs.folders import fault_of, find_runs, is_finished, new_run, record_in, run_folder
+from medfmc_hf.runs import RunConfig, RunRecord, identity
+from medfmc_hf.runs.folders import fault_of, find_runs, is_finished, new_run, run_folder
 
 
 def finished(folder, mark: str = "") -> RunRecord:
@@ -132,6 +130,16 @@ for turn in range(40):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_runs_are_found_in_a_stable_order(tmp_path):
+    for seed in (2, 0, 1):
+        config = RunConfig("endo", seed=seed)
+        record = RunRecord(identity(config, "data", "backbone"), "finished", config.to_dict())
+        record.save(run_folder(tmp_path, config, record.id))
+    assert [record.config["seed"] for _, record in find_runs(tmp_path)] == [0, 1, 2]
+    with pytest.raises(MedfmcError, match="does not exist"):
+        list(find_runs(tmp_path / "none"))
+
+
 # --- records that do not count ---
 
 
@@ -215,35 +223,3 @@ def test_what_a_fault_made_is_done_again_beside_it_and_counted_nowhere(tmp_path,
         finished(part)
     assert [path for path, _ in find_runs(tmp_path)] == [again]
     assert (folder / "run.json").read_bytes() == before
-
-
-# --- hashes ---
-
-
-def test_predictions_of_another_run_are_not_taken(tmp_path):
-    folders = [invent_run(tmp_path, subset="endo", seed=seed, rows=30) for seed in (0, 1)]
-    for folder in folders:
-        record = RunRecord.load(folder)
-        record.files = hashes_of(folder)
-        record.save(folder)
-        load_predictions(folder)
-    first, second = (folder / "predictions.parquet" for folder in folders)
-    swapped = first.read_bytes(), second.read_bytes()
-    first.write_bytes(swapped[1]), second.write_bytes(swapped[0])
-    for folder in folders:
-        with pytest.raises(MedfmcError, match=r"predictions.parquet is not the file that this run wrote"):
-            load_predictions(folder)
-    record = RunRecord.load(folders[0])
-    record.files = {}  # as records were before
-    record.save(folders[0])
-    assert len(load_predictions(folders[0]).image_ids) == 30
-    assert record.check_file(folders[0], "predictions.parquet") is False
-
-
-def test_a_damaged_parquet_file_is_no_traceback(tmp_path):
-    folder = invent_run(tmp_path, subset="endo", rows=30)
-    path = folder / "predictions.parquet"
-    path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(MedfmcError, match=r"predictions.parquet is not the file|cannot be read"):
-        load_predictions(folder)
-    assert record_in(folder) is not None and np.isfinite(json.loads((folder / "run.json").read_text())["scores"]["test"]["auc"])

@@ -55,15 +55,3 @@ def test_accelerates_own_launcher_sets_the_precision(tmp_path):
     assert done.stdout.splitlines()[-1] == "bfloat16", done.stderr
     done = subprocess.run([*command, "--dtype", "float32"], capture_output=True, text=True)
     assert done.returncode and "--mixed_precision no" in done.stderr
-
-
-def test_a_grid_that_says_something_else_ends_before_its_first_run(monkeypatch, tmp_path):
-    from medfmc_hf.benchmark.grid_plan import Job
-    from medfmc_hf.benchmark.sweep import sweep
-    from medfmc_hf.training.shared import Shared
-
-    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    jobs = [Job(RunConfig("endo", dtype=dtype), dtype, tmp_path / dtype, dtype) for dtype in ("bfloat16", "float32")]
-    with pytest.raises(MedfmcError, match="--mixed_precision no"):
-        sweep(jobs, Shared(tmp_path), tmp_path)
-    assert not any(tmp_path.rglob("run.json"))

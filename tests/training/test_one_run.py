@@ -16,6 +16,7 @@ from medfmc_hf.errors import MedfmcError
 from medfmc_hf.predict import load_adapted
 from medfmc_hf.runs import RunConfig, RunRecord, load_predictions
 from medfmc_hf.runs.flags import parse_options
+from medfmc_hf.runs.folders import run_folder
 from medfmc_hf.subsets import SUBSETS, ConfigName
 from medfmc_hf.training import one_run
 from medfmc_hf.training.one_run import train
@@ -136,16 +137,6 @@ def test_a_mistake_in_the_recipe_is_one_line(tmp_path):
     assert str(tmp_path / "none") in done.stderr
 
 
-# --- the libraries ---
-
-
-@pytest.mark.parametrize("state", ["enable", "disable"])
-def test_the_collector_is_as_it_was_after_the_libraries_are_imported(state):
-    code = f"import gc; gc.{state}(); import medfmc_hf.training.one_run; print(gc.isenabled(), gc.get_freeze_count())"
-    came = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert came == [str(state == "enable"), "0"], "what the user's process holds stays the user's"
-
-
 # --- what must not be lost, or be other than recorded ---
 
 
@@ -213,3 +204,14 @@ def test_adalora_moves_its_ranks_as_it_trains(config, shared, tmp_path):
     ranks = json.loads((folder / "adapter" / "adapter_config.json").read_text())["rank_pattern"]
     left = [sum(pattern) for pattern in ranks.values()]
     assert left and sum(left) < 4 * len(left)
+
+
+def test_leftovers_of_a_kill_are_removed(config, shared, tmp_path):
+    run = shared.resolve(replace(config, method_options={"r": 3}))
+    folder = run_folder(tmp_path, run.config, run.id)
+    (folder / "adapter").mkdir(parents=True)
+    for name in ("adapter/half.safetensors", ".predictions.parquet.x1.part", "predictions.parquet"):
+        (folder / name).write_text("half")
+    train(run.config, shared=shared, out=tmp_path)
+    assert {path.name for path in folder.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
+    assert not (folder / "adapter" / "half.safetensors").exists()
