@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import PATIENCE
 
 from medfmc_hf import metric
 from medfmc_hf.errors import MedfmcError
@@ -25,7 +26,7 @@ def python(code: str, home: Path, *, cwd: Path | None = None, **environment: str
     unreachable = {"HF_ENDPOINT": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
     keep = {name: os.environ[name] for name in ("PATH", "HOME", "OMP_NUM_THREADS") if name in os.environ}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=cwd or home, capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", code], cwd=cwd or home, capture_output=True, text=True, timeout=PATIENCE,
         env=keep | unreachable | {"HF_HOME": str(home), "PYTHONPATH": str(REPOSITORY)} | environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -229,7 +230,7 @@ def test_several_processes(load, tmp_path):
     workers = [context.Process(target=score_in_process, args=(load, str(tmp_path), rank, results)) for rank in (0, 1)]
     for worker in workers:
         worker.start()
-    found = dict(results.get(timeout=100) for _ in workers)
+    found = dict(results.get(timeout=PATIENCE) for _ in workers)
     for worker in workers:
         worker.join()
     (scores, targets), (more_scores, more_targets) = rows_of(0), rows_of(1)

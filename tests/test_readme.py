@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 README = Path(__file__).parent.parent / "README.md"
 ROOT = README.parent
@@ -55,7 +56,7 @@ def test_every_command_of_the_readme_works(desk):
         line = command
         for placeholder, real in stand_ins.items():
             line = line.replace(placeholder, real)
-        done = subprocess.run(["bash", "-c", line], cwd=desk, env=environment, capture_output=True, text=True, timeout=400)
+        done = subprocess.run(["bash", "-c", line], cwd=desk, env=environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         assert done.stdout.strip(), f"{command} says nothing"
         ran += 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from patience import PATIENCE
 from small_grids import GRID, grid_of
 from torch.nn.modules.module import register_module_forward_hook
 
@@ -196,14 +197,14 @@ def through(grid_file, sample_build, environment, tmp_path_factory):
     """A sweep in one process that was never disturbed."""
     out = tmp_path_factory.mktemp("through")
     subprocess.run(
-        command(grid_file, sample_build, out / "cache", out / "runs"), env=environment, check=True, capture_output=True, timeout=240
+        command(grid_file, sample_build, out / "cache", out / "runs"), env=environment, check=True, capture_output=True, timeout=PATIENCE
     )
     return contents(out / "runs")
 
 
 def test_two_processes_leave_what_one_does(grid_file, through, sample_build, environment, tmp_path):
     argv = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs", processes=2)
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "runs") == through
     assert done.stdout.count("4 of 4 done") == 1
@@ -214,7 +215,7 @@ def test_two_processes_on_one_run_train_it_as_one_does(tiny_backbone, sample_bui
     grid = tmp_path / "grid.yaml"
     grid.write_text(yaml.safe_dump(GRID | {"backbones": [str(tiny_backbone)], "methods": ["linear", "vpt"]}))
     argv = command(grid, sample_build, cache, tmp_path / "two", "--together", processes=2)
-    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     shared = Shared(sample_build, cache=cache)
     sweep(plan(read_grid(grid).configs(), shared, tmp_path / "one"), shared, tmp_path / "one")
@@ -228,17 +229,21 @@ def test_two_processes_on_one_run_train_it_as_one_does(tiny_backbone, sample_bui
 
 def test_a_sweep_killed_again_and_again_ends_as_one_that_ran_through(grid_file, through, sample_build, environment, tmp_path):
     argv, rng = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs"), random.Random(0)
+
+    def records() -> list[Path]:
+        return list((tmp_path / "runs").glob("*/[!.]*/run.json"))
+
     for _ in range(2):
-        process = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        begin, patience, had = time.monotonic(), rng.uniform(0, 1.5), len(list((tmp_path / "runs").glob("*/[!.]*/run.json")))
-        while process.poll() is None and time.monotonic() - begin < 60 and len(list((tmp_path / "runs").glob("*/[!.]*/run.json"))) == had:
+        process, before = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), len(records())
+        while process.poll() is None and len(records()) == before:
             time.sleep(0.02)
-        time.sleep(patience)
+        time.sleep(rng.uniform(0, 1.5))  # so that it is killed anywhere in the next run
         process.send_signal(signal.SIGKILL)
         process.wait()
-    finished = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/[!.]*/run.json")}
+    finished = {path: path.stat().st_mtime_ns for path in records()}
+    assert finished
     assert all(RunRecord.load(path).status == "finished" for path in finished)
-    subprocess.run(argv, env=environment, check=True, capture_output=True, timeout=240)
+    subprocess.run(argv, env=environment, check=True, capture_output=True, timeout=PATIENCE)
     assert contents(tmp_path / "runs") == through
     assert all(path.stat().st_mtime_ns == before for path, before in finished.items()), "nothing finished is done again"
 
@@ -260,9 +265,9 @@ def test_locks_that_exclude_nobody_cost_time_and_nothing_else(grid_file, through
         time.sleep(0.02)
     processes[0].kill()
     for process in processes:
-        said = process.communicate(timeout=600)[1]
+        said = process.communicate(timeout=PATIENCE)[1]
         assert process is processes[0] or process.returncode == 0, said
-    subprocess.run(argv, env=environment, check=True, capture_output=True, timeout=600)
+    subprocess.run(argv, env=environment, check=True, capture_output=True, timeout=PATIENCE)
     assert contents(tmp_path / "runs") == through
 
 

@@ -39,7 +39,7 @@ def test_support_follows_the_official_rule(key, shots):
 
 
 @given(st.permutations(range(len(IMAGES["endo"]))))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_support_does_not_depend_on_the_order_of_rows(order):
     image_ids, labels = of("endo")
     assert sample_support(SUBSETS["endo"], [image_ids[i] for i in order], labels[list(order)], 2, 1) == sample_support(

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from medfmc_hf.evaluation.bootstrap import bootstrap
@@ -30,7 +30,6 @@ def invent(rows=70, runs=3, seed=0):
 
 
 @given(st.integers(0, 1000))
-@settings(deadline=None)
 def test_delong_agrees_with_its_definition(seed):
     positive, scores = invent(rows=30, seed=seed)
     assume(min(positive.sum(), (~positive).sum()) >= 2)
@@ -94,7 +93,6 @@ def test_holm_by_hand():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-@settings(deadline=None)
 def test_holm_keeps_order_and_never_lowers(p):
     adjusted = holm(p)
     assert all(a >= raw and a <= 1 for a, raw in zip(adjusted, p))

@@ -11,7 +11,7 @@ from medfmc_hf.scoring import score
 
 
 @given(st.integers(0, 10_000), st.booleans())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_replicate_is_the_score_of_the_repeated_rows(seed, multilabel):
     targets, scores, groups = invent(rows=25, patients=6, seed=seed, multilabel=multilabel)
     groups = np.unique(groups, return_inverse=True)[1]

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 from invented_runs import invent_run, invent_runs
+from patience import PATIENCE
 
 pytest.importorskip("matplotlib")
 
@@ -63,7 +64,7 @@ def hub(tmp_path):
 def rows_of(driver):
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(driver, 300).until(lambda d: "Reading" not in d.find_element("id", "summary").text)
+    WebDriverWait(driver, PATIENCE).until(lambda d: "Reading" not in d.find_element("id", "summary").text)
     rows = driver.find_elements("css selector", "#board-table tbody tr:not(.reference)")
     return {row.find_element("tag name", "th").text: [cell.text for cell in row.find_elements("tag name", "td")] for row in rows}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from invented_runs import invent_run
+from patience import PATIENCE
 from safetensors.torch import save_file
 
 from medfmc_hf.cli import main
@@ -123,7 +124,7 @@ for turn in range(40):
     argv = [sys.executable, "-c", code, str(tmp_path / "run")]
     here = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     processes = [subprocess.Popen([*argv, str(n), here], stderr=subprocess.PIPE, text=True) for n in range(3)]
-    errors = [process.communicate(timeout=240)[1] for process in processes]
+    errors = [process.communicate(timeout=PATIENCE)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], errors
     record = RunRecord.load(tmp_path / "run")
     assert record.status == "finished" and (tmp_path / "run" / "predictions.parquet").read_text() == record.error

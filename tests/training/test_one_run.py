@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from patience import PATIENCE
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.predict import load_adapted
@@ -111,7 +112,7 @@ def recipe(*argv: str, processes: int = 1) -> subprocess.CompletedProcess:
     launch = ["-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"]
     launch = launch if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run([sys.executable, *launch, str(RECIPE), *argv], capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run([sys.executable, *launch, str(RECIPE), *argv], capture_output=True, text=True, env=environment, timeout=PATIENCE)
 
 
 def test_two_processes_train_as_one(config, sample_build, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from patience import PATIENCE
 from peft import PeftModel, get_peft_model
 from safetensors import safe_open
 from tiny_models import images, stir, tiny
@@ -131,7 +132,7 @@ def test_a_new_process_needs_one_import(kind, name, tmp_path):
         with torch.no_grad():
             assert torch.allclose(model(pixel_values=x).logits, expected, atol=1e-6)
     """
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, timeout=300)
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, capture_output=True, timeout=PATIENCE)
 
 
 @both
@@ -229,5 +230,5 @@ def test_two_processes_stay_alike(tmp_path):
     script.write_text(_IN_TWO_PROCESSES)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     launch += [str(script), str(Path(__file__).parents[1])]
-    done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
