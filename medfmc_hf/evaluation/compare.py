@@ -153,7 +153,7 @@ def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackkni
         high=found.high,
         p=found.p,
         p_holm=float("nan"),
-        p_delong=_delong(pairs, metric),
+        p_delong=_delong(pairs, metric, seeds),
         seeds=over_seeds(list(changes.values()), level, inside=(-1.0, 1.0)) if len(changes) > 1 else None,
         patients=mine.patients,
         images=len(first.image_ids),
@@ -161,8 +161,8 @@ def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackkni
     )
 
 
-def _delong(pairs: list[Pair], metric: str) -> float | None:
-    """DeLong's p for the difference of an AUC, or of the mean of the AUCs over runs; None where the AUC is not a single one."""
+def _delong(pairs: list[Pair], metric: str, seeds: Sequence[int]) -> float | None:
+    """DeLong's p for the difference of an AUC, or of its mean over seeds; None where the AUC is not a single one."""
     first = pairs[0][0]
     if " of " in metric:
         column = first.classes.index(metric.partition(" of ")[2])
@@ -172,7 +172,8 @@ def _delong(pairs: list[Pair], metric: str) -> float | None:
         return None
     positive = first.targets[:, column] > 0 if first.multilabel else first.targets == column
     aucs, covariance = auc_covariance(positive, np.stack([s.scores[:, column] for pair in pairs for s in pair]), first.patient_ids)
-    contrast = np.tile([-1, 1], len(pairs)) / len(pairs)
+    weights = [1 / (len(set(seeds)) * seeds.count(seed)) for seed in seeds]  # of the mean over seeds of means over training seeds
+    contrast = np.ravel([(-weight, weight) for weight in weights])
     return normal_p_value(float(contrast @ aucs), float(contrast @ covariance @ contrast))
 
 

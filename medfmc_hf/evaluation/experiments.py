@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ..errors import MedfmcError
 from ..runs import SCHEMA, Predictions, RunConfig, RunRecord, load_predictions
 from ..runs.folders import find_runs
+from ..runs.identity import BORN
 from ..runs.provenance import marks
 from ..subsets import Subset
 from .intervals import Estimate, Resampled, estimate
@@ -117,7 +118,7 @@ def without_data(traits: Mapping[str, Any]) -> dict[str, Any]:
 
 def adaptation_of(record: RunRecord) -> str:
     """Key of the adaptation that a finished run is of, as its record keeps it and `group` finds it."""
-    return _hash(Run(record).options)[:10]
+    return _adaptation_key(Run(record).options)
 
 
 def shots_of(config: RunConfig) -> str:
@@ -247,7 +248,7 @@ def group(runs: Iterable[Run]) -> tuple[list[Adaptation], list[Experiment]]:
     runs_of: dict[str, list[Run]] = defaultdict(list)
     for (traits, own), number in zip(members, _test_set_numbers(members)):
         shared = without_data(traits)
-        key = _hash(shared | ({"test set": number} if number else {}))[:10]
+        key = _adaptation_key(shared | ({"test set": number} if number else {}))
         options[key] = shared | ({"test set": number + 1} if number else {})  # people count from 1
         runs_of[key] += own
         experiments.append(_experiment(traits, own, key))
@@ -379,6 +380,11 @@ def _words(name: str, value: Any) -> str:
     if name == "method_options":
         return " ".join(f"{key}={item}" for key, item in sorted((value or {}).items())) or "default options"
     return f"{name.replace('_', ' ')} {'default' if value is None else value}"
+
+
+def _adaptation_key(options: Mapping[str, Any]) -> str:
+    """A hash of the options that differ from the default they came with, as in `identity`: a new option at its default splits no row."""
+    return _hash({name: value for name, value in options.items() if name not in BORN or value != BORN[name]})[:10]
 
 
 def _hash(value: Any) -> str:

@@ -79,7 +79,7 @@ def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") ->
     predictions = load_predictions(folder, split)
     if (predictions.targets < 0).any():
         raise MedfmcError(f"the labels of split {split!r} of {folder} are not public, so it cannot be scored.")
-    run = Run(record, Path(folder), predictions)
+    run = Run(record, Path(folder), predictions if split == "test" else None)
     return Scored(
         name=_name_of(run, names_of({"": run.named_options})[""]),
         subset=record.subset,

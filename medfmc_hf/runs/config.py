@@ -109,6 +109,9 @@ class RunConfig:
             object.__setattr__(self, "training_seed", None)
         if self.protocol == "transfer":  # its lists are of no number of shots
             object.__setattr__(self, "shots", None)
+        if self.shots is None and self.seed:  # there is one such split, so that a seed can only be that of the training
+            object.__setattr__(self, "training_seed", self.seed_of_training or None)
+            object.__setattr__(self, "seed", 0)
         if self.epochs and self.warmup_epochs > self.epochs:
             raise MedfmcError(f"warmup_epochs is at most epochs, {self.epochs}; got {self.warmup_epochs:g}.")
         _ = self.dataset_config  # says what is wrong with subset, shots and seed

@@ -10,7 +10,7 @@ SCHEMA = 2  # of records and ids. 1: ids had every option, and neither what the 
 
 # An option counts only where it differs from the default that it was born with, so that a new option leaves the ids of all runs that do not
 # use it as they are. An entry stays what it is for ever, also where the default of `RunConfig` changes; a new option gets one of its own.
-_BORN: dict[str, Any] = {
+BORN: dict[str, Any] = {
     "shots": 5,
     "seed": 0,
     "training_seed": None,
@@ -47,6 +47,6 @@ def identity(config: RunConfig, data_fingerprint: str, backbone_fingerprint: str
         backbone_fingerprint: hash of the backbone's config and weights, or its commit on the Hub.
     """
     values = {name: value for name, value in config.to_dict().items() if name not in NAMES}
-    chosen = {name: value for name, value in values.items() if name == "subset" or value != _BORN[name]}
+    chosen = {name: value for name, value in values.items() if name == "subset" or value != BORN[name]}
     determines = {"schema": SCHEMA, "data": data_fingerprint, "backbone": backbone_fingerprint, "config": chosen}
     return hashlib.sha256(json.dumps(determines, sort_keys=True).encode()).hexdigest()[:16]

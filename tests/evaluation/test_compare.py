@@ -5,7 +5,7 @@ import pytest
 from invented_runs import invent_run, invent_runs
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.evaluation.compare import compare
+from medfmc_hf.evaluation.compare import _delong, compare
 from medfmc_hf.evaluation.experiments import Run
 from medfmc_hf.evaluation.scored import Scored, of_run
 from medfmc_hf.reporting.board import make_board
@@ -155,3 +155,17 @@ def test_what_cannot_be_compared_is_named(models):
     for mine, others, message in cases:
         with pytest.raises(MedfmcError, match=message):
             compare(mine, others)
+
+
+def test_delong_weighs_runs_as_the_difference_it_stands_beside(tmp_path):
+    """A split that was trained three times with the same outcome says no more than once."""
+    folders = {
+        (method, seed): invent_run(tmp_path, subset="colon", shots=5, seed=seed, method=method, rows=120)
+        for method in ("linear", "lora")
+        for seed in (0, 1)
+    }
+    scored = {key: of_run(folder, RunRecord.load(folder)) for key, folder in folders.items()}
+    pairs = [(scored["linear", seed], scored["lora", seed]) for seed in (0, 1)]
+    once = _delong(pairs, "auc", [0, 1])
+    assert _delong([pairs[0]] * 3 + [pairs[1]], "auc", [0, 0, 0, 1]) == pytest.approx(once)
+    assert _delong(pairs[:1], "auc", [0]) != pytest.approx(once), "the case must be one where the splits differ"

@@ -13,8 +13,9 @@ from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation.experiments import adaptation_of, experiment_of, group, one_experiment, read_run
 from medfmc_hf.model_card import model_card
 from medfmc_hf.reporting.board import make_board
-from medfmc_hf.runs import RunRecord
+from medfmc_hf.runs import RunConfig, RunRecord
 from medfmc_hf.runs.folders import find_runs
+from medfmc_hf.runs.identity import BORN
 
 
 def runs_of(root):
@@ -82,3 +83,13 @@ def test_the_live_table_has_the_names_of_the_board(tmp_path):
     records = [RunRecord.load(path) for path in tmp_path.rglob("run.json")]
     jobs = [Job(record.run_config, record.id, tmp_path, record.id) for record in records]
     assert set(labels_of(jobs).values()) == board
+
+
+def test_a_new_option_at_its_default_splits_no_row(tmp_path, monkeypatch):
+    record = RunRecord.load(invent_run(tmp_path, subset="endo", rows=30))
+    before, options = adaptation_of(record), RunConfig.to_dict
+    monkeypatch.setitem(BORN, "of_the_next_version", "as ever")
+    monkeypatch.setattr(RunConfig, "to_dict", lambda self: options(self) | {"of_the_next_version": "as ever"})
+    assert adaptation_of(record) == before
+    monkeypatch.setattr(RunConfig, "to_dict", lambda self: options(self) | {"of_the_next_version": "otherwise"})
+    assert adaptation_of(record) != before

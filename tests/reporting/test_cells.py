@@ -98,3 +98,15 @@ def test_costs_are_means_over_the_runs_that_say_them(tmp_path):
         "trainable_parameters": 200, "total_parameters": None, "adapter_bytes": None, "peak_memory_bytes": None,
         "seconds": 15, "train_seconds": None, "devices": ["cpu: a", "cuda: b"],
     }  # fmt: skip
+
+
+def test_numbers_of_a_class_are_means_over_seeds_and_not_over_runs(tmp_path):
+    folders = [
+        invent_run(tmp_path, subset="endo", rows=60, seed=seed, training_seed=training_seed)
+        for seed, training_seed in ((0, None), (0, 7), (0, 8), (1, None))
+    ]
+    tables = [RunRecord.load(folder).scores["test"]["per_class"] for folder in folders]
+    (cell,) = make_board(tmp_path, intervals=False).cells
+    for name, row in cell.per_class.items():
+        values = [table[name]["auc"] for table in tables]
+        assert row["auc"] == pytest.approx((np.mean(values[:3]) + values[3]) / 2)

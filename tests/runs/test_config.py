@@ -97,3 +97,11 @@ def test_a_wrong_config_says_what_is_right(values, says):
     with pytest.raises(MedfmcError) as error:
         RunConfig.from_dict(values)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{"subset": "colon", "shots": None}, {"subset": "endo", "protocol": "transfer"}])
+def test_where_there_is_one_split_a_seed_is_that_of_the_training(options):
+    config = RunConfig(**options, seed=3)
+    assert (config.seed, config.training_seed, config.seed_of_training) == (0, 3, 3)
+    assert config == RunConfig(**options, seed=0, training_seed=3)
+    assert RunConfig(**options, seed=3, training_seed=0) == RunConfig(**options)

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from medfmc_hf.runs import RunConfig, identity
-from medfmc_hf.runs.identity import _BORN, NAMES
+from medfmc_hf.runs.identity import BORN, NAMES
 
 CONFIG = RunConfig("endo", seed=1, model="somewhere/backbone", method_options={"r": 4})
 
@@ -16,7 +16,7 @@ def test_it_depends_on_what_determines_the_result_alone():
 
 
 def test_every_option_has_a_default_that_it_was_born_with():
-    assert set(_BORN) | set(NAMES) | {"subset"} == set(CONFIG.to_dict())
+    assert set(BORN) | set(NAMES) | {"subset"} == set(CONFIG.to_dict())
 
 
 def test_ids_of_this_schema_stay_what_they_are():
@@ -31,7 +31,7 @@ def test_a_new_option_at_its_default_changes_no_id(monkeypatch):
     before = identity(CONFIG, "data", "backbone")
     values = CONFIG.to_dict()
     monkeypatch.setattr(RunConfig, "to_dict", lambda self: values | {"new_option": "off"})
-    monkeypatch.setitem(_BORN, "new_option", "off")
+    monkeypatch.setitem(BORN, "new_option", "off")
     assert identity(CONFIG, "data", "backbone") == before
     monkeypatch.setattr(RunConfig, "to_dict", lambda self: values | {"new_option": "on"})
     assert identity(CONFIG, "data", "backbone") != before

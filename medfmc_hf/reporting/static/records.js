@@ -116,11 +116,11 @@ function addRecords(board, records) {
 function liveCell(board, adaptation, { subset, shots, rowsTested, runs }) {
   const records = [...runs.values()].sort((a, b) => a.config.seed - b.config.seed || (a.config.training_seed ?? 0) - (b.config.training_seed ?? 0));
   const seeds = [...new Set(records.map((record) => record.config.seed))];
-  const tests = records.map((record) => record.scores.test);
-  const bySeed = (name) => seeds.map((seed) => records.filter((record) => record.config.seed === seed).map((record) => record.scores.test[name]));
+  const ofSeeds = (read) => seeds.map((seed) => records.filter((record) => record.config.seed === seed).map((record) => read(record.scores.test)));
+  const bySeed = (name) => ofSeeds((test) => test[name]);
   const metrics = Object.fromEntries([board.subsets[subset].metric, "auc", "score"].map((name) => [name, estimateOf(bySeed(name))]));
   const perClass = Object.fromEntries(board.subsets[subset].classes.map((name) => [name, Object.fromEntries(["auc", "ap", "recall", "positives"].map((column) =>
-    [column, averageOf(tests.map((test) => ((test.per_class || {})[name] || {})[column]))]))]));
+    [column, averageOf(ofSeeds((test) => ((test.per_class || {})[name] || {})[column]).map(averageOf))]))]));
   const cost = (read) => averageOf(records.map((record) => read(record.cost || {})));
   return {
     adaptation, subset, shots, seeds, runs: records.map((record) => record.id), test_rows: rowsTested, test_patients: null, metrics, per_class: perClass,
