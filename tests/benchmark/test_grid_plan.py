@@ -1,13 +1,18 @@
 """The order of the jobs of a grid, and the estimate of what they cost."""
 
+from collections import Counter
+from dataclasses import replace
+
+import pytest
 from small_grids import grid_of
 
 from medfmc_hf.benchmark.grid_plan import forecast, plan
 from medfmc_hf.benchmark.sweep import sweep
+from medfmc_hf.errors import MedfmcError
 from medfmc_hf.training.shared import Shared
 
 
-def test_the_plan_puts_the_costliest_unit_first_and_keeps_sharers_together(sample_build, tiny_backbone, cache, tmp_path):
+def test_the_costliest_batch_is_first_and_jobs_that_share_work_are_together(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     jobs = plan(grid_of(tiny_backbone, ["linear", "knn", "lora", "full"], shots=[1, 5]).configs(), shared, tmp_path)
     batches: dict[str, float] = {}
@@ -36,3 +41,36 @@ def test_the_estimate_of_disk_is_what_a_sweep_then_takes(sample_build, tiny_back
         "features",
         "frozen",
     }
+
+
+def test_work_is_counted_in_forward_passes_and_shared_images_once(sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    last_block = {"method": "adaptformer", "method_options": {"blocks": 1}}
+    grid = grid_of(tiny_backbone, ["linear", "knn", "lora", "full", "partial", last_block], seeds=[0], overrides={"epochs": 3})
+    work = {job.config.method: job.work for job in plan(grid.configs(), shared, tmp_path)}
+    splits = shared.splits(grid.configs()[0].dataset_config)
+    train, test = (len(splits[name]) for name in ("train", "test"))
+    assert sorted((work["linear"], work["knn"])) == [0, train + test], "both read features of the same images"
+    assert work["full"] == 3 * train * 3.0 + test
+    assert work["lora"] == pytest.approx(3 * train * 2.2 + test)
+    assert work["partial"] == work["adaptformer"] == pytest.approx(3 * train * 1.4 + test)
+
+
+def test_what_cannot_be_had_is_a_job_with_a_problem_and_what_nobody_knows_an_error(sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    configs = grid_of(tmp_path / "nowhere", ["lora"], seeds=[0]).configs() + grid_of(tiny_backbone, ["lora"], seeds=[0]).configs()
+    problems = {job.config.model: (job.problem, job.run, job.written, job.record) for job in plan(configs, shared, tmp_path)}
+    assert problems[str(tiny_backbone)][0] is None and problems[str(tiny_backbone)][1] is not None
+    problem, *rest = problems[str(tmp_path / "nowhere")]
+    assert str(tmp_path / "nowhere") in problem and rest == [None, None, None]
+    with pytest.raises(MedfmcError, match="magic"):
+        plan([replace(configs[1], method="magic", recipe="none")], shared, tmp_path)
+
+
+def test_alike_runs_make_groups_of_at_most_the_size_asked_for(sample_build, tiny_backbone, cache, tmp_path):
+    shared = Shared(sample_build, cache=cache)
+    configs = grid_of(tiny_backbone, ["bitfit", "linear"], seeds=[0, 1, 2]).configs()
+    batches = Counter(job.batch for job in plan(configs, shared, tmp_path, group=2) if job.config.method == "bitfit")
+    assert sorted(batches.values()) == [1, 2] and all(batch.startswith("group ") for batch in batches)
+    assert not any(job.batch.startswith("group ") for job in plan(configs, shared, tmp_path))
+    assert len(plan([*configs, *configs], shared, tmp_path)) == 6, "the same run twice is one job"

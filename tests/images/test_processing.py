@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.images.processing import Processing, normalise
+from medfmc_hf.images.processing import Processing, normalise, process
 
 
 def test_normalise_is_the_formula_on_grey_and_colour():
@@ -34,3 +34,25 @@ def test_impossible_numbers_are_refused():
     for wrong in ({"resample": "cubic"}, {"std": (0.0, 1.0, 1.0)}, {"mean": (0.5,)}, {"height": 0}):
         with pytest.raises(MedfmcError):
             Processing(**{"height": 4, "width": 4, "resize": (4, 4), **wrong})
+
+
+def test_the_shorter_edge_decides_and_the_middle_is_cut_out():
+    image = np.arange(4 * 9, dtype=np.uint8).reshape(4, 9)  # its shorter edge has the right length, so that nothing is resized
+    cut = process(image, Processing(2, 4, (4,)))
+    assert cut.shape == (1, 2, 4)
+    np.testing.assert_array_equal(cut[0].numpy(), [[11, 12, 13, 14], [20, 21, 22, 23]])
+    colour = np.stack([image, 100 + image, 200 + image], axis=2)
+    np.testing.assert_array_equal(process(colour, Processing(2, 4, (4,)))[1].numpy(), [[111, 112, 113, 114], [120, 121, 122, 123]])
+    assert process(image.T, Processing(4, 2, (4,)))[0].tolist() == cut[0].T.tolist()
+
+
+def test_what_is_smaller_than_the_crop_lies_among_zeros():
+    image = np.array([[1, 2], [3, 4]], np.uint8)
+    cropped = process(image, Processing(4, 6, (2, 2)))[0].tolist()
+    assert cropped == [[0] * 6, [0, 0, 1, 2, 0, 0], [0, 0, 3, 4, 0, 0], [0] * 6]
+
+
+def test_an_image_is_squashed_to_the_size_it_is_resized_to():
+    image = np.repeat(np.array([[0, 200]], np.uint8), 4, axis=0)  # 4 x 2: the left half black
+    squashed = process(image, Processing(2, 4, (2, 4), "nearest"))[0].tolist()
+    assert squashed == [[0, 0, 200, 200], [0, 0, 200, 200]]

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from textures import image
 
-from medfmc_hf.images.resize import RESAMPLES, _float_resize, resize, resize_as_pillow
+from medfmc_hf.images.resize import RESAMPLES, _float_resize, resize, resize_as_pillow, shortest_edge_size
 
 
 @pytest.mark.parametrize("resample", RESAMPLES)
@@ -58,3 +58,10 @@ def test_the_order_of_passes_is_that_of_the_installed_pillow(shape):
     for size in [(270, 245), (241, 224), (100, 100), (165, 27), (27, 165)]:
         ours = resize_as_pillow(torch.from_numpy(pixels).permute(2, 0, 1), size, "bicubic").permute(1, 2, 0).numpy()
         assert np.abs(ours.astype(int) - np.array(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "edge", "size"), [((100, 335), 50, (50, 167)), ((335, 100), 50, (167, 50)), ((7, 7), 5, (5, 5)), ((2, 3), 4, (4, 6))]
+)
+def test_the_longer_edge_is_rounded_down(shape, edge, size):
+    assert shortest_edge_size(*shape, edge) == size

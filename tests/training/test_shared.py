@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from medfmc_hf.errors import MedfmcError
 from medfmc_hf.runs import RunConfig
 from medfmc_hf.subsets import ConfigName
+from medfmc_hf.training import shared as module
 from medfmc_hf.training.one_run import train
 from medfmc_hf.training.shared import Shared
 
@@ -36,3 +38,33 @@ def test_a_run_gives_the_backbone_back_as_it_was(method, sample_build, tiny_back
         assert list(after) == list(before)
         assert all(torch.equal(after[name], before[name]) for name in before)
         assert hooks_of(model) == hooks
+
+
+def test_the_hub_is_asked_once_for_a_backbone_that_it_does_not_give(sample_build, monkeypatch):
+    asked = []
+
+    def refuse(model, revision):
+        asked.append((model, revision))
+        raise MedfmcError(f"there is no {model}")
+
+    monkeypatch.setattr(module, "find_checkpoint", refuse)
+    shared = Shared(sample_build)
+    for _ in range(2):
+        with pytest.raises(MedfmcError, match="there is no org/vit"):
+            shared.checkpoint("org/vit", None)
+    with pytest.raises(MedfmcError, match="there is no org/vit"):
+        shared.checkpoint("org/vit", "v1")
+    assert asked == [("org/vit", None), ("org/vit", "v1")]
+
+
+def test_a_run_that_fails_leaves_its_backbone_to_nobody(sample_build, tiny_backbone):
+    shared = Shared(sample_build)
+    run = shared.resolve(RunConfig("retino", shots=1, model=str(tiny_backbone)))
+    with pytest.raises(ZeroDivisionError), shared.acquire(run) as model:
+        head = model.classifier.weight.clone()
+        for parameter in model.parameters():
+            parameter.data.zero_()
+        raise ZeroDivisionError
+    with shared.acquire(run) as again:
+        assert again is not model and any(parameter.any() for parameter in again.parameters())
+        assert torch.equal(again.classifier.weight, head), "its training seed alone decides its head"
