@@ -99,7 +99,7 @@ class RunConfig:
         for name, value in _filled(given).items():
             field = _FIELDS[name]
             if name == "dtype" and value == "auto":
-                raise MedfmcError("dtype: auto is no more; write dtype: float32, or dtype: bfloat16 where the device is faster with it.")
+                raise MedfmcError("dtype: auto was removed; write dtype: float32, or dtype: bfloat16 where the device is faster with it.")
             if name == "shots" and value == "all":
                 value = None
             object.__setattr__(self, name, checked(name, value, _hints()[name], field.metadata))

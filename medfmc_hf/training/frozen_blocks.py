@@ -212,7 +212,7 @@ class CachedViews:
         self._cached, self._views = cached, views
 
     def precompute(self) -> None:
-        """All is there."""
+        """Nothing is left to compute."""
 
     def batch(self, indices: Rows, seeds: Rows) -> torch.Tensor:
         """The outputs of the frozen blocks for one of the views of each row."""

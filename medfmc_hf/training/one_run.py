@@ -4,7 +4,7 @@
 What several runs can share is in `shared.py`, `cached_features.py` and `frozen_blocks.py`.
 """
 
-from .. import libraries  # noqa: F401 - first, for it knows how to import them fast
+from .. import libraries  # noqa: F401 - first: it imports them the fast way
 
 # isort: split
 
