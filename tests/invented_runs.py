@@ -17,6 +17,7 @@ from medfmc_hf.runs.folders import run_folder
 from medfmc_hf.scoring import score
 from medfmc_hf.subsets import Subset, subset_of
 
+NASTY = "<b>_new|50%$&#{}~^\\"  # a name whose characters mean something to Markdown, HTML and LaTeX
 TRAINABLE = {"linear": 3_076, "vpt-deep": 95_236, "lora": 297_988, "bottleneck": 1_192_708, "full": 85_801_732}
 SKILL = {"linear": 0.5, "vpt-deep": 0.7, "lora": 0.8, "bottleneck": 0.85, "full": 0.3}
 

@@ -1,11 +1,37 @@
-"""A headless Chromium for the tests of the page; they are skipped where there is none."""
+"""Boards of invented runs, and a headless Chromium for the tests of the page; those are skipped where there is none."""
 
 import shutil
 
 import pytest
+from invented_runs import NASTY, invent_run, invent_runs
+
+from medfmc_hf.reporting.board import make_board
 
 SWITCHES = ("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
             "disable-component-update", "disable-sync", "disable-dev-shm-usage")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few_runs(tmp_path_factory):
+    """A folder of twenty runs: two methods on endo, 1 and 5 shots, five seeds."""
+    root = tmp_path_factory.mktemp("runs")
+    invent_runs(root, methods=("linear", "lora"), subsets=("endo",), shots=(1, 5), rows=60, patients=25)
+    return root
+
+
+@pytest.fixture(scope="module")
+def few_board(few_runs):
+    return make_board(few_runs)
+
+
+@pytest.fixture(scope="module")
+def nasty_board(tmp_path_factory):
+    """A board with a method and an error whose characters mean something to Markdown, HTML and LaTeX."""
+    root = tmp_path_factory.mktemp("runs")
+    invent_runs(root, methods=("linear", "lora"), subsets=("chest", "colon"), shots=(1, 5), seeds=(0, 1), rows=40, patients=12)
+    invent_run(root, subset="colon", shots=5, method=NASTY, rows=40, patients=12)
+    invent_run(root, subset="colon", shots=1, method="lora", seed=4, status="failed", error="a | b\nc <script>")
+    return make_board(root)
 
 
 @pytest.fixture(scope="session")

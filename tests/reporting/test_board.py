@@ -10,20 +10,6 @@ from medfmc_hf.errors import MedfmcError
 from medfmc_hf.reporting.board import make_board
 from medfmc_hf.runs import RunRecord, load_predictions, save_predictions
 
-FEW = {"methods": ("linear", "lora"), "subsets": ("endo",), "shots": (1, 5), "rows": 60, "patients": 25}
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    invent_runs(root, **FEW)
-    return root
-
-
-@pytest.fixture(scope="module")
-def board(runs):
-    return make_board(runs)
-
 
 def change(folder, **values):
     path = folder / "run.json"
@@ -174,10 +160,10 @@ def test_gaps_are_the_seeds_of_the_grid_without_a_run(tmp_path):
     }
 
 
-def test_pairs_are_compared_on_common_seeds_and_corrected(runs, board):
-    comparison = next(c for c in board.comparisons if (c.shots, c.metric) == ("5", "auc"))
+def test_pairs_are_compared_on_common_seeds_and_corrected(few_runs, few_board):
+    comparison = next(c for c in few_board.comparisons if (c.shots, c.metric) == ("5", "auc"))
     (pair,) = comparison.pairs
-    left, right = (board.cell(key, "endo", "5") for key in comparison.adaptations)
+    left, right = (few_board.cell(key, "endo", "5") for key in comparison.adaptations)
     assert pair["difference"] == pytest.approx(left.metrics["auc"].mean - right.metrics["auc"].mean)
     assert pair["low"] < pair["difference"] < pair["high"] and pair["p_holm"] == pair["p"]
     assert pair["seeds"] == [0, 1, 2, 3, 4] and pair["wins"] + pair["losses"] == 5

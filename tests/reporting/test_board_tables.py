@@ -5,29 +5,17 @@ import io
 import re
 
 import pytest
-from invented_runs import invent_run, invent_runs
+from invented_runs import NASTY
 
-from medfmc_hf.reporting.board import make_board
 from medfmc_hf.reporting.board_tables import to_csv, to_markdown
 
-NASTY = "<b>_new|50%$&#{}~^\\"
 
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    invent_runs(root, methods=("linear", "lora"), subsets=("chest", "colon"), shots=(1, 5), seeds=(0, 1), rows=40, patients=12)
-    invent_run(root, subset="colon", shots=5, method=NASTY, rows=40, patients=12)
-    invent_run(root, subset="colon", shots=1, method="lora", seed=4, status="failed", error="a | b\nc <script>")
-    return make_board(root)
-
-
-def test_csv_says_every_number_once(board):
-    rows = list(csv.DictReader(io.StringIO(to_csv(board))))
+def test_csv_says_every_number_once(nasty_board):
+    rows = list(csv.DictReader(io.StringIO(to_csv(nasty_board))))
     runs = [row for row in rows if row["kind"] == "run"]
-    assert len(runs) == 3 * len(board.cells)
+    assert len(runs) == 3 * len(nasty_board.cells)
     for row in runs:
-        cell = next(c for c in board.cells if " ".join(c.runs) == row["runs"])
+        cell = next(c for c in nasty_board.cells if " ".join(c.runs) == row["runs"])
         estimate = cell.metrics[row["metric"]]
         assert float(row["mean"]) == pytest.approx(estimate.mean, abs=1e-6)
         assert (row["sd"] == "") == (estimate.sd is None)
@@ -37,8 +25,8 @@ def test_csv_says_every_number_once(board):
     assert published and all(row["test_list"] and row["caveat"] for row in published)
 
 
-def test_markdown_has_a_table_per_subset_and_says_what_is_missing(board):
-    text = to_markdown(board)
+def test_markdown_has_a_table_per_subset_and_says_what_is_missing(nasty_board):
+    text = to_markdown(nasty_board)
     for words in ("## ChestDR", "## ColonPath", "## Missing from the grid", "## Failed runs", "No run of Endo, NeoJaundice, Retino", "±"):
         assert words in text
     assert "a \\| b c \\<script\\>" in text and "<script" not in text.replace("\\<", "")

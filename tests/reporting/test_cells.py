@@ -2,38 +2,24 @@
 
 import numpy as np
 import pytest
-from invented_runs import invent_run, invent_runs
+from invented_runs import invent_run
 from scipy.special import stdtrit
 
 from medfmc_hf.reporting.board import make_board
 from medfmc_hf.runs import RunRecord, load_predictions
 from medfmc_hf.scoring import score
 
-FEW = {"methods": ("linear", "lora"), "subsets": ("endo",), "shots": (1, 5), "rows": 60, "patients": 25}
 
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    invent_runs(root, **FEW)
-    return root
-
-
-@pytest.fixture(scope="module")
-def board(runs):
-    return make_board(runs)
-
-
-def test_a_cell_holds_what_its_records_hold(runs, board):
-    records = [RunRecord.load(path) for path in runs.rglob("run.json")]
-    assert [adaptation.method for adaptation in board.adaptations] == ["linear", "lora"] and len(board.cells) == 4
-    for adaptation in board.adaptations:
+def test_a_cell_holds_what_its_records_hold(few_runs, few_board):
+    records = [RunRecord.load(path) for path in few_runs.rglob("run.json")]
+    assert [adaptation.method for adaptation in few_board.adaptations] == ["linear", "lora"] and len(few_board.cells) == 4
+    for adaptation in few_board.adaptations:
         for shots in (1, 5):
             own = sorted(
                 (r for r in records if r.config["method"] == adaptation.method and r.config["shots"] == shots),
                 key=lambda r: r.config["seed"],
             )
-            cell = board.cell(adaptation.key, "endo", str(shots))
+            cell = few_board.cell(adaptation.key, "endo", str(shots))
             assert cell.seeds == (0, 1, 2, 3, 4) and cell.runs == tuple(r.id for r in own)
             for metric in ("map", "auc", "score"):
                 values = [r.scores["test"][metric] for r in own]
@@ -46,10 +32,10 @@ def test_a_cell_holds_what_its_records_hold(runs, board):
             assert cell.cost["seconds"] == pytest.approx(np.mean([r.cost["seconds"]["total"] for r in own]))
 
 
-def test_the_test_interval_is_that_of_a_plain_jackknife_over_patients(runs):
+def test_the_test_interval_is_that_of_a_plain_jackknife_over_patients(few_runs):
     """The mean over seeds, each patient left out of all of them at once, against the same done slowly."""
-    cell = make_board(runs).cells[0]
-    folders = [path.parent for path in runs.rglob("run.json") if RunRecord.load(path).id in cell.runs]
+    cell = make_board(few_runs).cells[0]
+    folders = [path.parent for path in few_runs.rglob("run.json") if RunRecord.load(path).id in cell.runs]
     predictions = [load_predictions(folder) for folder in folders]
     patients = np.unique(predictions[0].patient_ids)
     point = np.mean([score(p.targets, p.probabilities)["auc"] for p in predictions])

@@ -1,26 +1,14 @@
 """The board as LaTeX: tables that compile, with the means and spreads of the cells."""
 
-import pytest
-from invented_runs import invent_run, invent_runs
+from invented_runs import invent_run
 
 from medfmc_hf.reporting.board import make_board
 from medfmc_hf.reporting.latex import to_latex
 from medfmc_hf.words import percent
 
-NASTY = "<b>_new|50%$&#{}~^\\"
 
-
-@pytest.fixture(scope="module")
-def board(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    invent_runs(root, methods=("linear", "lora"), subsets=("chest", "colon"), shots=(1, 5), seeds=(0, 1), rows=40, patients=12)
-    invent_run(root, subset="colon", shots=5, method=NASTY, rows=40, patients=12)
-    invent_run(root, subset="colon", shots=1, method="lora", seed=4, status="failed", error="a | b\nc <script>")
-    return make_board(root)
-
-
-def test_latex_is_a_booktabs_table_with_everything_escaped(board):
-    text = to_latex(board)
+def test_latex_is_a_booktabs_table_with_everything_escaped(nasty_board):
+    text = to_latex(nasty_board)
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 2
     assert r"\textless" not in text and r"\_new|50\%\$\&\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and r"\multicolumn" not in line]
@@ -35,22 +23,22 @@ def test_bold_is_the_highest_mean_of_one_protocol(tmp_path):
     assert to_latex(make_board(tmp_path, intervals=False)).count(r"\textbf{") == 4
 
 
-def test_every_mean_and_spread_stands_in_its_row(board):
-    tables = to_latex(board).split(r"\end{table}")[:2]
+def test_every_mean_and_spread_stands_in_its_row(nasty_board):
+    tables = to_latex(nasty_board).split(r"\end{table}")[:2]
     places = [(subset, shots) for subset in ("chest", "colon") for shots in ("1", "5")]
     for table, metrics in zip(tables, ({"chest": "map", "colon": "accuracy"}, {"chest": "auc", "colon": "auc"}), strict=True):
         rows = table.split("\\midrule\n")[1].split("\n\\bottomrule")[0].replace(r"\textbf{", "").splitlines()
-        for adaptation, row in zip(board.adaptations, rows, strict=True):
+        for adaptation, row in zip(nasty_board.adaptations, rows, strict=True):
             shown = [cell.replace("}", "").strip(" \\") for cell in row.split(" & ")[1:]]
             for place, words in zip(places, shown, strict=True):
-                cell = board.cell(adaptation.key, *place)
+                cell = nasty_board.cell(adaptation.key, *place)
                 estimate = cell and cell.metrics[metrics[place[0]]]
                 spread = "" if estimate is None or estimate.sd is None else rf" $\pm$ {percent(estimate.sd)}"
                 assert words == ("--" if estimate is None else percent(estimate.mean) + spread)
 
 
-def test_the_rules_under_the_heads_span_their_columns(board):
-    assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}" in to_latex(board)
+def test_the_rules_under_the_heads_span_their_columns(nasty_board):
+    assert r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}" in to_latex(nasty_board)
 
 
 def test_a_board_of_failures_has_no_table(tmp_path):
