@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -254,9 +254,14 @@ _HINTS: dict[str, tuple[Any, dict[str, float]]] = {
 
 def _checked(whose: str, options: Mapping[str, Any], peft_type: str | None) -> dict[str, Any]:
     """Options of a method as their type hints have them: those of `_HINTS`, and the fields of the config of a PEFT type."""
-    fields = {} if peft_type is None else get_type_hints(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)])
-    hints: dict[str, tuple[Any, dict[str, float]]] = {name: (hint, {}) for name, hint in fields.items()} | _HINTS
+    hints = _HINTS if peft_type is None else {name: (hint, {}) for name, hint in _fields_of(peft_type).items()} | _HINTS
     return {name: checked(f"option {name} {whose}", value, *hints[name]) for name, value in options.items()}
+
+
+@cache
+def _fields_of(peft_type: str) -> dict[str, Any]:
+    """The type hints of the config of a PEFT type; a grid asks for them with every run."""
+    return get_type_hints(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type)])
 
 
 def _config_of_peft(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:

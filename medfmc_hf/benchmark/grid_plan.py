@@ -105,7 +105,7 @@ def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set[bytes
     test = sum(map(len, run.scored.values()))
     if not run.by_gradient:
         batch = f"features {sharers}"
-        images = {image for split in (run.train, *run.scored.values()) for image in split.rows["image_id"]}
+        images = {image for split in run.splits for image in split.rows["image_id"]}
         new = images - seen[batch]
         seen[batch] |= new
         return Job(config, run.id, folder, batch, float(len(new)), run)
@@ -201,7 +201,7 @@ def _images(runs: Sequence[ResolvedRun], shared: Shared) -> tuple[float, int]:
     """Seconds and bytes that the images cost which no store holds yet."""
     wanted: dict[tuple, dict] = defaultdict(dict)
     for run in runs:
-        for split in (run.train, *run.scored.values()):
+        for split in run.splits:
             rows = shared.cached(("rows", split), partial(ImageRows, split.rows))
             for row, image in enumerate(rows.identities):
                 wanted[run.subset.key, run.processing][image] = rows, row

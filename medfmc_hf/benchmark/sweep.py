@@ -151,7 +151,7 @@ def _train_together(jobs: list[Job], shared: Shared, accelerator: Accelerator) -
 
 def _compute_features(runs: list[ResolvedRun], shared: Shared) -> None:
     """Features of all the images of runs on one backbone at once, in full batches."""
-    splits = dict.fromkeys(split for run in runs for split in (run.train, *run.scored.values()))
+    splits = dict.fromkeys(split for run in runs for split in run.splits)
     with shared.acquire(runs[0]) as backbone:
         one_run.frozen_features(runs[0], backbone, shared, [shared.evaluation_pixels(split, runs[0].processing) for split in splits])
 

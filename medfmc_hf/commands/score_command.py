@@ -212,9 +212,8 @@ def _over_seeds(name: str, experiment: Experiment, members: list[_Test]) -> dict
     """Print and return the mean over seeds, with the spread over seeds and the test set's interval side by side."""
     first, level, seeds = members[0].item, members[0].level, [run.seed for run in experiment.runs]
     rows, found = [], {}
-    same_images = len({frozenset(test.item.image_ids.tolist()) for test in members}) == 1  # validation is what each support set leaves
     for metric in (first.main, "auc", "score"):
-        values, resampled = [test.result[metric] for test in members], [test.resampled if same_images else None for test in members]
+        values, resampled = [test.result[metric] for test in members], [test.resampled for test in members]
         found[metric] = own = estimate(metric, values, seeds, resampled, level)
         row = {"": METRICS[metric], "mean": percent(own.mean, "-"), "sd over seeds": percent(own.sd, "-")}
         if own.training_sd is not None:

@@ -24,14 +24,19 @@ class Bootstrap:
         replicates: for each statistic an array (replicates,). Bootstraps of the same patients with the same seed drew the same patients.
         method: of `interval`.
         left_out: for each statistic an array of its values without one patient each, whose skewness BCa needs; else empty.
-        patients: how many patients were resampled.
+        patient_ids: the patients that were resampled, sorted.
     """
 
     point: dict[str, float]
     replicates: dict[str, np.ndarray]
     method: Method
     left_out: dict[str, np.ndarray]
-    patients: int
+    patient_ids: np.ndarray
+
+    @property
+    def patients(self) -> int:
+        """How many patients were resampled."""
+        return len(self.patient_ids)
 
     def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
         """The interval of one statistic over the patients of the test set; NaN where it is undefined.
@@ -63,14 +68,14 @@ class Bootstrap:
     def mean_of(cls, bootstraps: Sequence["Bootstrap"]) -> "Bootstrap":
         """The mean of several runs on the same test rows. Its interval is over patients, with the runs as they are."""
         first = bootstraps[0]
-        if any(b.patients != first.patients or b.replicates.keys() != first.replicates.keys() for b in bootstraps):
+        if any(not np.array_equal(b.patient_ids, first.patient_ids) or b.replicates.keys() != first.replicates.keys() for b in bootstraps):
             raise MedfmcError("only runs on the same test rows, with the same classes, can be averaged.")
         return cls(
             point={name: float(np.mean([b.point[name] for b in bootstraps])) for name in first.point},
             replicates={name: np.mean([b.replicates[name] for b in bootstraps], axis=0) for name in first.replicates},
             method=first.method,
             left_out={name: np.mean([b.left_out[name] for b in bootstraps], axis=0) for name in first.left_out},
-            patients=first.patients,
+            patient_ids=first.patient_ids,
         )
 
 
@@ -132,7 +137,7 @@ def bootstrap(
     if method not in get_args(Method):
         raise MedfmcError(f"method is one of {', '.join(get_args(Method))}; got {method!r}.")
     statistics = WeightedScore(targets, scores, patients, classes)
-    size = statistics.patients
+    size = len(statistics.patient_ids)
     random = np.random.default_rng(seed)
 
     def drawn(first: int, last: int) -> np.ndarray:
@@ -146,5 +151,5 @@ def bootstrap(
         replicates=statistics.many(replicates, drawn),
         method=method,
         left_out=jackknife(targets, scores, patients, classes=classes).left_out if method == "bca" else {},
-        patients=size,
+        patient_ids=statistics.patient_ids,
     )

@@ -33,6 +33,9 @@ class Resampled(Protocol):
     @property
     def patients(self) -> int: ...
 
+    @property
+    def patient_ids(self) -> np.ndarray: ...
+
     def interval(self, name: str, level: float = LEVEL) -> Ends: ...
 
     @classmethod
@@ -75,7 +78,7 @@ def estimate(
         name: of the statistic, as `WeightedScore` names it.
         values: of each run, in fractions; None or NaN where undefined.
         seeds: of each run's split.
-        resampled: of each run; the test interval needs all of those that define the statistic.
+        resampled: of each run; the test interval needs all of those that define the statistic, on the same patients.
         level: coverage.
     """
     defined = [(float(value), seed, own) for value, seed, own in zip(values, seeds, resampled) if is_defined(value)]
@@ -86,7 +89,8 @@ def estimate(
     spread = over_seeds(list(of_seed.values()), level, inside=(0.0, 1.0))
     found = [own for *_, own in defined if own is not None]
     test_interval = None
-    if len(found) == len(defined) and len({own.patients for own in found}) == 1 and all(name in own.point for own in found):
+    same_patients = all(np.array_equal(own.patient_ids, found[0].patient_ids) for own in found)
+    if found and len(found) == len(defined) and same_patients and all(name in own.point for own in found):
         test_interval = _both(*mean_over_seeds(found, [seed for _, seed, _ in defined]).interval(name, level))
     return Estimate(
         values=each,

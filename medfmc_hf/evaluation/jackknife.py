@@ -27,12 +27,17 @@ class Jackknife:
         point: the statistics on all rows, by name; see `WeightedScore`.
         left_out: for each an array (n,), without one patient (or block of patients) each. Jackknives of the same patients leave out the
             same ones in the same order, so that they are paired.
-        patients: how many patients there are.
+        patient_ids: the patients, sorted.
     """
 
     point: dict[str, float]
     left_out: dict[str, np.ndarray]
-    patients: int
+    patient_ids: np.ndarray
+
+    @property
+    def patients(self) -> int:
+        """How many patients there are."""
+        return len(self.patient_ids)
 
     def error(self, name: str) -> float:
         """Standard error over patients; NaN where the statistic is undefined."""
@@ -103,12 +108,12 @@ class Jackknife:
 
 def _combine(jackknives: Sequence[Jackknife], how: Callable[[list], Any]) -> Jackknife:
     first = jackknives[0]
-    if any(j.patients != first.patients or j.point.keys() != first.point.keys() for j in jackknives):
+    if any(not np.array_equal(j.patient_ids, first.patient_ids) or j.point.keys() != first.point.keys() for j in jackknives):
         raise MedfmcError("only runs on the same test rows, with the same classes, can be paired.")
     return Jackknife(
         point={name: float(how([j.point[name] for j in jackknives])) for name in first.point},
         left_out={name: how([j.left_out[name] for j in jackknives]) for name in first.left_out},
-        patients=first.patients,
+        patient_ids=first.patient_ids,
     )
 
 
@@ -142,7 +147,8 @@ def jackknife(targets: Any, scores: Any, patients: Any = None, *, classes: Seque
         MedfmcError: the rows cannot be scored, or there are fewer than two patients.
     """
     statistics = WeightedScore(targets, scores, patients, classes)
-    blocks = min(statistics.patients, BLOCKS)
-    block_of = np.random.default_rng(0).permutation(statistics.patients) % blocks
+    patients = len(statistics.patient_ids)
+    blocks = min(patients, BLOCKS)
+    block_of = np.random.default_rng(0).permutation(patients) % blocks
     left_out = statistics.many(blocks, lambda first, last: (block_of[:, None] != np.arange(first, last)).astype(np.int64))
-    return Jackknife(statistics.point(), left_out, statistics.patients)
+    return Jackknife(statistics.point(), left_out, statistics.patient_ids)

@@ -24,7 +24,7 @@ class WeightedScore:
         classes: class names; None for "0", "1", and so on.
 
     Attributes:
-        patients: how many there are; their weights come in the order of their sorted ids.
+        patient_ids: distinct and sorted, as their weights are.
 
     Raises:
         MedfmcError: the rows cannot be scored, there are not as many ids as rows, or fewer than two patients.
@@ -33,15 +33,14 @@ class WeightedScore:
     def __init__(self, targets: Any, scores: Any, patients: Any = None, classes: Sequence[str] | None = None) -> None:
         scores = as_scores(scores)
         targets = as_targets(targets, scores.shape)
-        patient_of_row = _numbered(patients, len(targets))
+        self.patient_ids, patient_of_row = _numbered(patients, len(targets))
         rows_of_patient = np.bincount(patient_of_row)
-        self.patients = len(rows_of_patient)
         self._most_rows = int(rows_of_patient.max())
         self._names = class_names(classes, scores.shape[1])
         self._multilabel = targets.ndim == 2
         if not self._multilabel:
             correct = patient_of_row[scores.argmax(axis=1) == targets]
-            self._correct_and_all = np.stack([np.bincount(correct, minlength=self.patients), rows_of_patient]).astype(float)
+            self._correct_and_all = np.stack([np.bincount(correct, minlength=len(self.patient_ids)), rows_of_patient]).astype(float)
         positive = targets if self._multilabel else targets[:, None] == np.arange(scores.shape[1])
         self._classes = [_ClassScore(column, mask, patient_of_row) for column, mask in zip(scores.T, positive.T)]
 
@@ -72,7 +71,7 @@ class WeightedScore:
 
     def point(self) -> dict[str, float]:
         """The statistics of the rows themselves, each patient counting once."""
-        return {name: float(values[0]) for name, values in self(np.ones((self.patients, 1))).items()}
+        return {name: float(values[0]) for name, values in self(np.ones((len(self.patient_ids), 1))).items()}
 
     def many(self, count: int, weights: Callable[[int, int], np.ndarray]) -> dict[str, np.ndarray]:
         """The statistics of many weightings, for each an array (count,).
@@ -85,14 +84,14 @@ class WeightedScore:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _numbered(patients: Any, rows: int) -> np.ndarray:
-    """For each row the number of its patient, from 0."""
+def _numbered(patients: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct patients, sorted, and for each row the number of its own."""
     names, numbers = np.unique(np.arange(rows) if patients is None else np.asarray(patients), return_inverse=True)
     if len(numbers) != rows:
         raise MedfmcError(f"there are {len(numbers)} patient ids for {rows} rows; expected one a row.")
     if len(names) < 2:
         raise MedfmcError(f"all {rows} rows are of one patient; an interval over patients needs at least two.")
-    return numbers
+    return names, numbers
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -187,8 +187,7 @@ class DatasetPush:
 
     def _parts(self, journal: Journal) -> list[Part]:
         """The files of the build, with what an earlier push sent of them."""
-        keys = {file: self._key(file) for file in self._files()}
-        return [Part(file, subset, keys[file], journal.uploaded(keys[file])) for file, subset in self._files().items()]
+        return [Part(file, subset, key := self._key(file), journal.uploaded(key)) for file, subset in self._files().items()]
 
     def _sizes(self) -> dict[str, int]:
         """About the bytes of what the files of the build become, by path in the repository."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.experiments import Experiment
-from ..evaluation.intervals import Estimate, grouped
+from ..evaluation.intervals import Estimate
 from ..evaluation.jackknife import Jackknife
 from ..runs import RunRecord
 from ..words import is_defined
@@ -60,7 +60,7 @@ def cell_of(experiment: Experiment, jackknives: Mapping[str, Jackknife]) -> Cell
         test_rows=records[0].data.get("rows", {}).get("test"),
         test_patients=records[0].data.get("patients", {}).get("test"),
         metrics={name: experiment.estimate(name, resampled=resampled) for name in (experiment.subset.metric, "auc", "score")},
-        per_class=_per_class(records, [run.seed for run in experiment.runs]),
+        per_class=_per_class(experiment),
         cost=_cost(records),
     )
 
@@ -71,15 +71,12 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(defined)) if defined else None
 
 
-def _per_class(records: list[RunRecord], seeds: list[int]) -> dict[str, dict[str, float | None]]:
-    tables = [record.scores["test"].get("per_class", {}) for record in records]
+def _per_class(experiment: Experiment) -> dict[str, dict[str, float | None]]:
+    tables = [run.record.scores["test"].get("per_class", {}) for run in experiment.runs]
     names = list(dict.fromkeys(name for table in tables for name in table))
     columns = list(dict.fromkeys(column for table in tables for row in table.values() for column in row))
-
-    def mean_over_seeds(name: str, column: str) -> float | None:
-        return _mean(map(_mean, grouped((table.get(name, {}).get(column) for table in tables), seeds).values()))
-
-    return {name: {column: mean_over_seeds(name, column) for column in columns} for name in names}
+    means_alone = [None] * len(tables)
+    return {name: {column: experiment.estimate(column, name, resampled=means_alone).mean for column in columns} for name in names}
 
 
 def _cost(records: list[RunRecord]) -> dict[str, Any]:

@@ -86,9 +86,7 @@ class Training:
     """The optimisation of one run: the order of its images, its loss, its learning rate and its history.
 
     Args:
-        config: of the run.
-        task: `single-label` or `multi-label`.
-        targets: of the support set: integers, (n,) or (n, classes).
+        run: the run.
         parameters: what is trained.
         accelerator: of its own, for it holds on to all that it ever prepared.
         after_step: called after each step, while the gradients are there, with its number from 1.
@@ -96,24 +94,22 @@ class Training:
 
     def __init__(
         self,
-        config: RunConfig,
-        task: str,
-        targets: np.ndarray,
+        run: ResolvedRun,
         parameters: Sequence[torch.Tensor],
         accelerator: Accelerator,
         after_step: Callable[[int], None] = lambda step: None,
     ) -> None:
+        config, targets = run.config, run.train.targets
         self.config, self.targets, self.parameters, self.accelerator = config, targets, list(parameters), accelerator
         self.labels = torch.as_tensor(targets)
-        self.loss_of = losses.LOSSES[config.loss](task, targets)
+        self.loss_of = losses.LOSSES[config.loss](run.subset.task, targets)
         optimizer = make_optimizer(config, self.parameters)
-        steps = math.ceil(len(targets) / config.batch_size)
-        self.schedule = LambdaLR(optimizer, lambda step: lr_factor(config, step, steps))
+        self.schedule = LambdaLR(optimizer, lambda step: lr_factor(config, step, run.steps_per_epoch))
         self.optimizer = accelerator.prepare(optimizer)
         self.after_step, self.steps_done = after_step, 0
         self.history: list[dict[str, Any]] = []
         self._total = torch.zeros((), device=accelerator.device)
-        self._rate: float | torch.Tensor = 0.0
+        self._rate = 0.0
 
     def batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """For each step of an epoch, counted from 0, the rows of its batch and the seeds of their views: int64, (B,) both."""
@@ -132,7 +128,7 @@ class Training:
         self.steps_done += 1
         self.after_step(self.steps_done)
         self.optimizer.zero_grad()
-        self._rate = self.schedule.get_last_lr()[0]
+        self._rate = float(self.schedule.get_last_lr()[0])
         self.schedule.step()
         self._total += loss.detach() * rows
 
@@ -176,7 +172,7 @@ class Loop:
         run, config, accelerator = self.run, self.run.config, make_accelerator(self.run.config)
         trained = [p for p in model.parameters() if p.requires_grad]
         after_step = partial(adapt.after_step, getattr(model, "network", model))
-        training = Training(config, run.subset.task, run.train.targets, trained, accelerator, after_step)
+        training = Training(run, trained, accelerator, after_step)
         wrapped = accelerator.prepare(model)
         rank, world = accelerator.process_index, accelerator.num_processes
         best = None

@@ -31,7 +31,6 @@ from ..models.image_processor import save_processor
 from ..progress import notify
 from ..runs import Predictions, RunConfig, RunRecord, hashes_of, provenance, save_predictions
 from ..runs.folders import is_finished, new_run, run_folder
-from ..runs.launcher import check_launcher
 from . import compiling, frozen_blocks
 from .cached_features import CachedRows
 from .loop import Loop, Stopwatch, Views, make_accelerator, score
@@ -121,7 +120,6 @@ def carry_out(
         watch: counts the seconds so far.
     """
     watch, folder = watch or Stopwatch(), run_folder(out, run.config, run.id)
-    check_launcher(run.config)
     if is_finished(folder):
         notify(f"Already finished: {folder}")
         return folder, RunRecord.load(folder)
@@ -234,17 +232,15 @@ def _of_group(loop: Loop, model: nn.Module, shared: Shared, trained: Trained) ->
 def by_features(loop: Loop, backbone: nn.Module, shared: Shared) -> RunResult:
     """Fit a head on features of the backbone as it is, and predict every scored split by it."""
     run, config = loop.run, loop.run.config
-    splits = {"train": run.train, **run.scored}
     with loop.watch("data"):
-        images = [shared.evaluation_pixels(split, run.processing) for split in splits.values()]
+        images = [shared.evaluation_pixels(split, run.processing) for split in run.splits]
     with loop.watch("features"):
-        cached = frozen_features(run, backbone, shared, images)
-        features = {name: part[:].numpy() for name, part in zip(splits, cached)}
+        support, *scored = (part[:].numpy() for part in frozen_features(run, backbone, shared, images))
     with loop.watch("train"):
-        together = np.concatenate([features[name] for name in run.scored])
+        together = np.concatenate(scored)
         options = adapt.all_options(config.method, config.method_options)
         head = train_free.HEADS[config.method]
-        logits = head(features["train"], run.train.targets, together, run.subset.task, len(run.subset.classes), options)
+        logits = head(support, run.train.targets, together, run.subset.task, len(run.subset.classes), options)
     ends = np.cumsum([len(split) for split in run.scored.values()])[:-1]
     return RunResult(dict(zip(run.scored, np.split(logits, ends), strict=True)))
 

@@ -73,6 +73,11 @@ class ResolvedRun:
         return adapt.method_of(self.config.method).kind == "gradient"
 
     @property
+    def splits(self) -> tuple[Split, ...]:
+        """The support set, and the scored splits in their order."""
+        return self.train, *self.scored.values()
+
+    @property
     def steps_per_epoch(self) -> int:
         """Optimiser steps of an epoch; the last may be on a smaller batch."""
         return -(-len(self.train) // self.config.batch_size)

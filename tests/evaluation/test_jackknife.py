@@ -117,4 +117,4 @@ def test_bad_input_is_named(patients, message):
     with pytest.raises(MedfmcError, match=message):
         jackknife(targets, scores, patients)
     with pytest.raises(MedfmcError, match="between 0 and 1"):
-        Jackknife({"a": 0.5}, {"a": np.array([0.4, 0.6])}, 2).interval("a", 95)
+        Jackknife({"a": 0.5}, {"a": np.array([0.4, 0.6])}, np.arange(2)).interval("a", 95)
