@@ -38,7 +38,16 @@ def test_the_scan_of_a_colon_patch_is_coarser_than_its_region():
 
 
 def test_what_is_no_config_is_refused():
-    few_shot = ["endo-5shot", "endo-3shot-seed0", "endo-5shot-seed9", "endo-5shot-seed0-challenge"]
-    for name in ["", "lung", "Endo", "endo-official", "retino-transfer", *few_shot]:
-        with pytest.raises(MedfmcError):
+    for name, says in {
+        "": "'' is not a config name",
+        "lung": "no subset 'lung'",
+        "Endo": "'Endo' is not a config name",
+        "endo-official": "give shots and seed",
+        "retino-transfer": "has no transfer lists",
+        "endo-5shot": "'endo-5shot' is not a config name",
+        "endo-3shot-seed0": "got shots=3",
+        "endo-5shot-seed9": "seed=9",
+        "endo-5shot-seed0-challenge": "challenge variant has no shots",
+    }.items():
+        with pytest.raises(MedfmcError, match=says):
             ConfigName.parse(name)

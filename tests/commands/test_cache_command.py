@@ -67,3 +67,4 @@ def test_a_wrong_folder_and_a_wrong_subset_are_errors(tmp_path, capsys):
     assert "is not a folder" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["cache", "clear", "--subset", "lungs"])
+    assert "invalid choice: 'lungs'" in capsys.readouterr().err

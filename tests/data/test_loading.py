@@ -217,5 +217,5 @@ def test_reading_a_linked_build_gives_what_load_dataset_gives(name, sample_build
 
 def test_what_is_no_linked_build_is_left_to_load_splits(sample_build, tmp_path):
     assert loading.read_linked("someone/medfmc", ConfigName("endo")) is None
-    with pytest.raises(MedfmcError):
+    with pytest.raises(MedfmcError, match="nothing"):
         Shared(tmp_path / "nothing").splits(ConfigName("endo"))

@@ -70,6 +70,7 @@ def test_what_was_brought_home_is_published_anew(runs, tmp_path):
 
 def test_no_path_of_this_machine_is_published(runs, backbone):
     files = ModelPush([runs / "lora"], "clinic/lora-endo").preview(offline=True).files
+    assert "README.md" in files and len(files) > 5
     for name, file in files.items():
         content = file if isinstance(file, bytes) else file.read_bytes()
         assert str(backbone.parent).encode() not in content, name

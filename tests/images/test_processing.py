@@ -31,8 +31,15 @@ def test_keys_tell_processings_apart():
 
 
 def test_impossible_numbers_are_refused():
-    for wrong in ({"resample": "cubic"}, {"std": (0.0, 1.0, 1.0)}, {"mean": (0.5,)}, {"height": 0}):
-        with pytest.raises(MedfmcError):
+    for wrong, says in (
+        ({"resample": "cubic"}, "got 'cubic'"),
+        ({"std": (0.0, 1.0, 1.0)}, "other than 0"),
+        ({"mean": (0.5,)}, "three means"),
+        ({"height": 0}, "got 0 x 4"),
+        ({"resize": (4, 0)}, r"resize \(4, 0\)"),
+        ({"resize": (4, 4, 4)}, r"resize \(4, 4, 4\)"),
+    ):
+        with pytest.raises(MedfmcError, match=says):
             Processing(**{"height": 4, "width": 4, "resize": (4, 4), **wrong})
 
 

@@ -171,7 +171,6 @@ def test_weights_that_are_none(cache, backbone, tmp_path):
     good = files_of(backbone)
     weights = good.pop("model.safetensors")
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize 3\n" % (b"0" * 64)
-    index = json.dumps({"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
     torch.save({"a": torch.zeros(3), "evil": Evil()}, tmp_path / "evil.bin")
     cases = {
         "pointer": ({"model.safetensors": pointer}, "is a pointer of Git LFS"),
@@ -181,28 +180,46 @@ def test_weights_that_are_none(cache, backbone, tmp_path):
         "nothing": ({"model.safetensors": b""}, "is empty"),
         "zeros": ({"model.safetensors": bytes(4000)}, "is no file of safetensors"),
         "evil": ({"pytorch_model.bin": (tmp_path / "evil.bin").read_bytes()}, "pickle that holds more than tensors"),
-        "evil-old": ({"pytorch_model.bin": pickled({"a": Evil()})}, "pickle that holds more than tensors|could not be loaded"),
+        "evil-old": ({"pytorch_model.bin": pickled({"a": Evil()})}, "pickle that holds more than tensors"),
         "cut-bin": ({"pytorch_model.bin": (tmp_path / "evil.bin").read_bytes()[:-40]}, "is cut off"),
         "html-bin": ({"pytorch_model.bin": b"\n<html></html>"}, "is a web page"),
-        "config": ({"model.safetensors": weights, "config.json": b"<html>"}, "config.json of org/config is a web page"),
+        "config": ({"model.safetensors": weights, "config.json": b"<html>"}, "config.json of {} is a web page"),
         "config2": ({"model.safetensors": weights, "config.json": b"[1]"}, "holds list; expected a JSON object"),
-        "shards": (
-            {"model.safetensors.index.json": index.encode(), "model-00001-of-00002.safetensors": weights},
-            "model-00002-of-00002|config",
-        ),
     }
     for name, (files, says) in cases.items():
         cache.add_repo("model", f"org/{name}", good | files, private=False)
-        with pytest.raises(MedfmcError, match=says) as caught:
+        with pytest.raises(MedfmcError, match=says.format(f"org/{name}")) as caught:
             load_backbone(f"org/{name}", ENDO)
         assert "Traceback" not in str(caught.value)
         local = tmp_path / name
         local.mkdir()
         for path, content in (good | files).items():
             (local / path).write_bytes(content)
-        with pytest.raises(MedfmcError):
+        with pytest.raises(MedfmcError, match=says.format(str(local))):
             load_backbone(str(local), ENDO)
     assert not Path("/tmp/medfmc-hf-test-must-not-exist").exists()
+
+
+def in_two_files(backbone) -> dict[str, bytes]:
+    """The files of a backbone whose weights are said to be in two files, of which the second is missing."""
+    files = files_of(backbone)
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = json.dumps({"metadata": {}, "weight_map": dict(zip("ab", names))}).encode()
+    return {names[0]: files.pop("model.safetensors"), "model.safetensors.index.json": index, **files}
+
+
+def test_a_folder_that_lacks_a_part_of_its_weights(backbone, tmp_path):
+    for path, content in in_two_files(backbone).items():
+        (tmp_path / path).write_bytes(content)
+    with pytest.raises(MedfmcError, match=r"lacks model-00002-of-00002\.safetensors, which its index of weights names"):
+        load_backbone(str(tmp_path), ENDO)
+
+
+@pytest.mark.xfail(reason="any file that the Hub does not have is said to be config.json")
+def test_a_repository_that_lacks_a_part_of_its_weights(cache, backbone):
+    cache.add_repo("model", "org/shards", in_two_files(backbone), private=False)
+    with pytest.raises(MedfmcError, match=r"model-00002-of-00002\.safetensors"):
+        load_backbone("org/shards", ENDO)
 
 
 def test_code_of_a_repository_is_neither_run_nor_asked_about(hub, backbone, sample_build, tmp_path):
@@ -282,15 +299,23 @@ def test_a_config_of_any_kind_is_one_sentence_or_works(backbone, tmp_path, chang
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"x", b"\x80\x02abcdef", pickled([1, 2]), pickled(torch.zeros(2)), pickled({"a": 1}), b"PK\x03\x04rest"],
+    ("content", "says"),
+    [
+        (b"x", "is no file of weights that torch wrote"),
+        (b"\x80\x02abcdef", "could not be loaded"),
+        (pickled([1, 2]), "could not be loaded"),
+        (pickled(torch.zeros(2)), "pickle that holds more than tensors"),
+        (pickled({"a": 1}), "could not be loaded"),
+        (b"PK\x03\x04rest", "is cut off after 8 bytes"),
+    ],
     ids=["byte", "torn", "list", "tensor", "numbers", "zip"],
 )
-def test_a_pickle_of_anything_else_is_one_sentence(backbone, tmp_path, content):
+def test_a_pickle_of_anything_else_is_one_sentence(backbone, tmp_path, content, says):
     shutil.copy(backbone / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(content)
-    with pytest.raises(MedfmcError) as caught:
+    with pytest.raises(MedfmcError, match=says) as caught:
         load_backbone(str(tmp_path), ENDO)
+    assert str(tmp_path) in str(caught.value) or tmp_path.name in str(caught.value)
     assert "weights_only` set to" not in str(caught.value)
 
 
@@ -298,7 +323,7 @@ def test_a_pickle_of_anything_else_is_one_sentence(backbone, tmp_path, content):
 def test_a_page_in_place_of_a_file(cache, backbone, request_):
     cache.add_repo("model", "org/vit", files_of(backbone), private=False)
     cache.faults.append(Fault(request_, "portal"))
-    with pytest.raises(MedfmcError, match=r"not as a Hub does|is a web page") as caught:
+    with pytest.raises(MedfmcError, match="answered, but not as a Hub does") as caught:
         find_checkpoint("org/vit")
     assert "\n" not in str(caught.value)
 
