@@ -25,7 +25,7 @@ def card(root: Path, **options) -> str:
     return model_card(experiment_of([root]), **options)
 
 
-@pytest.mark.parametrize("name", ["one_run", "five_draws"])
+@pytest.mark.parametrize("name", ["one_run", "five_seeds"])
 def test_the_card_is_the_golden_one(tmp_path, monkeypatch, name):
     """After an intended change, run with MEDFMC_WRITE_GOLDEN=1 and read the difference."""
     monkeypatch.setattr("medfmc_hf.runs.config.recipe_of", lambda method: {"method": method})  # recipes may change, the card need not

@@ -45,7 +45,7 @@ def test_every_kind_of_weights_predicts_alone_and_in_a_pipeline(tmp_path, backbo
 
 
 def test_it_predicts_what_training_predicted(tmp_path):
-    """The whole line: a real run, and its model loaded again gives the probabilities that the run kept."""
+    """The whole line: a real run, and its model loaded again gives the probabilities that the run recorded."""
     from medfmc_hf.data.build import build
     from medfmc_hf.data.sample import make_sample
     from medfmc_hf.runs import RunConfig
@@ -61,7 +61,7 @@ def test_it_predicts_what_training_predicted(tmp_path):
     np.testing.assert_allclose(load_adapted(folder, device="cpu").probabilities(files), kept.probabilities[:20], atol=1e-5)
 
 
-def test_a_draw_is_chosen_among_several(tmp_path, backbone, images):
+def test_a_seed_is_chosen_among_several(tmp_path, backbone, images):
     for seed in (0, 1):
         shutil.copytree(adapted_run(tmp_path / "runs", backbone, seed=seed) / "adapter", tmp_path / "published" / f"seed{seed}")
     first, second = (load_adapted(tmp_path / "published", seed=seed).probabilities(images) for seed in (0, 1))

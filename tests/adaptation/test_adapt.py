@@ -142,7 +142,7 @@ class OnAnotherDevice(TorchDispatchMode):
         return function(*arguments, **options)
 
 
-def test_a_head_is_drawn_for_a_model_that_another_run_left_on_a_gpu():
+def test_a_head_is_initialised_for_a_model_that_another_run_left_on_a_gpu():
     model = tiny("vit")
     with OnAnotherDevice(model), pytest.raises(RuntimeError, match="generator"):
         model.classifier.weight.data.normal_(generator=torch.Generator().manual_seed(0))

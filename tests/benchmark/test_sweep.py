@@ -45,7 +45,7 @@ def contents(root) -> dict[str, bytes | dict]:
     return found
 
 
-def test_a_sweep_runs_each_cell_once_and_skips_what_is_finished(sample_build, tiny_backbone, cache, tmp_path):
+def test_a_sweep_carries_out_each_run_once_and_skips_what_is_finished(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     configs = grid_of(tiny_backbone, ["linear", "lora"]).configs()
     table = sweep(plan(configs, shared, tmp_path), shared, tmp_path)
@@ -125,7 +125,7 @@ def test_training_and_frozen_features_decode_an_image_once_between_them(sample_b
     assert decodes.count == len(images)
 
 
-def test_a_failing_cell_is_recorded_the_rest_goes_on_and_can_be_tried_again(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
+def test_a_failing_run_is_recorded_the_rest_goes_on_and_can_be_tried_again(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
     shared = Shared(sample_build, cache=cache)
     diverging = {"method": "full", "learning_rate": 1e6, "optimizer": "sgd", "gradient_clip": 0, "warmup_epochs": 0, "epochs": 5}
     configs = grid_of(tiny_backbone, ["lora", diverging, {"method": "vpt", "method_options": {"num_prompts": -1}}], seeds=[0]).configs()
@@ -271,7 +271,7 @@ def test_locks_that_exclude_nobody_cost_time_and_nothing_else(grid_file, through
     assert contents(tmp_path / "runs") == through
 
 
-def test_a_bad_record_in_a_grid_is_kept_and_its_run_is_done_again(sample_build, tiny_backbone, cache, tmp_path):
+def test_a_bad_record_in_a_grid_is_set_aside_and_its_run_is_done_again(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     configs = grid_of(tiny_backbone, ["linear"]).configs()
     sweep(plan(configs, shared, tmp_path), shared, tmp_path)
@@ -282,7 +282,7 @@ def test_a_bad_record_in_a_grid_is_kept_and_its_run_is_done_again(sample_build, 
     assert len(list(tmp_path.glob("*/.*.unreadable-1"))) == 2
 
 
-def test_a_claimed_unit_is_left_to_its_holder(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
+def test_a_claimed_batch_is_left_to_its_holder(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
     """What another process holds is waited for, not done a second time; when the other is gone, it is taken over."""
     from filelock import FileLock
 

@@ -28,7 +28,7 @@ def test_the_mean_of_18():
     assert (None, "colon", 1, "map") not in whole.values
 
 
-def test_one_draw_is_18_and_two_are_90():
+def test_one_seed_is_18_runs_and_two_are_short_of_90():
     assert aggregate(results((3,))).mean == 0.5
     two = aggregate(results((0, 1)))
     assert two.expected == 90 and two.mean is None and len(two.missing) == 54

@@ -123,12 +123,12 @@ def test_delong_and_the_jackknife_agree():
 
 
 def test_seeds_are_told_apart_from_patients():
-    def draws(strengths):
+    def over_seeds(strengths):
         return [made(1.5, seed=i, config=f"colon-5shot-seed{i}", strength=s) for i, s in enumerate(strengths)]
 
-    steady = compare(draws([0.3] * 5), {"b": draws([1.0] * 5)})[1]
+    steady = compare(over_seeds([0.3] * 5), {"b": over_seeds([1.0] * 5)})[1]
     assert steady.seeds.low > 0 and "it holds over seeds too (in 5 of 5 seeds" in steady.verdict("a")
-    wild = compare(draws([0.5] * 5), {"b": draws([0.3, 3.0, 0.2, 4.0, 0.6])})[1]
+    wild = compare(over_seeds([0.5] * 5), {"b": over_seeds([0.3, 3.0, 0.2, 4.0, 0.6])})[1]
     assert wild.p_holm < 0.05 and wild.seeds.low < 0 < wild.seeds.high
     assert "another support set may turn it" in wild.verdict("a")
     assert wild.high - wild.low < (wild.seeds.high - wild.seeds.low) / 2  # two uncertainties, two intervals

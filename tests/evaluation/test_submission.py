@@ -77,7 +77,7 @@ def test_the_final_zip_takes_all_draws_and_the_private_images(tmp_path, orders):
     assert np.array(row[1:], float) == pytest.approx(dict(zip(hidden.image_ids, hidden.probabilities))[row[0][:-4]], abs=1e-8)
 
 
-def test_one_draw_has_to_be_chosen(tmp_path, orders):
+def test_one_seed_has_to_be_chosen(tmp_path, orders):
     invent_runs(tmp_path / "runs", methods=("lora",), seeds=(0, 4), rows=10)
     runs = list(find_runs(tmp_path / "runs"))
     fill(orders, runs)

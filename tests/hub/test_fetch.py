@@ -29,12 +29,12 @@ def test_one_run_is_brought_without_code(client):
 
 
 def test_of_several_draws_one_is_brought(client):
-    publish(client, "clinic/draws", "seed0/", "seed3/")
-    assert fetched(fetch_adapter("clinic/draws", 3)) == {
+    publish(client, "clinic/seeds", "seed0/", "seed3/")
+    assert fetched(fetch_adapter("clinic/seeds", 3)) == {
         f"seed3/{name}" for name in ("run.json", "backbone.json", "adapter_model.safetensors")
     }
     with pytest.raises(MedfmcError, match="no seed 1; it has 0, 3"):
-        fetch_adapter("clinic/draws", 1)
+        fetch_adapter("clinic/seeds", 1)
 
 
 def test_what_was_brought_once_is_enough_without_a_network(client, monkeypatch):

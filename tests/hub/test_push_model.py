@@ -23,7 +23,7 @@ from medfmc_hf.runs import RunRecord
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, backbone):
-    """Five draws of LoRA below `five`, two of these below `lora`, one run of deep prompts below `vpt`."""
+    """Five seeds of LoRA below `five`, two of these below `lora`, one run of deep prompts below `vpt`."""
     root = tmp_path_factory.mktemp("runs")
     for seed in range(5):
         adapted_run(root / "five", backbone, seed=seed)
@@ -235,13 +235,13 @@ def test_another_experiment_does_not_replace_a_published_one(client, runs):
 
 
 def draws_of(hub) -> dict[int, str]:
-    """Seed and id of each draw that the repository holds, by what its records say."""
+    """Seed and id of each run that the repository holds, by what its records say."""
     files = hub.repos["model", "clinic/m"].files
     records = [json.loads(hub.content("model", "clinic/m", path)) for path in files if path.endswith("run.json")]
     return {record["config"]["seed"]: record["id"] for record in records}
 
 
-def test_a_push_of_one_draw_leaves_the_others(client, runs):
+def test_a_push_of_one_seed_leaves_the_others(client, runs):
     ModelPush([runs / "five"], "clinic/m")()
     before, held = draws_of(client), dict(client.repos["model", "clinic/m"].files)
     ModelPush([run_of(runs / "lora", 1)], "clinic/m")()
@@ -254,7 +254,7 @@ def test_a_push_of_one_draw_leaves_the_others(client, runs):
     assert RESULTS in files
 
 
-def test_a_single_draw_makes_room_for_others(client, runs, tmp_path):
+def test_a_single_seed_makes_room_for_others(client, runs, tmp_path):
     """The first lies at the root; it moves into a folder of its own and stays what it was."""
     ModelPush([run_of(runs / "five", 3)], "clinic/m")()
     weights = client.content("model", "clinic/m", "adapter_model.safetensors")
@@ -280,7 +280,7 @@ def test_draws_are_removed_by_a_flag_alone_and_files_of_others_never(client, run
     assert {"seed0/notes.md", "seed9/plot.png", "figure.json"} <= repo.files.keys()
 
 
-def test_predict_takes_the_draw_it_was_asked_for_or_none(cache, runs, backbone, image):
+def test_predict_takes_the_seed_it_was_asked_for_or_none(cache, runs, backbone, image):
     ModelPush([run_of(runs / "five", 3)], "clinic/m")()
     with pytest.raises(MedfmcError, match=r"clinic/m has no seed 0; it has 3"):
         load_adapted("clinic/m", seed=0, backbone=backbone)
@@ -350,7 +350,7 @@ def test_the_lines_of_the_cards_load_what_was_pushed(client, tmp_path, runs, ima
         assert np.ptp(expected) > 0.01
 
 
-def test_bare_peft_loads_a_draw_from_the_hub(client, tmp_path, runs, backbone):
+def test_bare_peft_loads_one_seed_from_the_hub(client, tmp_path, runs, backbone):
     import torch
 
     ModelPush([runs / "lora"], "clinic/lora")()

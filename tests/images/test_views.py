@@ -54,7 +54,7 @@ def test_runs_share_decoded_images(rows):
     assert store.bytes == sum((40 + n) * 52 * (1 if n < 2 else 3) for n in range(6))
 
 
-def test_warming_decodes_each_image_once(rows):
+def test_precomputing_decodes_each_image_once(rows):
     pixels = TrainingPixels(rows, PROCESSING)
     pixels.precompute()
     assert decodes.count == 6
@@ -62,7 +62,7 @@ def test_warming_decodes_each_image_once(rows):
     assert decodes.count == 6
 
 
-def test_warming_stops_where_the_budget_ends(rows):
+def test_precomputing_stops_where_the_budget_ends(rows):
     pixels = TrainingPixels(rows, PROCESSING, budget_bytes=20000)
     pixels.precompute()
     kept = dict(pixels.store._kept)

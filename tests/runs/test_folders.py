@@ -74,7 +74,7 @@ def test_a_failure_and_the_remains_of_a_kill_are_replaced_and_files_of_others_ke
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"schema": 99}', b"\xff\xfe\x00", None])
-def test_a_record_that_nobody_can_read_is_kept_aside(tmp_path, content, capsys):
+def test_a_record_that_nobody_can_read_is_set_aside(tmp_path, content, capsys):
     folder = tmp_path / "run"
     folder.mkdir()
     if content is None:

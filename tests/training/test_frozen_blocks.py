@@ -77,7 +77,7 @@ def test_a_network_that_does_otherwise_is_left_whole(tmp_path):
     assert frozen_blocks.split(adapted, PROCESS) is adapted
 
 
-def test_cached_views_draw_as_fixed_views_do(sample_build, tmp_path):
+def test_cached_views_choose_the_view_that_fixed_views_choose(sample_build, tmp_path):
     rows = Shared(sample_build).splits(ConfigName("retino", 1, 0))["train"]
     views = TrainingPixels(rows, PROCESS, augmentation="fixed-views")
     fixed = frozen_blocks._FixedViews(views)
@@ -88,8 +88,8 @@ def test_cached_views_draw_as_fixed_views_do(sample_build, tmp_path):
             return fixed[rows.tolist()]
 
     order = [2, 0, 1, 2, 2, 0]
-    drawn = [source.batch(order, [3, 1, 4, 1, 5, 9]) for source in (views, frozen_blocks.CachedViews(CachedRows(), 4))]
-    assert torch.equal(*drawn)
+    chosen = [source.batch(order, [3, 1, 4, 1, 5, 9]) for source in (views, frozen_blocks.CachedViews(CachedRows(), 4))]
+    assert torch.equal(*chosen)
 
 
 class BlockCounter:

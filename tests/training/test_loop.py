@@ -46,8 +46,8 @@ def test_an_epoch_sees_every_row_once_in_an_order_that_seed_and_epoch_decide():
 
 def test_balanced_sampling_shows_the_rare_class_more_often():
     targets = np.array([0] * 90 + [1] * 10)
-    drawn = np.concatenate([targets[epoch_order(targets, "balanced", 0, epoch)[0]] for epoch in range(20)])
-    assert len(drawn) == 2000 and 0.4 < drawn.mean() < 0.6
+    sampled = np.concatenate([targets[epoch_order(targets, "balanced", 0, epoch)[0]] for epoch in range(20)])
+    assert len(sampled) == 2000 and 0.4 < sampled.mean() < 0.6
 
 
 # --- the loop ---
