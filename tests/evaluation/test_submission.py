@@ -57,7 +57,7 @@ def test_the_validation_zip(tmp_path, orders):
     assert read.phase == "validation" and set(read.files) == set(places((None,))) and read.problems == []
 
 
-def test_the_final_zip_takes_all_draws_and_the_private_images(tmp_path, orders):
+def test_the_final_zip_takes_all_seeds_and_the_private_images(tmp_path, orders):
     invent_runs(tmp_path / "runs", methods=("lora",), rows=12)
     runs = list(find_runs(tmp_path / "runs"))
     fill(orders, runs)

@@ -28,7 +28,7 @@ def test_one_run_is_brought_without_code(client):
     assert fetched(fetch_adapter("clinic/one-run")) == {"run.json", "backbone.json", "adapter_model.safetensors"}
 
 
-def test_of_several_draws_one_is_brought(client):
+def test_of_several_seeds_one_is_fetched(client):
     publish(client, "clinic/seeds", "seed0/", "seed3/")
     assert fetched(fetch_adapter("clinic/seeds", 3)) == {
         f"seed3/{name}" for name in ("run.json", "backbone.json", "adapter_model.safetensors")

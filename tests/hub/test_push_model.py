@@ -44,7 +44,7 @@ def run_of(folder, seed: int):
     return next(folder.rglob(f"*-seed{seed}-*"))
 
 
-def test_several_draws_make_one_repository(runs):
+def test_several_seeds_make_one_repository(runs):
     upload = ModelPush([runs / "lora"], "clinic/lora-endo").preview(offline=True)
     folders = {path.partition("/")[0] for path in upload.files if path.startswith("seed")}
     assert folders == {"seed0", "seed1"}
@@ -174,7 +174,7 @@ def test_eval_results_are_read_by_the_hubs_own_code(runs):
     assert entry.date == "2026-01-05T12:00:00+00:00"
 
 
-def test_the_score_of_some_draws_is_not_filed_as_the_mean_of_five(runs, capsys):
+def test_the_score_of_some_seeds_is_not_filed_as_the_mean_of_five(runs, capsys):
     for name in ("lora", "vpt"):
         assert RESULTS not in ModelPush([runs / name], "clinic/x").preview(offline=True).files
         assert "the mean of the seeds 0 to 4" in capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_scores_on_unfit_data_are_filed_nowhere_unless_asked_for(runs, tmp_path,
         ({"predict_challenge": True}, "several runs of the same seed"),
     ],
 )
-def test_runs_that_are_no_draws_of_one_experiment_are_refused(tmp_path, changes, says):
+def test_runs_that_are_no_seeds_of_one_experiment_are_refused(tmp_path, changes, says):
     invent_run(tmp_path / "a", subset="endo", seed=1)
     invent_run(tmp_path / "b", **{"subset": "endo", "seed": 1} | changes)
     with pytest.raises(MedfmcError, match=says):
@@ -234,7 +234,7 @@ def test_another_experiment_does_not_replace_a_published_one(client, runs):
 # --- a push adds ---
 
 
-def draws_of(hub) -> dict[int, str]:
+def seeds_of(hub) -> dict[int, str]:
     """Seed and id of each run that the repository holds, by what its records say."""
     files = hub.repos["model", "clinic/m"].files
     records = [json.loads(hub.content("model", "clinic/m", path)) for path in files if path.endswith("run.json")]
@@ -243,9 +243,9 @@ def draws_of(hub) -> dict[int, str]:
 
 def test_a_push_of_one_seed_leaves_the_others(client, runs):
     ModelPush([runs / "five"], "clinic/m")()
-    before, held = draws_of(client), dict(client.repos["model", "clinic/m"].files)
+    before, held = seeds_of(client), dict(client.repos["model", "clinic/m"].files)
     ModelPush([run_of(runs / "lora", 1)], "clinic/m")()
-    assert draws_of(client) == before and set(before) == {0, 1, 2, 3, 4}
+    assert seeds_of(client) == before and set(before) == {0, 1, 2, 3, 4}
     files = client.repos["model", "clinic/m"].files
     same = [path for path in held if not path.startswith("seed1/") and path != "README.md"]
     assert files.keys() == held.keys() and all(files[path] == held[path] for path in same)
@@ -260,13 +260,13 @@ def test_a_single_seed_makes_room_for_others(client, runs, tmp_path):
     weights = client.content("model", "clinic/m", "adapter_model.safetensors")
     ModelPush([runs / "lora"], "clinic/m")()
     files = client.repos["model", "clinic/m"].files
-    assert set(draws_of(client)) == {0, 1, 3} and "adapter_model.safetensors" not in files and RESULTS not in files
+    assert set(seeds_of(client)) == {0, 1, 3} and "adapter_model.safetensors" not in files and RESULTS not in files
     assert client.content("model", "clinic/m", "seed3/adapter_model.safetensors") == weights
     ModelPush([runs / "five"], "clinic/m")()
-    assert set(draws_of(client)) == {0, 1, 2, 3, 4} and RESULTS in client.repos["model", "clinic/m"].files
+    assert set(seeds_of(client)) == {0, 1, 2, 3, 4} and RESULTS in client.repos["model", "clinic/m"].files
 
 
-def test_draws_are_removed_by_a_flag_alone_and_files_of_others_never(client, runs, capsys):
+def test_seeds_are_removed_by_a_flag_alone_and_files_of_others_never(client, runs, capsys):
     ModelPush([runs / "five"], "clinic/m")()
     repo = client.repos["model", "clinic/m"]
     client.commit(repo, "mine", {**repo.files, "seed0/notes.md": b"mine", "seed9/plot.png": b"mine", "figure.json": b"mine"})
@@ -276,7 +276,7 @@ def test_draws_are_removed_by_a_flag_alone_and_files_of_others_never(client, run
     push()
     said = capsys.readouterr().err
     assert "seed0, seed2, seed3, seed4" in said and "seed0/adapter_model.safetensors" in said
-    assert draws_of(client).keys() == {1} and "adapter_model.safetensors" in repo.files
+    assert seeds_of(client).keys() == {1} and "adapter_model.safetensors" in repo.files
     assert {"seed0/notes.md", "seed9/plot.png", "figure.json"} <= repo.files.keys()
 
 

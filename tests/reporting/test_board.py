@@ -83,7 +83,7 @@ def test_a_run_without_predictions_joins_its_row_and_is_named(tmp_path):
     board = make_board(tmp_path)
     (cell,) = board.cells
     assert cell.seeds == (0, 1, 2) and cell.metrics["auc"].seeds == 3
-    assert cell.metrics["auc"].test_interval is None  # of two draws it would be another number than the mean shown
+    assert cell.metrics["auc"].test_interval is None  # of two seeds it would be another number than the mean shown
     assert any("predictions.parquet" in note and cell.runs[1] in note for note in board.notes)
 
 
