@@ -158,6 +158,8 @@ def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
             if folder.name != commit:  # the branch has moved meanwhile
                 _, names = _ask(repo_id, folder.name)
             for name in _weight_names(found, names):
+                if name not in names:
+                    raise MedfmcError(f"{repo_id} on the Hub lacks {name}, which its index of weights names; its owner has to upload it.")
                 hf_hub_download(repo_id, name, revision=found.commit)
             for name in PROCESSORS:
                 try:

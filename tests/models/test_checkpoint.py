@@ -215,10 +215,9 @@ def test_a_folder_that_lacks_a_part_of_its_weights(backbone, tmp_path):
         load_backbone(str(tmp_path), ENDO)
 
 
-@pytest.mark.xfail(reason="any file that the Hub does not have is said to be config.json")
 def test_a_repository_that_lacks_a_part_of_its_weights(cache, backbone):
     cache.add_repo("model", "org/shards", in_two_files(backbone), private=False)
-    with pytest.raises(MedfmcError, match=r"model-00002-of-00002\.safetensors"):
+    with pytest.raises(MedfmcError, match=r"lacks model-00002-of-00002\.safetensors, which its index of weights names"):
         load_backbone("org/shards", ENDO)
 
 
