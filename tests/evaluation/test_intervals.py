@@ -63,3 +63,16 @@ def test_one_seed_has_no_spread():
 def test_seeds_come_in_their_first_order():
     assert grouped("abcd", [2, 0, 2, 1]) == {2: ["a", "c"], 0: ["b"], 1: ["d"]}
     assert list(grouped("abcd", [2, 0, 2, 1])) == [2, 0, 1]
+
+
+def test_there_is_no_joint_interval_over_different_patients():
+    """As of the validation sets of several seeds, each of which is what its support set leaves of the pool."""
+    rng = np.random.default_rng(0)
+    targets, scores = rng.integers(0, 2, 40), rng.random((40, 2))
+    patients = np.array([f"study{row // 2}" for row in range(40)])
+    one, same, other = (jackknife(targets, scores, ids) for ids in (patients, patients, np.char.add(patients, "b")))
+    values = [one.point["auc"]] * 2
+    assert estimate("auc", values, [0, 1], [one, same]).test_interval is not None
+    assert estimate("auc", values, [0, 1], [one, other]).test_interval is None
+    with pytest.raises(MedfmcError, match="only runs on the same test rows"):
+        mean_over_seeds([one, other], [0, 1])
