@@ -80,7 +80,7 @@ class Bench:
     def loop(self, run):
         from medfmc_hf.training import one_run
 
-        return one_run.Loop(run, one_run.make_accelerator(run.config), one_run.Stopwatch())
+        return one_run.Loop(run, one_run.make_accelerator(), one_run.Stopwatch())
 
     def row(self, what: str, floor: str = "", ours: str = "", ratio: str = "", goal: str = "") -> None:
         print(f"| {'OPEN, a toy: ' * self.toy}{what} | {floor} | {ours} | {ratio} | {goal} |", flush=True)
@@ -207,7 +207,7 @@ def grouped(bench: Bench) -> None:
                 train_alone(bench, config, shared)
 
         def together(configs=configs) -> None:
-            if train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0])) is None:
+            if train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator()) is None:
                 raise RuntimeError("not grouped: something in it draws random numbers")
 
         seconds = bench.in_turn({"alone": alone, "together": together})

@@ -3,7 +3,6 @@
 The invented data and the ViT-S/16 of adaptation.py. Whole runs on a few seeds in one process, as a sweep has them, with a shortcut and
 without it, taking turns; processor seconds without the imports, the median over rounds. A shortcut stays where it saves 5 %.
 
-- class token: the other tokens skip the last block's output projection and MLP (`medfmc_hf/models/class_token.py`).
 - frozen blocks: what they make of an image is computed once (`medfmc_hf/training/frozen_blocks.py`), of test images and, with
   `augmentation: fixed-views`, of the views that are trained on.
 """
@@ -20,11 +19,9 @@ from pathlib import Path
 
 from adaptation import prepare, splits_of
 
-# name: epochs, what the run is with the shortcut, and what it is without; `spare` and `split` say which are in force. Twenty epochs are
-# the recipes'; what the class token saves is the same in every step.
+# name: epochs, what the run is with the shortcut, and what it is without; `split` says whether
+# it is in force. Twenty epochs are the recipes'.
 CASES: dict[str, tuple[int, dict, dict]] = {
-    "class token, lora": (4, {"method": "lora"}, {"method": "lora", "spare": False}),
-    "class token, vpt": (4, {"method": "vpt"}, {"method": "vpt", "spare": False}),
     "frozen blocks of test images, partial": (4, {"method": "partial"}, {"method": "partial", "split": False}),
     "fixed views, partial": (20, {"method": "partial", "augmentation": "fixed-views"}, {"method": "partial"}),
     "fixed views, linear-sgd": (20, {"method": "linear-sgd", "augmentation": "fixed-views"}, {"method": "linear-sgd"}),
@@ -33,7 +30,6 @@ CASES: dict[str, tuple[int, dict, dict]] = {
 
 def child(folder: Path, args: argparse.Namespace, options: dict) -> None:
     """Runs on a few seeds in a process of their own; prints processor seconds a run."""
-    from medfmc_hf.models import class_token
     from medfmc_hf.progress import set_quiet
     from medfmc_hf.runs import RunConfig
     from medfmc_hf.training import frozen_blocks
@@ -44,8 +40,6 @@ def child(folder: Path, args: argparse.Namespace, options: dict) -> None:
             return self.cached(("splits", name), lambda: splits_of(folder, args, name.seed))
 
     set_quiet(True)
-    if not options.pop("spare", True):
-        class_token.spare_last_block = lambda model: False
     if not options.pop("split", True):
         frozen_blocks.split = lambda model, process: model
     begin = time.process_time()

@@ -20,7 +20,7 @@ from ..models.checkpoint import Checkpoint, broken_weights
 from ..models.structure import structure_of
 from ..subsets import subset_of
 from .inject import probe, remove_layers
-from .methods import METHODS, Method, all_options, method_of, resolve
+from .methods import METHODS, Method, all_options, in_one_form, method_of, resolve
 
 __all__ = [
     "METHODS",
@@ -31,6 +31,7 @@ __all__ = [
     "after_step",
     "all_options",
     "blocks_of",
+    "in_one_form",
     "load",
     "method_of",
     "origin_of",

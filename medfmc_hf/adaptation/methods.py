@@ -30,11 +30,14 @@ class Method:
         options: the options it knows, with their defaults.
         build: (backbone with every weight frozen, its structure, all options) -> the model to train; None for a head on frozen features.
         peft_type: the `PeftType` whose fields the options are; None for other methods, and for `peft`, which can be any.
+        said: the options that a config always says, at their default too; None for all. The others, fields of PEFT's that may be more in
+            its next version, it says where they are not at their default.
     """
 
     options: Mapping[str, Any]
     build: Build | None = None
     peft_type: str | None = None
+    said: tuple[str, ...] | None = None
 
     @property
     def kind(self) -> Literal["gradient", "frozen"]:
@@ -76,7 +79,7 @@ _TUNERS_OF_OURS = ("VPT", "BOTTLENECK")  # they know where to go
 
 def _peft(kind: str, **own: Any) -> Method:
     """The method of a `PeftType`, such as VERA; `own` are defaults in place of PEFT's."""
-    return Method(_peft_options(kind) | own, partial(_build_peft, kind), kind)
+    return Method(_peft_options(kind) | own, partial(_build_peft, kind), kind, tuple(own))
 
 
 def _peft_options(kind: str) -> dict[str, Any]:
@@ -191,11 +194,11 @@ _OWN = {
     "layernorm": Method({}, _layernorm),
     "lora": _peft("LORA", r=8, lora_alpha=16),
     "dora": _peft("LORA", r=8, lora_alpha=16, use_dora=True),
-    "vpt": _peft("VPT"),
-    "vpt-shallow": _peft("VPT", deep=False),
-    "adaptformer": _peft("BOTTLENECK", style="adaptformer"),
-    "houlsby": _peft("BOTTLENECK", style="houlsby"),
-    "pfeiffer": _peft("BOTTLENECK", style="pfeiffer"),
+    "vpt": _peft("VPT", num_prompts=8, deep=True),
+    "vpt-shallow": _peft("VPT", num_prompts=8, deep=False),
+    "adaptformer": _peft("BOTTLENECK", style="adaptformer", bottleneck_dim=64),
+    "houlsby": _peft("BOTTLENECK", style="houlsby", bottleneck_dim=64),
+    "pfeiffer": _peft("BOTTLENECK", style="pfeiffer", bottleneck_dim=64),
     "peft": Method({"config": None}, _from_config),
 }
 # A PEFT type by its name in lower case is short for method peft with that type.
@@ -224,6 +227,18 @@ def all_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         MedfmcError: as `resolve` does.
     """
     return {**method_of(name).options, **resolve(name, options)}
+
+
+def in_one_form(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say what a method is, the same whether defaults were written out or not: see `Method.said`.
+
+    Raises:
+        MedfmcError: as `resolve` does.
+    """
+    method = method_of(name)
+    said = method.options if method.said is None else method.said
+    found = {option: value for option, value in resolve(name, options).items() if repr(value) != repr(method.options[option])}
+    return {option: method.options[option] for option in said} | found
 
 
 def resolve(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from ..images.pixels import decode
 from ..images.rows import ImageRows
 from ..images.store import PixelStore
 from ..images.views import VIEWS
-from ..progress import bar
+from ..progress import bar, notify
 from ..runs import RunConfig, RunRecord, identity
 from ..runs.folders import record_in, run_folder
+from ..runs.launcher import check_launcher
 from ..training import frozen_blocks, one_run
 from ..training.resolved import ResolvedRun
 from ..training.shared import Shared
@@ -72,15 +73,20 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group
         group: how many alike runs are trained in one pass, which makes them one batch.
 
     Raises:
-        MedfmcError: a method, or an option of it, is unknown, or a file that it names is not there.
+        MedfmcError: a method, or an option of it, is unknown, a file that it names is not there, or `accelerate launch` was told something
+            else than a config.
     """
-    for config in configs:
+    for config in configs:  # such a mistake is to stop the grid, and not to be recorded as a failed run
+        check_launcher(config)
         adapt.resolve(config.method, config.method_options)
     seen: dict[str, set] = defaultdict(set)
     jobs = [_job(config, shared, Path(out), seen) for config in bar(configs, desc="planning", unit="run")]
     batches: dict[str, list[Job]] = defaultdict(list)
     alike: dict[tuple, list[Job]] = defaultdict(list)
-    for job in {job.id: job for job in jobs}.values():
+    distinct = {job.id: job for job in jobs}
+    if len(distinct) < len(jobs):
+        notify(f"{len(jobs) - len(distinct)} of {len(jobs)} runs are the same as others, and run once.")
+    for job in distinct.values():
         if group > 1 and not job.problem and grouped.can_group(job.config):
             alike[grouped.group_key(job.config)].append(job)
         else:

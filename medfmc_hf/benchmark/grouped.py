@@ -94,7 +94,7 @@ class _Member:
     def __init__(self, run: ResolvedRun, model: nn.Module, shared: Shared) -> None:
         self.run = run
         self.values = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters() if p.requires_grad}
-        self.training = Training(run, list(self.values.values()), make_accelerator(run.config))
+        self.training = Training(run, list(self.values.values()), make_accelerator())
         self.views = shared.training_pixels(run)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

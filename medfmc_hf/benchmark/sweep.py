@@ -23,7 +23,6 @@ from ..errors import MedfmcError
 from ..progress import notify
 from ..runs import RunRecord, provenance
 from ..runs.folders import clear_remains, new_run
-from ..runs.launcher import check_launcher
 from ..training import one_run
 from ..training.loop import make_accelerator
 from ..training.resolved import ResolvedRun
@@ -54,9 +53,7 @@ def sweep(
         together: all processes work on each run (DDP), instead of each on its own.
         shown: whether this process shows the live table.
     """
-    for job in jobs:  # before the first of them, so that no run is recorded as failed for it
-        check_launcher(job.config)
-    accelerator = make_accelerator(jobs[0].config)
+    accelerator = make_accelerator()
     table = Table(jobs, shown)
     if retry_failed:
         for job in jobs:

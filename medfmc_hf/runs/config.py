@@ -151,7 +151,7 @@ class RunConfig:
             MedfmcError: a key is unknown, or a value is none of its option's.
         """
         _refuse_unknown(values)
-        values = {**_PLAIN, "recipe": NONE, **values}
+        values = {**PLAIN, "recipe": NONE, **values}
         if values["dtype"] == "auto":  # of schema 1; what it came to stands in the record's cost
             values["dtype"] = "float32"
         return cls(**values | {"method_options": MethodOptions(values["method_options"])})
@@ -160,16 +160,27 @@ class RunConfig:
         """The config as plain JSON values."""
         return {name: getattr(self, name) for name in _FIELDS} | {"method_options": dict(self.method_options)}
 
-    def changes(self) -> dict[str, Any]:
-        """The options of method and training that are not as the recipe alone has them, with their values."""
-        base = {name: getattr(self, name) for name in ("subset", "shots", "seed", "protocol", "method", "recipe")}
-        plain = RunConfig(**base).to_dict()
-        others = {*base, "model", "revision", "training_seed", "predict_challenge"}
+    def as_recipe(self) -> "RunConfig":
+        """The same rows, backbone and method, and the rest as the recipe alone has it."""
+        return RunConfig(**{name: getattr(self, name) for name in (*_ROWS_AND_MODEL, "recipe")})
+
+    def changes(self, base: "RunConfig | None" = None) -> dict[str, Any]:
+        """The options of method and training that are not as in `base`, with their values; None for what the recipe alone has."""
+        plain = (base or self.as_recipe()).to_dict()
+        others = {*_ROWS_AND_MODEL, "recipe", "training_seed", "predict_challenge"}
         return {name: value for name, value in self.to_dict().items() if name not in others and value != plain[name]}
+
+    def without_training(self) -> "RunConfig":
+        """The config of a run without a training loop: what the loop alone reads has its plain default."""
+        return dataclasses.replace(self, **{name: PLAIN[name] for name in _OF_THE_LOOP})
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(RunConfig)}
-_PLAIN = {name: field.default.default for name, field in _FIELDS.items() if isinstance(field.default, Unset)}
+_ROWS_AND_MODEL = ("subset", "shots", "seed", "protocol", "model", "revision", "method")
+_OF_THE_LOOP = tuple(
+    name for name, field in _FIELDS.items() if field.metadata.get("group") == _TRAINING and name not in ("recipe", "dtype")
+)
+PLAIN = {name: field.default.default for name, field in _FIELDS.items() if isinstance(field.default, Unset)}
 
 
 @cache
@@ -192,7 +203,7 @@ def _filled(given: dict[str, Any]) -> dict[str, Any]:
     if len(given) == len(_FIELDS) and isinstance(options, MethodOptions):
         return given
     if given.get("recipe") is None:
-        method = given.get("method", _PLAIN["method"])
+        method = given.get("method", PLAIN["method"])
         recipe, name = recipe_of(method) if isinstance(method, str) else {}, method if method in recipe_names() else NONE
     else:
         name = given["recipe"]
@@ -200,7 +211,7 @@ def _filled(given: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(map(str, recipe)) - set(_FIELDS))
     if unknown:
         raise MedfmcError(f"unknown option {', '.join(unknown)} in the recipe {name}; a run knows {', '.join(_FIELDS)}.")
-    filled = {**_PLAIN, **recipe, **given, "recipe": name}
+    filled = {**PLAIN, **recipe, **given, "recipe": name}
     if isinstance(options, Mapping) and not isinstance(options, MethodOptions):
         filled["method_options"] = {**(recipe.get("method_options") or {}), **options}
     return filled

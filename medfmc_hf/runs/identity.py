@@ -4,13 +4,14 @@ import hashlib
 import json
 from typing import Any
 
-from .config import RunConfig
+from .config import PLAIN, RunConfig
 
 SCHEMA = 2  # of records and ids. 1: ids had every option, and neither what the images are nor how CLIP's and SigLIP's vectors are pooled
 
 # An option counts only where it differs from the default that it was born with, so that a new option leaves the ids of all runs that do not
-# use it as they are. An entry stays what it is for ever, also where the default of `RunConfig` changes; a new option gets one of its own.
-BORN: dict[str, Any] = {
+# use it as they are. An entry stays what it is for ever, also where the default of `RunConfig` changes; a new option gets one of its
+# own, and counts by its default until then.
+WRITTEN_DOWN: dict[str, Any] = {
     "shots": 5,
     "seed": 0,
     "training_seed": None,
@@ -35,6 +36,7 @@ BORN: dict[str, Any] = {
     "compile": "off",
     "predict_challenge": False,
 }
+BORN = PLAIN | WRITTEN_DOWN
 NAMES = ("model", "revision", "recipe")  # under which things were found; what was found there counts
 
 

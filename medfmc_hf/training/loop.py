@@ -22,7 +22,6 @@ from ..images.processing import normalise
 from ..images.views import Rows
 from ..progress import bar
 from ..runs import RunConfig, probabilities_of
-from ..runs.launcher import check_launcher
 from ..subsets import Subset
 from . import losses
 from .resolved import ResolvedRun
@@ -169,7 +168,7 @@ class Loop:
             views: of the n images of the support set.
             validation: images of the validation split, or None for fixed epochs.
         """
-        run, config, accelerator = self.run, self.run.config, make_accelerator(self.run.config)
+        run, config, accelerator = self.run, self.run.config, make_accelerator()
         trained = [p for p in model.parameters() if p.requires_grad]
         after_step = partial(adapt.after_step, getattr(model, "network", model))
         training = Training(run, trained, accelerator, after_step)
@@ -268,13 +267,8 @@ def make_optimizer(config: RunConfig, parameters: Sequence[torch.Tensor]) -> tor
     return torch.optim.SGD(parameters, lr=rate, weight_decay=decay, fused=fused, momentum=0.9)
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """An Accelerator for any config: the loop casts and compiles by itself, because one process may run configs of several kinds.
-
-    Raises:
-        MedfmcError: `accelerate launch` was told something else than the config.
-    """
-    check_launcher(config)
+def make_accelerator() -> Accelerator:
+    """An Accelerator for any config: the loop casts and compiles by itself, because one process may run configs of several kinds."""
     return Accelerator(mixed_precision="no", dynamo_backend="no")
 
 

@@ -95,7 +95,7 @@ def train(
     """
     watch, shared = Stopwatch(), shared or Shared(data)
     with watch("start"):
-        accelerator = accelerator or make_accelerator(config)
+        accelerator = accelerator or make_accelerator()
         run = shared.resolve(config)
     return carry_out(run, shared, accelerator, out, watch=watch)
 
@@ -124,7 +124,7 @@ def carry_out(
         notify(f"Already finished: {folder}")
         return folder, RunRecord.load(folder)
     with watch("start"):  # what may fail is asked before the training, so that nothing after it can lose it
-        changed, _ = run.config.changes(), run.checkpoint.content
+        _ = run.checkpoint.content
     with shared.acquire(run) as backbone, adapted(backbone, run) as model:
         loop = Loop(run, accelerator, watch)
         if not run.by_gradient:
@@ -143,7 +143,7 @@ def carry_out(
             config=run.config.to_dict(),
             data=dict(run.data),
             backbone=provenance.backbone(model, run.checkpoint),
-            changed=changed,
+            changed=run.changed,
             scores={name: score(part.targets, result.logits[name], run.subset) for name, part in run.scored.items() if part.is_labelled},
             history=result.history,
             cost=provenance.parameters(model)

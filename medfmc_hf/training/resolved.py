@@ -46,7 +46,9 @@ class ResolvedRun:
     """A run, resolved: see `Shared.resolve` of `medfmc_hf.training.shared`.
 
     Attributes:
-        config: its options, files in them replaced by their content.
+        config: its options in the one form that they have: files replaced by their content, and at its default what is left as it is or
+            has no say.
+        changed: the options that are not as its recipe has them, with their values.
         id: see `medfmc_hf.runs.identity`.
         subset: whose images these are.
         data: the `data` part of its record.
@@ -58,6 +60,7 @@ class ResolvedRun:
     """
 
     config: RunConfig
+    changed: dict[str, Any]
     id: str
     subset: Subset
     data: dict[str, Any]

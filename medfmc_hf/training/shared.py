@@ -17,10 +17,11 @@ from ..data import loading
 from ..errors import MedfmcError
 from ..images import pixels
 from ..images.processing import Processing
-from ..models import backbones, class_token
+from ..models import backbones
 from ..models.checkpoint import Checkpoint, find_checkpoint
 from ..models.image_processor import processing_of
 from ..runs import MethodOptions, RunConfig, identity, provenance
+from ..runs.launcher import check_launcher
 from ..subsets import ConfigName, subset_of
 from .cached_features import CachedRows, IdentifiedImages, Network, cache_rows
 from .loop import make_accelerator
@@ -66,13 +67,15 @@ class Shared:
         """Look up all that a run needs. No image is opened and no weights are loaded.
 
         Raises:
-            MedfmcError: the data, the backbone or an option is not as it should be.
+            MedfmcError: the data, the backbone or an option is not as it should be, or `accelerate launch` was told something else.
         """
-        config = replace(config, method_options=MethodOptions(adapt.resolve(config.method, config.method_options)))
+        check_launcher(config)
+        config, as_recipe = self._in_one_form(config), self._in_one_form(config.as_recipe())
         name = config.dataset_config
         data, checkpoint = self.data_record(name), self.checkpoint(config.model, config.revision)
         return ResolvedRun(
             config=config,
+            changed=config.changes(as_recipe),
             id=identity(config, data["fingerprint"], checkpoint.fingerprint),
             subset=subset_of(config.subset),
             data=data,
@@ -80,8 +83,28 @@ class Shared:
             processing=self.processing(config.model, config.revision, config.image_size),
             train=self.split(name, "train"),
             scored=self._scored_splits(config),
-            device=make_accelerator(config).device,
+            device=make_accelerator().device,
         )
+
+    def _in_one_form(self, config: RunConfig) -> RunConfig:
+        """The config as any other that asks for the same run has it, so that a run has one id.
+
+        Files are replaced by their content. Options of the method are as `adapt.in_one_form` has them. At their default are the image size
+        where the backbone has it anyway and, where the method trains no network, what only the training loop reads.
+        """
+        options = adapt.in_one_form(config.method, config.method_options)
+        own_size = config.image_size is not None and self._is_own_size(config.model, config.revision, config.image_size)
+        config = replace(config, method_options=MethodOptions(options), image_size=None if own_size else config.image_size)
+        return config if adapt.method_of(config.method).kind == "gradient" else config.without_training()
+
+    def _is_own_size(self, model: str, revision: str | None, image_size: int) -> bool:
+        """Whether a backbone sees images as it does without being told a size."""
+        try:
+            own = self.processing(model, revision, None)
+        except MedfmcError:  # its images have to be told a size
+            return False
+        config = backbones.read_config(self.checkpoint(model, revision))
+        return own == self.processing(model, revision, image_size) and backbones.image_size_of(config) == image_size
 
     def _scored_splits(self, config: RunConfig) -> dict[str, Split]:
         name = config.dataset_config
@@ -209,7 +232,6 @@ class Shared:
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # frees the old one first
             model = backbones.load_backbone(run.checkpoint, run.subset, image_size=config.image_size)
-            class_token.spare_last_block(model)
             self._backbone = key, model
         model = self._backbone[1]
         try:

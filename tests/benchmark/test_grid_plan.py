@@ -74,3 +74,11 @@ def test_alike_runs_make_groups_of_at_most_the_size_asked_for(sample_build, tiny
     assert sorted(batches.values()) == [1, 2] and all(batch.startswith("group ") for batch in batches)
     assert not any(job.batch.startswith("group ") for job in plan(configs, shared, tmp_path))
     assert len(plan([*configs, *configs], shared, tmp_path)) == 6, "the same run twice is one job"
+
+
+def test_runs_that_are_the_same_run_once_and_the_grid_says_so(sample_build, tiny_backbone, cache, tmp_path, capsys):
+    shared = Shared(sample_build, cache=cache)
+    grid = replace(grid_of(tiny_backbone, ["knn", "lora"], seeds=[0]), repeat=3)
+    jobs = plan(grid.configs(), shared, tmp_path)
+    assert Counter(job.config.method for job in jobs) == {"knn": 1, "lora": 3}
+    assert "2 of 6 runs are the same as others" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def alone(config, shared):
     """The values and history of a run trained by `Loop.fit`."""
     run = shared.resolve(config)
     with shared.acquire(run) as backbone, one_run.adapted(backbone, run) as model:
-        loop = one_run.Loop(run, one_run.make_accelerator(config), one_run.Stopwatch())
+        loop = one_run.Loop(run, one_run.make_accelerator(), one_run.Stopwatch())
         history = loop.fit(model, shared.training_pixels(run)).history
         return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}, history
 
@@ -49,7 +49,7 @@ def test_a_group_trains_each_run_as_it_is_alone(method, options, shared, tiny_ba
     known = adapt.method_of(method).options
     configs = configs_of(tiny_backbone, method, {name: value for name, value in options.items() if name in known})
     assert len({grouped.group_key(config) for config in configs}) == 1 and all(map(grouped.can_group, configs))
-    together = grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0]))
+    together = grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator())
     assert together is not None
     for config, run in zip(configs, together):
         values, history = run.values, run.history
@@ -63,7 +63,7 @@ def test_a_group_trains_each_run_as_it_is_alone(method, options, shared, tiny_ba
 
 def test_runs_of_different_length_share_a_group(shared, tiny_backbone):
     configs = configs_of(tiny_backbone, "lora", {"lora_dropout": 0.0}, shots=[1, 5], seeds=[0])
-    together = grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0]))
+    together = grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator())
     for config, run in zip(configs, together):
         values, history = run.values, run.history
         own, own_history = alone(config, shared)
@@ -75,7 +75,7 @@ def test_runs_of_different_length_share_a_group(shared, tiny_backbone):
 
 def test_dropout_is_not_grouped(shared, tiny_backbone):
     configs = configs_of(tiny_backbone, "lora", {"lora_dropout": 0.1})
-    assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0])) is None
+    assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator()) is None
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_dropout_is_not_grouped(shared, tiny_backbone):
 )
 def test_adalora_is_not_grouped_by_whatever_name(method, options, shared, tiny_backbone):
     configs = configs_of(tiny_backbone, method, options)
-    assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator(configs[0])) is None
+    assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator()) is None
 
 
 @pytest.mark.parametrize("change", [{"select": "best"}, {"method": "linear", "recipe": "none", "method_options": {}}])

@@ -303,12 +303,10 @@ def test_a_claimed_batch_is_left_to_its_holder(sample_build, tiny_backbone, cach
 
 
 def test_a_grid_that_says_something_else_ends_before_its_first_run(monkeypatch, tmp_path):
-    from medfmc_hf.benchmark.grid_plan import Job
-    from medfmc_hf.benchmark.sweep import sweep
+    from medfmc_hf.benchmark.grid_plan import plan
     from medfmc_hf.training.shared import Shared
 
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    jobs = [Job(RunConfig("endo", dtype=dtype), dtype, tmp_path / dtype, dtype) for dtype in ("bfloat16", "float32")]
     with pytest.raises(MedfmcError, match="--mixed_precision no"):
-        sweep(jobs, Shared(tmp_path), tmp_path)
+        plan([RunConfig("endo", dtype=dtype) for dtype in ("bfloat16", "float32")], Shared(tmp_path), tmp_path)
     assert not any(tmp_path.rglob("run.json"))

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from medfmc_hf.runs import RunConfig, identity
-from medfmc_hf.runs.identity import BORN, NAMES
+from medfmc_hf.runs.identity import BORN, NAMES, WRITTEN_DOWN
 
 CONFIG = RunConfig("endo", seed=1, model="somewhere/backbone", method_options={"r": 4})
 
@@ -16,7 +16,7 @@ def test_it_depends_on_what_determines_the_result_alone():
 
 
 def test_every_option_has_a_default_that_it_was_born_with():
-    assert set(BORN) | set(NAMES) | {"subset"} == set(CONFIG.to_dict())
+    assert set(WRITTEN_DOWN) | set(NAMES) | {"subset"} == set(CONFIG.to_dict())
 
 
 def test_ids_of_this_schema_stay_what_they_are():

@@ -61,7 +61,7 @@ def test_parameters_are_counted_one_by_one():
 
 def test_peak_memory_is_in_bytes_and_that_of_the_whole_process():
     held = np.ones(50_000_000, np.uint8)
-    found = provenance.machine(make_accelerator(RunConfig("endo")))
+    found = provenance.machine(make_accelerator())
     assert found["processes"] == 1 and found["threads"] == torch.get_num_threads() and len(held) == 50_000_000
     if torch.cuda.is_available():
         assert found["device"].startswith("cuda: ")

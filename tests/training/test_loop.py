@@ -83,12 +83,13 @@ PROCESS = Processing(height=4, width=4, resize=(4, 4), mean=(0.5, 0.5, 0.5), std
 
 
 def make_loop(config: RunConfig, targets=(), validation_targets=()) -> Loop:
-    accelerator, name = make_accelerator(config), config.dataset_config
+    accelerator, name = make_accelerator(), config.dataset_config
     train, validation = (
         Split(name, split, None, np.asarray(rows)) for split, rows in (("train", targets), ("validation", validation_targets))
     )
     run = ResolvedRun(
         config=config,
+        changed={},
         id="",
         subset=SUBSETS[config.subset],
         data={},

@@ -19,6 +19,7 @@ def resolved(rows: int = 10, **options) -> ResolvedRun:
     config = RunConfig("retino", **options)
     return ResolvedRun(
         config=config,
+        changed={},
         id="",
         subset=SUBSETS["retino"],
         data={},

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -68,3 +70,29 @@ def test_a_run_that_fails_leaves_its_backbone_to_nobody(sample_build, tiny_backb
     with shared.acquire(run) as again:
         assert again is not model and any(parameter.any() for parameter in again.parameters())
         assert torch.equal(again.classifier.weight, head), "its training seed alone decides its head"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"method": "lora"}, {"method": "lora", "method_options": {"r": 8, "targets": "query-value", "use_dora": False, "blocks": None}}),
+        ({"method": "vpt"}, {"method": "vpt", "method_options": {"num_prompts": 8, "deep": True, "blocks": None}}),
+        ({"method": "ia3", "recipe": "none"}, {"method": "ia3", "recipe": "none", "method_options": {"targets": "keys-values-mlp"}}),
+        ({"method": "partial"}, {"method": "partial", "method_options": {"blocks": 1}}),
+        ({"method": "lora"}, {"method": "lora", "image_size": 64}),
+        ({"method": "knn"}, {"method": "knn", "epochs": 7, "learning_rate": 0.5, "select": "best", "loss": "focal", "compile": "on"}),
+        ({"method": "linear"}, {"method": "linear", "training_seed": 3, "method_options": {"C": 1}}),
+    ],
+    ids=["lora", "vpt", "ia3", "partial", "own size", "knn", "linear"],
+)
+def test_one_run_has_one_id_however_it_is_asked_for(one, other, sample_build, tiny_backbone):
+    shared = Shared(sample_build)
+    options = {"shots": 1, "model": str(tiny_backbone)}
+    runs = [shared.resolve(RunConfig("retino", **options, **own)) for own in (one, other)]
+    assert runs[0].id == runs[1].id and runs[0].config == runs[1].config and runs[0].changed == runs[1].changed == {}
+
+
+@pytest.mark.parametrize("change", [{"image_size": 48}, {"dtype": "bfloat16"}, {"method_options": {"k": 3}}, {"seed": 1}])
+def test_what_has_a_say_in_features_makes_another_run(change, sample_build, tiny_backbone):
+    shared, config = Shared(sample_build), RunConfig("retino", shots=1, model=str(tiny_backbone), method="knn")
+    assert shared.resolve(config).id != shared.resolve(replace(config, **change)).id
