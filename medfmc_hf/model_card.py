@@ -5,7 +5,6 @@ import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from .evaluation.experiments import Experiment, Run, one_experiment, short_name
 from .evaluation.intervals import Estimate
@@ -14,6 +13,7 @@ from .files import write_text
 from .runs import Predictions, RunConfig, RunRecord
 from .runs.flags import flags_of
 from .runs.provenance import marks, unfit_marks
+from .saved_models import backbone_id, library_of, lines_that_load, weights_of
 from .subsets import CITATION
 from .words import METRICS, interval, markdown_table, percent, plural
 
@@ -27,6 +27,7 @@ _LEAKS = {
     "transfer": "The challenge's `train_20` and `val_20`. No test image and no test {group} is in either; for endo the two share most "
     "of their studies with each other.",
 }
+_RELATIONS = {"peft": "adapter", "head": "adapter", "plain": "finetune"}  # of the weights to the backbone, in the Hub's words
 _COLON = " Regions of the same scanned slide are on both sides, so the numbers are not independent of the slide."
 
 _USE = """\
@@ -60,7 +61,13 @@ def model_card(experiment: Experiment, repo_id: str | None = None, dataset_id: s
         repo_id: where it will be on the Hub; None for a card that stays on disk.
         dataset_id: the data set on the Hub; None where it is not there.
     """
-    sections = [_what(experiment), _use(experiment, repo_id), _results(experiment), _published(experiment), _per_class(experiment)]
+    sections = [
+        _what(experiment),
+        lines_that_load(experiment, repo_id),
+        _results(experiment),
+        _published(experiment),
+        _per_class(experiment),
+    ]
     sections += [_data(experiment), _training(experiment), _cost(experiment), _USE, _again(experiment)]
     return f"---\n{_head(experiment, dataset_id)}\n---\n\n" + "\n".join(section for section in sections if section)
 
@@ -71,26 +78,8 @@ def title(experiment: Experiment) -> str:
     return f"{short_name(config.model)}, adapted by {config.method} to {experiment.name}"
 
 
-def backbone_id(record: RunRecord) -> str | None:
-    """The backbone's id on the Hub; None for a local folder, which has no commit."""
-    return record.backbone.get("name") if record.backbone.get("revision") else None
-
-
 def _marks_of(experiment: Experiment, of: Callable[[RunRecord], list[str]]) -> list[str]:
     return list(dict.fromkeys(words for run in experiment.runs for words in of(run.record)))
-
-
-def adapter_of(run: Run) -> Path | None:
-    """The folder of a run's weights: `adapter/` in its own, or what was published of it."""
-    return run.folder and (run.folder / "adapter" if (run.folder / "adapter").is_dir() else run.folder)
-
-
-def weights_of(run: Run) -> Literal["peft", "plain"] | None:
-    """What that folder holds: an adapter in PEFT's format, other trained weights, or none, as train-free methods leave it."""
-    adapter = adapter_of(run)
-    if adapter and (adapter / "adapter_model.safetensors").is_file():
-        return "peft"
-    return "plain" if adapter and (adapter / "trained.safetensors").is_file() else None
 
 
 def _head(experiment: Experiment, dataset_id: str | None) -> str:
@@ -119,8 +108,8 @@ def _head(experiment: Experiment, dataset_id: str | None) -> str:
     weights, base = weights_of(experiment.first), backbone_id(experiment.record)
     data = ModelCardData(
         base_model=base,
-        base_model_relation={"peft": "adapter", "plain": "finetune"}[weights] if base and weights else None,
-        library_name="peft" if weights == "peft" else "transformers",
+        base_model_relation=_RELATIONS[weights] if base and weights else None,
+        library_name=library_of(experiment.first) if weights else None,
         pipeline_tag="image-classification",
         datasets=[dataset_id] if dataset_id else None,
         tags=["medfmc", "medical", "few-shot", config.method, subset.key],
@@ -171,31 +160,6 @@ def _apart(experiment: Experiment) -> str:
 def _shots(config: RunConfig) -> str:
     shots = config.dataset_config.shots
     return f"{shots} {'patient' if shots == 1 else 'patients'} a class" if shots else "the whole pool"
-
-
-def _use(experiment: Experiment, repo_id: str | None) -> str:
-    """The two lines that load it, and the third that uses it."""
-    config, weights = experiment.config, weights_of(experiment.first)
-    if weights is None:
-        return "## Use\n\n" + _paragraph(
-            f"There are no weights to load: {config.method} trains no network. Its predictions are in the run's `predictions.parquet`."
-        )
-    held = "an adapter in PEFT's format and the head; the backbone is not among them"
-    held = held if weights == "peft" else "all that was trained; the rest of the backbone is not among them"
-    where = f'"{repo_id}"' if repo_id else '"path/to/this/folder"'
-    seed = f", seed={experiment.seeds[0]}" if len(experiment.runs) > 1 else ""
-    local = "" if backbone_id(experiment.record) else f', backbone="path/to/{short_name(config.model)}"'
-    return f"""\
-## Use
-
-```python
-from medfmc_hf.predict import load_classifier
-classifier = load_classifier({where}{seed}{local})  # the `image-classification` pipeline of transformers
-classifier("image.png")
-```
-
-Or without Python: `medfmc predict {(repo_id or "path/to/this/folder")} image.png`. The weights are {held}.
-"""
 
 
 def _results(experiment: Experiment) -> str:

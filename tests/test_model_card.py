@@ -70,7 +70,7 @@ def test_a_local_backbone_is_no_base_model(tmp_path):
 def test_a_run_without_weights_says_so(tmp_path):
     invent_run(tmp_path, subset="endo", method="linear")
     text = card(tmp_path)
-    assert "There are no weights to load" in text and "load_classifier" not in text
+    assert "There are no weights here" in text and "load_classifier" not in text
 
 
 def test_an_undefined_score_is_said_and_left_out_of_the_metadata(tmp_path):

@@ -16,9 +16,10 @@ from torch import nn
 from ..errors import MedfmcError
 from ..files import atomic_path, write_json
 from ..models.backbones import Origin, draw_head, load_backbone
-from ..models.checkpoint import Checkpoint, broken_weights
+from ..models.checkpoint import CONFIG, Checkpoint, broken_weights
 from ..models.structure import structure_of
 from ..subsets import subset_of
+from .heads import HEAD, FrozenBackboneForImageClassification, load_head, save_head
 from .inject import probe, remove_layers
 from .methods import METHODS, Method, all_options, in_one_form, method_of, resolve
 
@@ -43,6 +44,7 @@ __all__ = [
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 WEIGHTS, ORIGIN = "trained.safetensors", "backbone.json"
+MODEL_TYPE = "medfmc_hf.classifiers"  # in config.json; named for the module whose import makes transformers know it
 PRETRAINED = "pretrained"  # attribute of a model whose own weights train: what they were before, by name
 
 
@@ -65,7 +67,9 @@ def adapt(model: nn.Module, method: str, options: Mapping[str, Any] | None = Non
     """
     chosen = method_of(method)
     if chosen.build is None:
-        raise MedfmcError(f"{method} trains no network: compute features and call medfmc_hf.adaptation.train_free.HEADS[{method!r}].")
+        raise MedfmcError(
+            f"{method} trains no network: compute features and fit medfmc_hf.adaptation.train_free.HEADS[{method!r}] to them."
+        )
     chosen_options = all_options(method, options or {})
     if "total_step" in chosen_options and chosen_options["total_step"] is None:
         if total_steps is None:
@@ -150,8 +154,9 @@ def unload(model: nn.Module) -> nn.Module:
 def save(model: nn.Module, folder: str | Path) -> list[Path]:
     """Write what was trained, and which backbone it belongs to.
 
-    A PEFT method leaves PEFT's own files (`adapter_config.json`, `adapter_model.safetensors`), any other `trained.safetensors`. A backbone
-    that was not adapted (train-free methods) leaves `backbone.json` alone.
+    A PEFT method leaves PEFT's own files (`adapter_config.json`, `adapter_model.safetensors`), a head on a frozen backbone
+    `head.safetensors`, and anything else `trained.safetensors`. The latter two come with a `config.json` of a type that transformers
+    knows once `medfmc_hf.classifiers` is imported.
 
     Returns:
         The files.
@@ -161,11 +166,17 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
         _sort_names(folder / "adapter_config.json")
+    elif isinstance(model, FrozenBackboneForImageClassification):
+        save_head(model.head, folder)
     elif PRETRAINED in vars(model):
         values = dict(model.named_parameters()) | dict(model.named_buffers())
         trained = {name: values[name].detach().contiguous() for name in vars(model)[PRETRAINED]}
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(trained, temporary, metadata={"format": "pt"})
+    if not isinstance(model, PeftModel):
+        config = cast(Any, model).config
+        classes = {name: getattr(config, name) for name in ("id2label", "label2id", "problem_type")}
+        write_json(folder / CONFIG, {"model_type": MODEL_TYPE, **classes})
     write_json(folder / ORIGIN, vars(model.origin))
     return sorted(path for path in folder.iterdir() if path.is_file())
 
@@ -203,12 +214,17 @@ def load(folder: str | Path, *, model: str | Checkpoint | None = None) -> nn.Mod
         MedfmcError: the folder holds no adaptation, or one of another backbone.
     """
     folder, origin = Path(folder), origin_of(folder)
-    is_peft = (folder / "adapter_config.json").is_file()
-    if not is_peft and not (folder / WEIGHTS).is_file():
-        raise MedfmcError(f"{folder} is of a train-free method: its classifier is not a part of the network. Use predictions.parquet.")
+    is_peft, is_head = (folder / "adapter_config.json").is_file(), (folder / HEAD).is_file()
+    if not is_peft and not is_head and not (folder / WEIGHTS).is_file():
+        raise MedfmcError(
+            f"{folder} holds no weights. Older versions of medfmc_hf did not save the heads of train-free methods: run it again, or use "
+            "its predictions.parquet."
+        )
     backbone: Any = load_backbone(
         model or origin.model, subset_of(origin.subset), revision=origin.revision, image_size=origin.image_size, pool=origin.pool
     )
+    if is_head:
+        return FrozenBackboneForImageClassification(backbone, load_head(folder)).eval()
     weights = folder / ("adapter_model.safetensors" if is_peft else WEIGHTS)
     if weights.is_file() and (problem := broken_weights(weights)):
         raise MedfmcError(f"{weights} {problem}.")

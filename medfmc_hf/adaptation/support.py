@@ -25,6 +25,7 @@ from ..files import write_text
 from ..models import backbones
 from ..subsets import subset_of
 from . import adapt, train_free
+from .heads import FrozenBackboneForImageClassification
 
 BEGIN, END = "<!-- support table -->", "<!-- end -->"
 WORKS = "✓"
@@ -76,8 +77,8 @@ def try_pair(method: str, backbone: Path) -> str:
     if adapt.method_of(method).kind == "frozen":
         vectors = train_free.features(model, [images])
         targets = torch.eye(4, dtype=torch.int64).numpy()
-        logits = train_free.HEADS[method](vectors, targets, vectors, subset.task, 4, adapt.all_options(method, {}))
-        return WORKS if logits.shape == (4, 4) else f"logits of shape {logits.shape}"
+        head = train_free.HEADS[method](vectors, targets, subset.task, 4, adapt.all_options(method, {}))
+        return _saved_and_loaded(FrozenBackboneForImageClassification(model, head), images)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
         adapted = adapt.adapt(model, method, _SMALL.get(method, {}), total_steps=10)
@@ -94,17 +95,24 @@ def _life(adapted: nn.Module, images: torch.Tensor, before: dict[str, torch.Tens
     if idle:
         return f"no gradient reaches {idle[0]}"
     torch.optim.SGD(trained.values(), lr=1e-3).step()
+    if (again := _saved_and_loaded(adapted, images)) != WORKS:
+        return again
+    after = adapt.unload(adapted).state_dict()
+    if before.keys() != after.keys() or any(not torch.equal(value, after[name]) for name, value in before.items()):
+        return "the backbone is not what it was after taking the method off"
+    return WORKS
+
+
+def _saved_and_loaded(model: nn.Module, images: torch.Tensor) -> str:
+    """`WORKS` if a model gives the same logits after saving and loading, or what went wrong."""
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        expected = adapted.eval()(pixel_values=images).logits
-        adapt.save(adapted, folder)
+        expected = model.eval()(pixel_values=images).logits
+        adapt.save(model, folder)
         found = adapt.load(folder)(pixel_values=images).logits
     if not expected.isfinite().all():
         return "the logits are not finite after one step of training."
     if not torch.allclose(expected, found, atol=1e-5):
         return f"logits differ by {float((expected - found).abs().max()):.1g} after saving and loading"
-    after = adapt.unload(adapted).state_dict()
-    if before.keys() != after.keys() or any(not torch.equal(value, after[name]) for name, value in before.items()):
-        return "the backbone is not what it was after taking the method off"
     return WORKS
 
 

@@ -19,15 +19,15 @@ from ..models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from ..progress import notify
 from ..runs import RunRecord
 from ..runs.provenance import marks, unfit_marks
+from ..saved_models import WEIGHTS, adapter_of, backbone_id, weights_of
 from ..subsets import SEEDS
 from ..words import METRICS, is_defined, percent
 from .repository import File, Repository, Upload, check_repo_id, commit, look, open_repository
 
 RESULTS = ".eval_results/medfmc.yaml"
-WEIGHTS = ("adapter_model.safetensors", "trained.safetensors")
 MARKS = ("run.json", "seed*/run.json", RESULTS)
 _PLACE = r"seed\d+(?:-training\d+)?"
-_OF_A_RUN = ("run.json", "backbone.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
+_OF_A_RUN = ("run.json", "backbone.json", "config.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
 _OF_A_PUSH = re.compile(rf"({_PLACE}/)?({'|'.join(map(re.escape, _OF_A_RUN))})|{re.escape(RESULTS)}")
 
 
@@ -101,11 +101,8 @@ class ModelPush:
         """
         experiment = experiment_of(self.roots)
         for run in experiment.runs:
-            if run.folder is None or model_card.weights_of(run) is None:
-                method = run.record.config["method"]
-                raise MedfmcError(
-                    f"{model_card.adapter_of(run)} has no weights: method {method} leaves none, so there is no model to publish."
-                )
+            if run.folder is None or weights_of(run) is None:
+                raise MedfmcError(f"{adapter_of(run)} has no weights, so there is no model to publish; run it again with this version.")
             for name in run.record.files:
                 run.record.check_file(run.folder, name)
         base = None
@@ -165,7 +162,7 @@ def published_record(record: RunRecord, base: Checkpoint | None = None) -> RunRe
     backbone = dict(record.backbone)
     if base is not None:
         backbone |= {"name": base.name, "revision": base.commit}
-    elif not model_card.backbone_id(record):
+    elif not backbone_id(record):
         backbone["name"] = Path(backbone.get("name") or record.config["model"]).name
     config = record.config | {"model": backbone["name"]}
     error = record.error and names_for_paths(record.error.strip().splitlines()[-1])
@@ -175,7 +172,7 @@ def published_record(record: RunRecord, base: Checkpoint | None = None) -> RunRe
 
 def _stored(run: Run) -> dict[str, Path]:
     """The files of a run that are published, as they lie on this machine, by name."""
-    folder = model_card.adapter_of(run)
+    folder = adapter_of(run)
     return {} if folder is None else {path.name: path for path in sorted(folder.iterdir()) if path.name in _OF_A_RUN and path.is_file()}
 
 

@@ -87,8 +87,9 @@ def backbone(model: "nn.Module", checkpoint: "Checkpoint") -> dict[str, Any]:
 
 
 def parameters(model: "nn.Module") -> dict[str, int]:
-    """How many numbers are trained, and how many there are."""
-    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    """How many numbers are trained or fitted, and how many the logits depend on."""
+    unused = tuple(f"{name}." for name in getattr(model, "unused_parts", ()))
+    counts = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if not name.startswith(unused)]
     return {"trainable_parameters": sum(n for n, trained in counts if trained), "total_parameters": sum(n for n, _ in counts)}
 
 

@@ -14,16 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
+from transformers import PreTrainedModel
 
 from .. import model_card
 from ..adaptation import adapt, train_free
+from ..adaptation.heads import FrozenBackboneForImageClassification, Head
 from ..evaluation.experiments import adaptation_of
 from ..images import pixels
 from ..models.backbones import origin
@@ -46,11 +48,13 @@ class RunResult:
         logits: of every scored split.
         history: of `Loop.fit`; empty where nothing was trained by gradient.
         compiled: whether the blocks ran through torch.compile.
+        head: that was fitted to features; None where the model was trained by gradient.
     """
 
     logits: dict[str, np.ndarray]
     history: list[dict[str, Any]] = field(default_factory=list)
     compiled: bool = False
+    head: Head | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ def carry_out(
             result = by_gradient(loop, model, shared)
         else:
             result = _of_group(loop, model, shared, trained)
+        if result.head is not None:
+            model = FrozenBackboneForImageClassification(cast(PreTrainedModel, model), result.head)
         predictions = {
             name: Predictions(np.array(part.rows["image_id"]), np.array(part.rows["patient_id"]), part.targets, result.logits[name])
             for name, part in run.scored.items()
@@ -239,10 +245,11 @@ def by_features(loop: Loop, backbone: nn.Module, shared: Shared) -> RunResult:
     with loop.watch("train"):
         together = np.concatenate(scored)
         options = adapt.all_options(config.method, config.method_options)
-        head = train_free.HEADS[config.method]
-        logits = head(support, run.train.targets, together, run.subset.task, len(run.subset.classes), options)
+        head = train_free.HEADS[config.method](support, run.train.targets, run.subset.task, len(run.subset.classes), options)
+    with loop.watch("test"), torch.no_grad():
+        logits = head(torch.from_numpy(together)).numpy()
     ends = np.cumsum([len(split) for split in run.scored.values()])[:-1]
-    return RunResult(dict(zip(run.scored, np.split(logits, ends), strict=True)))
+    return RunResult(dict(zip(run.scored, np.split(logits, ends), strict=True)), head=head)
 
 
 def frozen_features(run: ResolvedRun, backbone: nn.Module, shared: Shared, parts: Sequence[pixels.EvaluationPixels]) -> list[CachedRows]:

@@ -214,7 +214,7 @@ def test_runs_without_weights_or_without_success_are_refused(tmp_path):
     with pytest.raises(MedfmcError, match=r"no finished run .*failed"):
         ModelPush([tmp_path / "failed"], "clinic/x").preview(offline=True)
     (invent_run(tmp_path / "linear", subset="endo", method="linear") / "adapter").mkdir()
-    with pytest.raises(MedfmcError, match="method linear leaves none"):
+    with pytest.raises(MedfmcError, match="has no weights, so there is no model to publish"):
         ModelPush([tmp_path / "linear"], "clinic/x").preview(offline=True)
     with pytest.raises(MedfmcError, match="does not exist"):
         ModelPush([tmp_path / "nowhere"], "clinic/x").preview(offline=True)
