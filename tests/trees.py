@@ -2,9 +2,11 @@
 
 import csv
 import io
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from medfmc_hf.data.lists import few_shot_list
@@ -73,6 +75,43 @@ def write_table(path: Path, rows: list[list], separator: str = ",", newline: str
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as handle:
         csv.writer(handle, delimiter=separator, lineterminator=newline).writerows(rows)
+    return path
+
+
+# How people and programs save one table: a separator and an encoding, or a file that says the type of each cell.
+FORMS = [
+    *(f"{separator} {encoding}" for separator in (",", ";", "tab") for encoding in ("utf-8", "utf-8-sig", "utf-16-le", "utf-16-be")),
+    pytest.param("xlsx", marks=pytest.mark.skipif(find_spec("openpyxl") is None, reason="openpyxl is an optional extra")),
+    "parquet",
+]
+
+
+def save_table(folder: Path, name: str, rows: list[list], form: str) -> Path:
+    """Save a table in one of `FORMS`, header first; fractions have decimal commas beside `;` and tabs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if form == "xlsx":
+        from openpyxl import Workbook
+
+        book = Workbook()
+        for row in rows:
+            book.active.append(row)
+        book.save(folder / f"{name}.xlsx")
+        return folder / f"{name}.xlsx"
+    if form == "parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        columns = [list(column) for column in zip(*rows[1:])]
+        typed = [pa.array(column if not any(isinstance(cell, str) for cell in column) else list(map(str, column))) for column in columns]
+        pq.write_table(pa.Table.from_arrays(typed, names=[str(cell) for cell in rows[0]]), folder / f"{name}.parquet")
+        return folder / f"{name}.parquet"
+    separator, encoding = form.replace("tab", "\t").split(" ")
+    text = io.StringIO()
+    cells = [[str(cell).replace(".", ",") if separator != "," and isinstance(cell, float) else cell for cell in row] for row in rows]
+    csv.writer(text, delimiter=separator).writerows(cells)
+    mark = "\ufeff" if encoding.startswith("utf-16") else ""
+    path = folder / f"{name}.{'tsv' if form == 'tab utf-8' else 'csv'}"
+    path.write_bytes((mark + text.getvalue()).encode(encoding))
     return path
 
 

@@ -2,7 +2,8 @@
 
 Give the folders of the download: Grand Challenge (MedFMC_train, MedFMC_val, MedFMC_test, MedFMC_trainval_annotation), figshare or
 OpenDataLab (ChestDR, ColonPath, Endo, NeoJaundice, Retino), and a clone of openmedlab/MedFM for its split lists. Several folders
-complete each other; subsets that are not there are skipped. Everything is checked before anything is written.
+complete each other; subsets that are not there are skipped. Label tables may be saved as CSV with `,`, `;` or tabs in UTF-8 or UTF-16, as
+Parquet, or as XLSX (which needs: pip install "medfmc_hf[tables]"). Everything is checked before anything is written.
 
   medfmc build ~/MedFMC                                 all that is there, linked: a few MB, nothing copied
   medfmc build ~/figshare --fetch-lists                 with the public split lists downloaded

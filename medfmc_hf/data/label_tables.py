@@ -1,15 +1,16 @@
-"""Reads the label files of MedFMC's releases, CSV tables and text lists, one file at a time, with every quirk they are known to have.
+"""Reads the label files of MedFMC's releases, tables and text lists, one file at a time, with every quirk they are known to have.
 
 Nothing is raised here: what is wrong with a file is collected in `LabelFile.problems`, so that a build can name everything at once.
 """
 
-import csv
-import io
 import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from .. import tables
+from ..errors import MedfmcError
 from ..subsets import Subset
+from ..tables import Row
 from .lists import digest_of
 
 Label = int | tuple[int, ...] | None  # class index, or indices of the positive classes in order; None where the label is not public
@@ -67,39 +68,19 @@ def image_id_of(name: str) -> str:
     return stem if dot and f".{extension.lower()}" in IMAGE_EXTENSIONS else name
 
 
-def _text(file: LabelFile) -> str:
-    try:
-        content = file.path.read_bytes()
-    except OSError as error:
-        file.problems.append(f"{file.path} cannot be read: {error.strerror}.")
-        return ""
+def _content(file: LabelFile) -> bytes:
+    content = tables.content_of(file.path)
     file.digest = digest_of(content)
-    if content.startswith(b"version https://git-lfs"):
-        file.problems.append(f"{file.path} is a Git LFS pointer, not the file itself; run `git lfs pull` in its repository.")
-        return ""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        file.problems.append(f"{file.path} is not UTF-8 text; take the file of the release, or save it again as CSV UTF-8.")
-        return ""
-    if not text.strip():
-        file.problems.append(f"{file.path} is empty.")
-    return text
+    return content
 
 
 def _number(cell: str) -> float | None:
-    """The value of a cell: None where empty; ValueError where it is no number. Spreadsheets write `1.0`, or `1,0` beside semicolons."""
-    cell = cell.strip().replace(",", ".")
-    return None if cell.lower() in ("", "nan") else float(cell)
+    """The value of a cell: None where empty; ValueError where it is no number."""
+    return None if cell.strip().lower() in ("", "nan") else tables.number(cell)
 
 
 def _key(header: str) -> str:
     return re.sub(r"[\s_]+", "_", header.strip().lower())
-
-
-_Row = tuple[int, list[str]]  # the number of a line of a table, and its cells
 
 
 @dataclass(frozen=True)
@@ -118,10 +99,10 @@ class _Columns:
 
 
 def read_table(path: Path, subset: Subset) -> LabelFile:
-    """Read a CSV label table of any release: the published ones, and `<subset>_train.csv` and `<subset>_val.csv` of Grand Challenge.
+    """Read a label table of any release: the published ones, and `<subset>_train.csv` and `<subset>_val.csv` of Grand Challenge.
 
-    Accepted as they come: an index column with or without a name, a junk column at the end, rows without an image, blank lines, CRLF, a
-    byte order mark, `;` or tab for `,`, labels as floats, labels left empty. Retino's header is not known, so any will do, or none.
+    It may be saved in any form that `medfmc_hf.tables` reads. Accepted as they come: an index column with or without a name, a junk column
+    at the end, rows without an image, labels as floats, labels left empty. Retino's header is not known, so any will do, or none.
     """
     file = LabelFile(Path(path))
     header, rows = _header_and_rows(file, subset)
@@ -137,23 +118,24 @@ def read_table(path: Path, subset: Subset) -> LabelFile:
         return file
     extra = {ours: by_name[_key(theirs)] for theirs, ours in EXTRA_COLUMNS.items() if _key(theirs) in by_name}
     columns = _Columns(image, labels, extra if subset.key == "neojaundice" else {})
+    _report_repeated(file, subset, header, columns)
+    if file.problems:
+        return file
     if subset.multilabel:
         _report_unknown_classes(file, subset, header, rows, {image, *labels})
     _read_rows(file, subset, header, rows, columns)
     return file
 
 
-def _header_and_rows(file: LabelFile, subset: Subset) -> tuple[list[str], list[_Row]]:
+def _header_and_rows(file: LabelFile, subset: Subset) -> tuple[list[str], list[Row]]:
     """The names of a table's columns, made up where a Retino table has none, and its other lines but for blank ones."""
-    text = _text(file)
-    if file.problems:
-        return [], []
-    head = text.lstrip("\r\n").split("\n", 1)[0]
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     try:
-        rows = [(number, row) for number, row in enumerate(lines, 1) if row]
-    except csv.Error as error:
-        file.problems.append(f"{file.path} is not a CSV table ({error}); take the file of the release, or save it again as CSV UTF-8.")
+        rows = tables.parse(file.path, _content(file)).rows
+    except MedfmcError as error:
+        file.problems.append(str(error))
+        return [], []
+    if not rows:
+        file.problems.append(f"{file.path} is empty.")
         return [], []
     header = [cell.strip() for cell in rows[0][1]]
     if subset.key == "retino" and re.fullmatch(r"\d+(\.0*)?", header[-1]):
@@ -161,7 +143,7 @@ def _header_and_rows(file: LabelFile, subset: Subset) -> tuple[list[str], list[_
     return header, rows[1:]
 
 
-def _image_column(by_name: dict[str, int], rows: list[_Row], subset: Subset) -> int | None:
+def _image_column(by_name: dict[str, int], rows: list[Row], subset: Subset) -> int | None:
     """The column of image names: one that is called so, else the first that holds a file name, else the first of a Retino table."""
     for name in _IMAGE_COLUMNS:
         if name in by_name:
@@ -182,7 +164,22 @@ def _label_columns(by_name: dict[str, int], header: list[str], subset: Subset) -
     return found[:1]
 
 
-def _report_unknown_classes(file: LabelFile, subset: Subset, header: list[str], rows: list[_Row], known: set[int]) -> None:
+def _report_repeated(file: LabelFile, subset: Subset, header: list[str], columns: _Columns) -> None:
+    """A column that is read may stand but once under its name, and the label under but one of its names."""
+    plain = [re.sub(r"\.\d+$", "", _key(name)) for name in header]  # pandas calls the second of two columns `name.1`
+    for position in (columns.image, *columns.labels, *columns.extra.values()):
+        names = {plain[position]} - {""}
+        if position in columns.labels and not subset.multilabel:
+            names |= {_key(name) for name in _LABEL_COLUMNS[subset.key]}
+        same = [name for name, key in zip(header, plain) if key in names]
+        if len(same) > 1:
+            file.problems.append(
+                f"{file.path} has {len(same)} columns for the same, {' and '.join(same)}, and nothing says which one counts; "
+                f"leave one of them, even if they agree. Its header is {first_few(header, 25)!r}."
+            )
+
+
+def _report_unknown_classes(file: LabelFile, subset: Subset, header: list[str], rows: list[Row], known: set[int]) -> None:
     """A further column of zeros and ones is a class that the subset does not have."""
     for position, name in enumerate(header):
         if position in known or _key(name) in _IGNORED_COLUMNS or _key(name).startswith("unnamed"):
@@ -192,24 +189,28 @@ def _report_unknown_classes(file: LabelFile, subset: Subset, header: list[str], 
             file.problems.append(f"{file.path}: {name!r} is no class of {subset.name}, which has {', '.join(subset.classes)}.")
 
 
-def _read_rows(file: LabelFile, subset: Subset, header: list[str], rows: list[_Row], columns: _Columns) -> None:
+def _read_rows(file: LabelFile, subset: Subset, header: list[str], rows: list[Row], columns: _Columns) -> None:
     without_image = 0
+    last = max(columns.image, *columns.labels, *columns.extra.values())
     for number, row in rows:
         name = row[columns.image].strip() if columns.image < len(row) else ""
         if not name:
             without_image += 1
         elif name == header[columns.image]:
             continue  # tables that were joined repeat the header
-        elif re.fullmatch(r"\d([.,]\d+)?E\+?\d+", name, re.IGNORECASE):
+        elif tables.is_rounded(name):
             file.problems.append(f"{file.path}, line {number}: a spreadsheet has rounded the name to {name}; take the file of the release.")
             break
-        elif max(columns.labels) >= len(row):
+        elif last >= len(row):
             file.problems.append(f"{file.path}, line {number}: {len(row)} columns instead of {len(header)}; the file seems cut off.")
+        elif len(row) > len(header):
+            why = "a cell that holds the separator has to stand in quotes"
+            file.problems.append(f"{file.path}, line {number}: {len(row)} columns instead of {len(header)}; {why}.")
         else:
             image_id = image_id_of(name)
             file.rows.append((image_id, _label(file, number, subset, [row[position] for position in columns.labels])))
             if columns.extra:
-                file.extra[image_id] = _extra(file, number, {key: row[i] if i < len(row) else "" for key, i in columns.extra.items()})
+                file.extra[image_id] = _extra(file, number, {key: row[position] for key, position in columns.extra.items()})
     if without_image:
         file.notes.append(f"{file.path.name}: {without_image:,} rows without an image left out")
 
@@ -254,7 +255,14 @@ def read_list(path: Path, subset: Subset, labelled: bool) -> LabelFile:
     file = LabelFile(Path(path))
     values = rf"[01](?:[ ,][01]){{{len(subset.classes) - 1}}}" if subset.multilabel else r"\d+"
     pattern = re.compile(rf"(.*\S)\s+({values})")
-    for number, line in enumerate(_text(file).splitlines(), 1):
+    try:
+        text = tables.text_of(file.path, _content(file))
+    except MedfmcError as error:
+        file.problems.append(str(error))
+        return file
+    if not text.strip():
+        file.problems.append(f"{file.path} is empty.")
+    for number, line in enumerate(text.splitlines(), 1):
         line = line.strip()
         if not line:
             continue

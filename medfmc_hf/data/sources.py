@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from .. import tables
 from ..errors import MedfmcError
 from ..subsets import SUBSETS
 from . import lists
@@ -29,7 +30,7 @@ class Found:
         tables: subset key -> label tables.
         lists: (subset key, kind of list) -> text lists.
         archives: packed files, which are not read.
-        unrecognised: tables in a subset's folder under an unknown name.
+        unrecognised: tables in a subset's folder that are not read: under an unknown name, or in another form beside a CSV.
         searched: the folders given.
     """
 
@@ -98,12 +99,17 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def _sort_in(found: Found, folder: Path, files: list[str], names: tuple[str, ...]) -> None:
-    tables = {name: key for name in files if (key := _subset_of_table(name))}
-    for name, table_key in tables.items():
+    # A copy in another form beside a CSV is not read: releases are CSV, and some copies lie beside them that people made.
+    label_tables = {
+        name: key
+        for name in files
+        if (key := _subset_of_table(name)) and (name.lower().endswith(".csv") or f"{Path(name).stem}.csv" not in files)
+    }
+    for name, table_key in label_tables.items():
         found.tables[table_key].append(folder / name)
     key = next((_ALIASES[part.lower()] for part in reversed(names) if part.lower() in _ALIASES), None)
     if key is None:
-        key = _subset_of_neighbours(folder, set(tables.values()))
+        key = _subset_of_neighbours(folder, set(label_tables.values()))
     images = found.image_paths[key or ""]
     prefix = str(folder) + os.sep
     for name in files:
@@ -113,7 +119,7 @@ def _sort_in(found: Found, folder: Path, files: list[str], names: tuple[str, ...
             images[stem].append(prefix + name)
         elif extension in _ARCHIVES:
             found.archives.append(folder / name)
-        elif extension in (".csv", ".xlsx", ".xls") and key and name not in tables:
+        elif extension in (*tables.SUFFIXES, ".xls") and key and name not in label_tables:
             found.unrecognised[key].append(folder / name)
         elif extension == ".txt":
             _sort_list(found, folder / name, key, files, names)
@@ -134,8 +140,8 @@ def _sort_list(found: Found, path: Path, key_of_folder: str | None, files: list[
 
 def _subset_of_table(name: str) -> str | None:
     """The subset of a label table by its file name. Browsers add ` (1)` to what is downloaded twice."""
-    stem, _, extension = name.lower().rpartition(".")
-    if extension != "csv":
+    stem, dot, extension = name.lower().rpartition(".")
+    if dot + extension not in tables.SUFFIXES:
         return None
     stem = stem.split(" (")[0].strip()
     for key, subset in SUBSETS.items():

@@ -1,7 +1,9 @@
 """Every quirk that the tables and lists of the releases are known to have, one by one."""
 
 import pytest
-from trees import IMAGES, list_line, stem, table_rows, write_list, write_table
+from hypothesis import given
+from hypothesis import strategies as st
+from trees import FORMS, IMAGES, list_line, save_table, stem, table_rows, write_list, write_table
 
 from medfmc_hf.data.label_tables import image_id_of, read_list, read_table
 from medfmc_hf.subsets import SUBSETS
@@ -28,6 +30,27 @@ def test_published_table(tmp_path, key):
 def test_line_ends_and_separators(tmp_path, key, options):
     file = read_table(write(tmp_path, key, **options), SUBSETS[key])
     assert file.problems == [] and file.rows == expected(key)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(key=st.sampled_from(list(SUBSETS)), data=st.data())
+def test_every_form_of_a_table_says_the_same(tmp_path_factory, form, key, data):
+    """Whatever the labels are, and NeoJaundice's numbers."""
+    subset, names = SUBSETS[key], [name for name, _ in IMAGES[key][:4]]
+    a_class = st.integers(0, len(subset.classes) - 1)
+    label = st.sets(a_class) if subset.multilabel else a_class.map(lambda index: {index})
+    chosen = data.draw(st.lists(label, min_size=4, max_size=4))
+    images = [(name, tuple(int(c in own) for c in range(len(subset.classes)))) for name, own in zip(names, chosen)]
+    rows = table_rows(key, images)
+    if key == "neojaundice":
+        for row in rows[1:]:
+            row[4:7] = data.draw(st.lists(st.floats(0.5, 5000).map(lambda value: round(value, 3)), min_size=3, max_size=3))
+    folder = tmp_path_factory.getbasetemp() / "forms"
+    file = read_table(save_table(folder, "table", rows, form), subset)
+    plain = read_table(write_table(folder / "plain.csv", rows), subset)
+    assert file.problems == [] and file.rows == plain.rows and len(file.rows) == 4 and file.extra == plain.extra
+    assert file.rows == [(stem(name), tuple(sorted(own)) if subset.multilabel else min(own)) for name, own in zip(names, chosen)]
+    assert [extra["bilirubin"] for extra in file.extra.values()] == [row[6] for row in rows[1:] if key == "neojaundice"]
 
 
 def test_byte_order_mark_and_no_final_newline(tmp_path):
@@ -117,6 +140,67 @@ def test_repeated_header_is_no_row(tmp_path):
     assert read_table(write(tmp_path, "colon", lambda rows: [*rows, rows[0]]), SUBSETS["colon"]).rows == expected("colon")
 
 
+def column(name, place=0):
+    """Puts a copy of the last column before the one at `place`, with another name in the header."""
+
+    def change(rows):
+        return [[*row[:place], name if number == 0 else row[-1], *row[place:]] for number, row in enumerate(rows)]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "columns"),
+    [
+        ("colon", column("tumor"), "tumor and tumor"),
+        ("colon", column("Tumor "), "Tumor and tumor"),
+        ("colon", column("tumor.1", 3), "tumor and tumor.1"),  # as pandas calls the second
+        ("colon", column("img_id"), "img_id and img_id"),
+        ("colon", column("IMG  ID"), "IMG  ID and img_id"),
+        ("endo", column("polyp"), "polyp and polyp"),
+        ("chest", column("Pleural Effusion"), "Pleural Effusion and pleural_effusion"),
+        ("neojaundice", column("jaundiced"), "jaundiced and Treatment"),  # two that may be the label
+        ("neojaundice", column("weight"), "weight and weight"),
+        ("retino", column("label"), "label and grade"),
+        ("retino", column("grade", 2), "grade and grade"),
+    ],
+)
+@pytest.mark.parametrize("agree", [True, False], ids=["agree", "differ"])
+def test_a_column_that_stands_twice_is_a_problem_even_if_both_agree(tmp_path, key, change, columns, agree):
+    def changed(rows):
+        rows = change(rows)
+        twice = [place for place, name in enumerate(rows[0]) if name in columns.split(" and ")]
+        for row in rows[1:]:
+            row[twice[0]] = row[twice[-1]] if agree else 0
+        return rows
+
+    path = write(tmp_path, key, changed)
+    file = read_table(path, SUBSETS[key])
+    assert file.rows == [] and len(file.problems) == 1
+    assert f"{path} has 2 columns for the same, {columns}, and nothing says which one counts; leave one" in file.problems[0]
+
+
+def test_columns_without_a_name_and_ones_that_are_not_read_may_stand_twice(tmp_path):
+    file = read_table(write(tmp_path, "colon", lambda rows: column("")(column("")(column("slide_id")(rows)))), SUBSETS["colon"])
+    assert file.problems == [] and file.rows == expected("colon")
+
+
+def test_a_name_of_letters_and_digits_is_not_rounded(tmp_path):
+    """`5E0012` is an image of ChestDR where the table has no file extensions, and no power of ten."""
+    names = [f"5E00123456789{number:02d}" for number in range(len(IMAGES["chest"]))]
+    rows = [[row[0], name, *row[2:]] for row, name in zip(table_rows("chest")[1:], names)]
+    file = read_table(write(tmp_path, "chest", lambda whole: [whole[0], *rows]), SUBSETS["chest"])
+    assert file.problems == [] and file.image_ids == names
+
+
+def test_a_sheet_whose_long_names_became_numbers_is_named(tmp_path):
+    pytest.importorskip("openpyxl")
+    rows = [["image", "grade"], [20230116125802920001, 1], [17, 2]]
+    (problem,) = read_table(save_table(tmp_path, "retino", rows, "xlsx"), SUBSETS["retino"]).problems
+    assert "line 2: a spreadsheet has rounded the name to 2.02301161258029E+19" in problem
+    assert read_table(save_table(tmp_path, "retino", [rows[0], rows[2]], "xlsx"), SUBSETS["retino"]).rows == [("17", 2)]
+
+
 def cell(row, column, value):
     def change(rows):
         rows[row][column] = value
@@ -142,6 +226,9 @@ def cell(row, column, value):
         ),
         ("chest", lambda rows: [*rows[:-1], rows[-1][:7]], "7 columns instead of 21; the file seems cut off"),
         ("neojaundice", cell(4, 6, "high"), "bilirubin is 'high'; expected a number"),
+        ("neojaundice", cell(4, 5, "3,280"), "weight is '3,280'; expected a number"),  # three kilograms or three grams?
+        ("neojaundice", lambda rows: [[row[-1], *(row[1:-1] if i != 4 else row[1:5])] for i, row in enumerate(rows)], "line 5: 5 columns"),
+        ("neojaundice", lambda rows: [*rows[:3], [*rows[3], 1]], "line 4: 9 columns instead of 8; a cell that holds the separator"),
         ("colon", lambda rows: [["<!DOCTYPE html>"]], "has not the columns of its subset"),
     ],
 )
@@ -155,7 +242,8 @@ def test_wrong_tables_are_named(tmp_path, key, change, message):
     ("content", "message"),
     [
         (b"", "is empty"),
-        (b"\xff\xfei\x00m\x00g\x00", "is not UTF-8 text"),
+        ("img_id,Gr\xf6\xdfe\n".encode("latin-1"), "is not UTF-8 text"),
+        (b"i\x00m\x00g\x00", "is not UTF-8 text"),  # UTF-16 without its mark
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS pointer"),
     ],
 )
@@ -175,6 +263,14 @@ def test_lists(tmp_path, key, change):
     path.write_bytes(change(path.read_text()).encode())
     file = read_list(path, SUBSETS[key], labelled=True)
     assert file.problems == [] and file.rows == expected(key)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_saved_with_a_byte_order_mark(tmp_path, encoding):
+    path = write_list(tmp_path / "trainval.txt", "endo", IMAGES["endo"])
+    path.write_text(path.read_text(), encoding=encoding)
+    file = read_list(path, SUBSETS["endo"], labelled=True)
+    assert file.problems == [] and file.rows == expected("endo")
 
 
 def test_list_without_labels_keeps_spaces_in_names(tmp_path):

@@ -83,6 +83,16 @@ def test_a_folder_of_any_name_is_known_by_its_table(tmp_path):
     assert has(found, "chest") and len(found.tables["chest"]) == 1
 
 
+def test_tables_of_other_forms_are_found_where_there_is_no_csv(tmp_path):
+    """Beside a CSV they are copies that people made, which no build waits for."""
+    (tmp_path / "colon").mkdir()
+    for name in ("colon_train.csv", "colon_train.xlsx", "colon_val.xlsx", "colonpath_published_2.TSV", "mine.parquet"):
+        (tmp_path / "colon" / name).touch()
+    found = find([tmp_path])
+    assert {path.name for path in found.tables["colon"]} == {"colon_train.csv", "colon_val.xlsx", "colonpath_published_2.TSV"}
+    assert {path.name for path in found.unrecognised["colon"]} == {"colon_train.xlsx", "mine.parquet"}
+
+
 def test_several_sources_complete_each_other_and_the_first_wins(tmp_path):
     names = [name for name, _ in IMAGES["endo"]]
     write_images(tmp_path / "one" / "endo", names[:10])
