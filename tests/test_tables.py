@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trees import FORMS, save_table
 
+from medfmc_hf import tables
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.tables import is_rounded, number, read
 
@@ -228,3 +229,11 @@ def test_no_numbers(cell):
 def test_rounded_names():
     assert all(map(is_rounded, ["2.02E+19", "2,02301161258029E+16", "2E+16", "2.02e19"]))
     assert not any(map(is_rounded, ["5E0012345678901", "5E44", "5DC2824164E8B52", "17", "1.5", ""]))  # the first are of ChestDR
+
+
+def test_no_table_is_read_elsewhere():
+    """Whoever reads a table reads it here."""
+    package = Path(tables.__file__).parent
+    readers = ("csv.reader", "csv.DictReader", "read_csv", "read_excel", "load_workbook", "genfromtxt", "loadtxt")
+    found = {path.name for path in package.rglob("*.py") if any(reader in path.read_text(encoding="utf-8") for reader in readers)}
+    assert found == {"tables.py"}

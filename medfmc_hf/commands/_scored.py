@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from .. import tables
 from ..data.label_tables import Label
 from ..errors import MedfmcError
 from ..evaluation import scored
@@ -23,10 +24,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(path: str, args: argparse.Namespace) -> list[Scored]:
-    """The scored images of a CSV, a run, or every finished run of a folder."""
-    if Path(path).suffix.lower() == ".csv":
+    """The scored images of a table, a run, or every finished run of a folder."""
+    if Path(path).suffix.lower() in tables.SUFFIXES or (Path(path).is_file() and Path(path).suffix.lower() != ".json"):
         subset = subset_of(args.subset) if args.subset else scored.subset_in_name(Path(path))
-        classes = [name.strip() for name in args.classes.split(",")] if args.classes else None
+        classes = [name.strip() for name in args.classes.split(",") if name.strip()] if args.classes else None
         if subset and classes:
             raise MedfmcError(f"--classes names the classes of other data, and {path} is of {subset.key}, whose classes are known.")
         return [scored.of_csv(path, subset, labels_of(args, subset) if subset else None, classes)]

@@ -6,6 +6,9 @@
   medfmc score endo_5-shot_submission.csv --labels Endo_published_4d.csv
   medfmc score result.zip --data medfmc                 a challenge submission: 18 or 90 numbers and their mean
 
+A table may be CSV with `,`, `;` or tabs in UTF-8 or UTF-16, Parquet, or XLSX (which needs: pip install "medfmc_hf[tables]"). Columns that
+are no class are left out and named with --classes, or of a subset of MedFMC.
+
 Numbers are x 100, as the challenge prints them. The interval in brackets is over the patients of the test set: each is left out in turn
 (jackknife). Over seeds, which are other support sets, there is another one, Student's t interval of the mean: the two say different things
 and are never mixed.
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import tables
 from ..errors import MedfmcError
 from ..evaluation import challenge, submission
 from ..evaluation.bootstrap import bootstrap
@@ -70,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _is_submission(path: Path) -> bool:
     folder = next((p for p in (path / "result", path) if p.is_dir()), path)
-    return zipfile.is_zipfile(path) or any(folder.glob("*-shot_submission.csv")) or any(folder.glob("exp?/*-shot_submission.csv"))
+    zipped = path.suffix.lower() not in tables.SUFFIXES and zipfile.is_zipfile(path)  # an XLSX workbook is a zip too
+    return zipped or any(folder.glob("*-shot_submission.csv")) or any(folder.glob("exp?/*-shot_submission.csv"))
 
 
 def _result(item: Scored, args: argparse.Namespace) -> dict[str, Any]:

@@ -1,23 +1,27 @@
-"""Scored images, wherever they come from: the predictions of a run, a CSV with labels, or a submission CSV with labels from elsewhere."""
+"""Scored images, wherever they come from: the predictions of a run, a table with labels, or a submission with labels from elsewhere."""
 
-import csv
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import tables
 from ..data.label_tables import Label, image_id_of, read_list, read_table
 from ..errors import MedfmcError
 from ..progress import notify
 from ..runs import RunRecord, load_predictions
 from ..subsets import ConfigName, Subset, subset_of
+from ..tables import Row
 from ..words import plural
 from .experiments import Run, names_of
 from .jackknife import Jackknife, jackknife
+
+_NO_SCORES = ("image_id", "patient_id", "label", "labels")
+_DECLARE = "Name the classes (--classes a,b,c): other columns are then left out."
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,13 @@ def of_csv(
     labels: Mapping[str, Label] | None = None,
     classes: Sequence[str] | None = None,
 ) -> Scored:
-    """The scored images of a CSV file.
+    """The scored images of a table, in any form that `medfmc_hf.tables` reads.
 
     Either it has a header: `label` (a class index or name) or `labels` (positive class indices or names, separated by spaces, may be
     empty), optionally `image_id` and `patient_id`, and one column of scores per class, named after it. Where the classes are known, of a
-    subset or by `classes`, other columns are left out and named; else every other column is a class, and the columns are named. Or it has
-    none and is a challenge submission (`name.png,p0,p1,...`): then the labels come from `labels`.
+    subset or by `classes`, the columns may have any order, and others are left out and named. Else every other column is a class, and the
+    columns are named; a table in which one may be something else is refused. Or it has no header and is a challenge submission
+    (`name.png,p0,p1,...`): then the labels come from `labels`.
 
     Args:
         path: the file.
@@ -127,38 +132,20 @@ def of_csv(
         MedfmcError: the file cannot be read as either, or a column cannot be a score.
     """
     path = Path(path)
-    rows = read_rows(path)
+    rows = [(line, cells) for line, cells in tables.read(path).rows if any(cell.strip() for cell in cells)]
     if subset is None:
         subset = subset_in_name(path)
-    return _of_header(path, rows, subset, classes) if has_header(rows) else of_submission(path, rows, subset, labels)
+    return _of_header(path, rows, subset, classes) if has_header(rows[0][1]) else of_submission(path, rows, subset, labels)
 
 
-def read_rows(path: Path) -> list[list[str]]:
-    """The cells of a CSV file, without empty lines.
-
-    Raises:
-        MedfmcError: it is absent, empty or not text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MedfmcError(f"{path} does not exist; expected a CSV file of scores, or a run.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise MedfmcError(f"{path} cannot be read as text: {error}.") from None
-    rows = [row for row in csv.reader(text.splitlines()) if any(cell.strip() for cell in row)]
-    if not rows:
-        raise MedfmcError(f"{path} is empty; expected a row of scores per image.")
-    return rows
-
-
-def has_header(rows: list[list[str]]) -> bool:
-    """Whether the first row names columns: none of its cells but the first may be a number."""
-    return not any(_is_number(cell) for cell in rows[0][1:])
+def has_header(first: Sequence[str]) -> bool:
+    """Whether the cells of the first row name columns: one is label or labels, or none but the first is a number."""
+    return any(cell.strip() in ("label", "labels") for cell in first) or not any(_is_number(cell) for cell in first[1:])
 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        tables.number(cell)
     except ValueError:
         return False
     return True
@@ -170,116 +157,165 @@ def subset_in_name(path: Path) -> Subset | None:
     return subset_of(found[1]) if found else None
 
 
-def numbers(rows: list[list[str]], path: Path, first_line: int) -> np.ndarray:
+def numbers(path: Path, rows: Sequence[Row]) -> np.ndarray:
     """The cells of equally long rows as float64.
 
     Raises:
-        MedfmcError: a row is longer or shorter than the first, or a cell is no number; the message names the line.
+        MedfmcError: a row is longer or shorter than the first, or a cell is no finite number; the message names the line.
     """
-    values = np.empty((len(rows), len(rows[0])))
-    for number, row in enumerate(rows):
-        if len(row) != values.shape[1]:
-            raise MedfmcError(f"{path}, row {number + first_line}: {len(row)} scores; the rows before have {values.shape[1]}.")
+    values = np.empty((len(rows), len(rows[0][1])))
+    for place, (line, cells) in enumerate(rows):
+        if len(cells) != values.shape[1]:
+            raise MedfmcError(f"{path}, line {line}: {len(cells)} scores; the lines before have {values.shape[1]}.")
         try:
-            values[number] = [float(cell) for cell in row]
+            values[place] = [tables.number(cell) for cell in cells]
         except ValueError as error:
-            raise MedfmcError(f"{path}, row {number + first_line}: {error}; expected a number per class.") from None
+            raise MedfmcError(f"{path}, line {line}: {error}; expected a number per class.") from None
+        if not np.isfinite(values[place]).all():
+            raise MedfmcError(f"{path}, line {line}: the scores {', '.join(cells)} are not all finite; expected a number per class.")
     return values
 
 
-def _of_header(path: Path, rows: list[list[str]], subset: Subset | None, declared: Sequence[str] | None) -> Scored:
-    header = [cell.strip() for cell in rows[0]]
+def _of_header(path: Path, rows: list[Row], subset: Subset | None, declared: Sequence[str] | None) -> Scored:
+    header = [cell.strip() for cell in rows[0][1]]
     rows = rows[1:]
+    _check_names(path, header)
     kind = next((name for name in ("label", "labels") if name in header), None)
-    known: dict[str, int] = {name: header.index(name) for name in ("image_id", "patient_id", "label", "labels") if name in header}
     if kind is None or not rows:
         raise _other_header(path, header, rows)
     if subset and kind != subset.label_column:
         raise MedfmcError(f"{path} has a column {kind}; {subset.key} is {subset.task} and has {subset.label_column}.")
-    for number, row in enumerate(rows, 2):
-        if len(row) != len(header):
-            raise MedfmcError(f"{path}, row {number}: {len(row)} cells; the header has {len(header)}.")
-    classes = _score_columns(path, header, rows, known, subset.classes if subset else declared)
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise MedfmcError(f"{path}, line {line}: {len(cells)} cells; the header has {len(header)}.")
+    lines = [line for line, _ in rows]
+    columns = {name: [cells[position] for _, cells in rows] for position, name in enumerate(header)}
+    others = {name: cells for name, cells in columns.items() if name not in _NO_SCORES}
+    known = subset.classes if subset else declared
+    classes = _undeclared_classes(path, others) if known is None else _declared_classes(path, others, known)
     if len(classes) < 2:
         raise _other_header(path, header, rows)
-    image_ids = [image_id_of(row[known["image_id"]]) if "image_id" in known else f"row {n}" for n, row in enumerate(rows, 2)]
-    if "patient_id" in known:
-        patient_ids = [row[known["patient_id"]].strip() for row in rows]
-    else:
-        patient_ids = [subset.patient_id(image_id) for image_id in image_ids] if subset and "image_id" in known else image_ids
-    positions = [header.index(name) for name in classes]
-    labels: list[Label] = []
-    for number, row in enumerate(rows, 2):
-        positive = _classes_of(row[known[kind]], classes, path, number)
-        if kind == "label" and len(positive) != 1:
-            raise MedfmcError(f"{path}, row {number}: label is {row[known[kind]]!r}; expected one class.")
-        labels.append(positive[0] if kind == "label" else positive)
-    scores = numbers([[row[i] for i in positions] for row in rows], path, 2)
+    labels = [_label_of(cell, kind, classes, path, line) for line, cell in zip(lines, columns[kind])]
+    scores = numbers(path, [(line, list(cells)) for line, *cells in zip(lines, *(columns[name] for name in classes))])
+    if known is None and (doubt := _doubt(classes, columns[kind], labels, scores)):
+        raise MedfmcError(f"{path}: one of the columns {', '.join(classes)} may be no class, for {doubt}. {_DECLARE}")
+    image_ids = [image_id_of(name) for name in _ids(path, lines, columns, "image_id")] or [f"row {n}" for n in range(2, len(rows) + 2)]
+    patient_ids = _ids(path, lines, columns, "patient_id")
+    if not patient_ids:
+        patient_ids = [subset.patient_id(image_id) for image_id in image_ids] if subset and "image_id" in header else image_ids
     return _assembled(path, subset, classes, image_ids, patient_ids, labels, scores)
 
 
-def _other_header(path: Path, header: list[str], rows: list[list[str]]) -> MedfmcError:
+def _other_header(path: Path, header: list[str], rows: list[Row]) -> MedfmcError:
     return MedfmcError(
         f"{path} has the header {', '.join(header)} and {len(rows)} rows; expected label or labels, optionally image_id and "
         "patient_id, and a column of scores for each of at least two classes."
     )
 
 
-def _score_columns(
-    path: Path, header: list[str], rows: list[list[str]], known: Collection[str], declared: Sequence[str] | None
-) -> tuple[str, ...]:
-    """The columns that are scores: those of the classes, where these are known, else all that are nothing else and could be scores.
+def _check_names(path: Path, header: list[str]) -> None:
+    """Refuse a header in which a name stands twice, or two columns are the labels. Columns without a name are never read."""
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise MedfmcError(
+            f"{path}: the column {', '.join(twice)} comes more than once in the header {', '.join(header)}; leave one of each name."
+        )
+    if {"label", "labels"} <= set(header):
+        raise MedfmcError(f"{path} has both label and labels; leave label for one class an image, or labels for any number.")
+
+
+def _ids(path: Path, lines: list[int], columns: Mapping[str, list[str]], column: str) -> list[str]:
+    """The cells of a column of ids; none where the table lacks it.
 
     Raises:
-        MedfmcError: a class has no column, a name comes twice, or a column cannot be a score.
+        MedfmcError: one is empty, or was rounded by a spreadsheet: several images would become one, or several patients.
     """
-    twice = sorted({name or "(no name)" for name in header if header.count(name) > 1})
-    if twice:
-        raise MedfmcError(f"{path}: the column {', '.join(twice)} comes more than once in the header {', '.join(header)}.")
-    others = [name for name in header if name not in known]
-    if declared is not None:
-        absent = [name for name in declared if name not in others]
-        if absent:
-            there = ", ".join(name or "(no name)" for name in others)
-            raise MedfmcError(
-                f"{path} has no column of scores for {', '.join(absent)}; expected {', '.join(declared)}, and it has {there}."
-            )
-        left = [name or "(no name)" for name in others if name not in declared]
-        if left:
-            notify(f"{path.name}: left out, for they are no classes: {', '.join(left)}")
-        return tuple(declared)
-    for name in others:
-        if why := _no_score(name, [row[header.index(name)] for row in rows]):
+    names = [name.strip() for name in columns.get(column, [])]
+    for line, name in zip(lines, names):
+        if not name:
+            raise MedfmcError(f"{path}, line {line}: {column} is empty; fill it, or remove the column.")
+        if tables.is_rounded(name):
+            raise MedfmcError(f"{path}, line {line}: a spreadsheet has rounded the {column} to {name}; write it as text.")
+    return names
+
+
+def _declared_classes(path: Path, others: Mapping[str, list[str]], declared: Sequence[str]) -> tuple[str, ...]:
+    """The classes that are known, each of which must have its column; what stands beside them is named."""
+    absent = [name for name in declared if name not in others]
+    if absent:
+        there = ", ".join(name or "(no name)" for name in others)
+        raise MedfmcError(f"{path} has no column of scores for {', '.join(absent)}; expected {', '.join(declared)}, and it has {there}.")
+    left = [name or "(no name)" for name in others if name not in declared]
+    if left:
+        notify(f"{path.name}: left out, for they are no classes: {', '.join(left)}")
+    return tuple(declared)
+
+
+def _undeclared_classes(path: Path, others: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Every column that is nothing else, and named; refused where one cannot be the scores of a class."""
+    for name, cells in others.items():
+        if why := _no_score(name, cells):
             shown = name or "(no name)"
-            raise MedfmcError(f"{path}: the column {shown} {why}. Name the classes (--classes a,b,c): other columns are then left out.")
+            raise MedfmcError(f"{path}: the column {shown} {why}. {_DECLARE}")
     notify(f"{path.name}: the classes are {', '.join(others)}")
     return tuple(others)
 
 
 def _no_score(name: str, cells: list[str]) -> str | None:
     """Why a column cannot be the scores of a class; None if it can."""
-    if not name or re.fullmatch(r"Unnamed: \d+", name):
+    if not name or re.fullmatch(r"Unnamed: \d+|__index_level_\d+__", name):
         return "has no name, as an index that was written along"
     try:
-        values = np.array([float(cell) for cell in cells])
+        values = np.array([tables.number(cell) for cell in cells])
     except ValueError:
         return None  # the message about its cells says which line it is
-    if len(values) and not ((values >= 0) & (values <= 1)).all():
+    if np.isfinite(values).all() and not ((values >= 0) & (values <= 1)).all():
         return "has values outside 0 to 1, so it is no probability"
-    if len(values) > 1 and (values == np.round(values)).all() and (np.diff(values) > 0).all():
-        return "only counts up, as an index does"
     return None
 
 
-def _classes_of(cell: str, classes: tuple[str, ...], path: Path, number: int) -> tuple[int, ...]:
+def _doubt(classes: Sequence[str], cells: Sequence[str], labels: Sequence[Label], scores: np.ndarray) -> str | None:
+    """Why one of some undeclared columns may be no class, such as an age in hundred years or the number of a fold; None if all are classes.
+
+    Args:
+        classes: the columns.
+        cells: the labels as they are written.
+        labels: as indices of the columns.
+        scores: (n, classes).
+    """
+    if isinstance(labels[0], tuple):
+        positive = {index for label in labels if isinstance(label, tuple) for index in label}
+        absent = [name for index, name in enumerate(classes) if index not in positive]
+        return f"no image has the label {', '.join(absent)}" if absent else None
+    rounding = 0.005 * len(classes)  # of two decimals
+    needed = len(classes) == 2 or (scores.max(axis=0) > rounding).all()  # a table has two classes at least
+    if set(classes) <= {cell.strip() for cell in cells} or (needed and (abs(scores.sum(axis=1) - 1) <= rounding).all()):
+        return None
+    return "the labels do not name them all, and their rows do not add up to one with each of them and no other"
+
+
+def _label_of(cell: str, kind: str, classes: tuple[str, ...], path: Path, line: int) -> Label:
     words = [cell.strip()] if cell.strip() in classes else cell.replace(";", " ").split()
-    found = [classes.index(word) if word in classes else int(word) if word.isdecimal() else -1 for word in words]
-    if any(not 0 <= index < len(classes) for index in found):
-        raise MedfmcError(f"{path}, row {number}: {cell!r} is no class; expected names or indices of {', '.join(classes)}.")
-    return tuple(found)
+    found = [_class_index(word, classes) for word in words]
+    if -1 in found:
+        raise MedfmcError(f"{path}, line {line}: {cell!r} is no class; expected names or indices of {', '.join(classes)}.")
+    if kind == "label" and len(found) != 1:
+        raise MedfmcError(f"{path}, line {line}: label is {cell!r}; expected one class.")
+    return found[0] if kind == "label" else tuple(found)
 
 
-def of_submission(path: Path, rows: list[list[str]], subset: Subset | None, labels: Mapping[str, Label] | None) -> Scored:
+def _class_index(word: str, classes: tuple[str, ...]) -> int:
+    """The place of a class that is given by its name or place, which spreadsheets write as `1.0` too; -1 if it is none."""
+    if word in classes:
+        return classes.index(word)
+    try:
+        value = tables.number(word)
+    except ValueError:
+        return -1
+    return int(value) if value in range(len(classes)) else -1
+
+
+def of_submission(path: Path, rows: list[Row], subset: Subset | None, labels: Mapping[str, Label] | None) -> Scored:
     """The rows of a submission file with their labels; see `of_csv`."""
     if subset is None:
         raise MedfmcError(f"{path} has no header and its name tells no subset; say which with --subset.")
@@ -288,11 +324,11 @@ def of_submission(path: Path, rows: list[list[str]], subset: Subset | None, labe
             f"{path} has no header, so no labels: give a published label table with --labels (such as {subset.table}) "
             "or a build with --data."
         )
-    image_ids = [image_id_of(row[0]) for row in rows]
+    image_ids = [image_id_of(cells[0]) for _, cells in rows]
     unknown = [image_id for image_id in image_ids if labels.get(image_id) is None]
     if unknown:
         raise MedfmcError(f"{len(unknown)} of {len(rows)} images of {path} have no label in what was given, such as {unknown[0]}.")
-    scores = numbers([row[1:] for row in rows], path, 1)
+    scores = numbers(path, [(line, cells[1:]) for line, cells in rows])
     return _assembled(
         path, subset, subset.classes, image_ids, [subset.patient_id(i) for i in image_ids], [labels[i] for i in image_ids], scores
     )
@@ -321,13 +357,13 @@ def _assembled(
 
 
 def read_labels(path: str | os.PathLike, subset: Subset) -> dict[str, Label]:
-    """Labels by image id from a published label table (CSV) or a labelled list (text).
+    """Labels by image id from a published label table or a labelled list (text).
 
     Raises:
         MedfmcError: the file has other columns or unknown labels.
     """
     path = Path(path)
-    file = read_table(path, subset) if path.suffix.lower() == ".csv" else read_list(path, subset, labelled=True)
+    file = read_table(path, subset) if path.suffix.lower() in tables.SUFFIXES else read_list(path, subset, labelled=True)
     if file.problems:
         raise MedfmcError("\n".join(file.problems[:3]))
     return dict(file.rows)

@@ -1,7 +1,5 @@
 """Challenge submissions: reading anybody's, scoring them, and writing them from runs. `submission_check` says whether one is valid."""
 
-import csv
-import io
 import os
 import re
 import zipfile
@@ -10,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from .. import tables
 from ..data.label_tables import Label, first_few, image_id_of
 from ..errors import MedfmcError
 from ..files import atomic_path
@@ -75,11 +74,16 @@ def read(path: str | os.PathLike) -> Submission:
             submission.problems.append(f"{file_name(place)} lies beside the folders exp1 to exp5; in the final phase every file is in one.")
             continue
         try:
-            text = content.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            submission.problems.append(f"{file_name(place)} is not UTF-8 text.")
+            table = tables.parse(Path(file_name(place)), content)
+        except MedfmcError as error:
+            submission.problems.append(str(error))
             continue
-        submission.files[place] = list(csv.reader(io.StringIO(text, newline="")))
+        submission.files[place] = rows = [cells for _, cells in table.lines]
+        if table.encoding != "utf-8":
+            submission.problems.append(f"{file_name(place)} is not UTF-8 text.")
+        elif table.separator != ",":
+            first = table.separator.join(next(filter(None, rows), []))
+            submission.problems.append(f"{file_name(place)} is not separated by commas: its first row is {first[:60]!r}.")
     return submission
 
 
@@ -144,9 +148,10 @@ def scored_files(submission: Submission, labels: Mapping[str, Mapping[str, Label
         if place[1] not in labels:
             continue
         name = submission.source / file_name(place)
-        if has_header(rows):
+        lines = [(line, cells) for line, cells in enumerate(rows, 1) if cells]
+        if not lines or has_header(lines[0][1]):
             raise MedfmcError(f"{name} has a header or no scores; `medfmc submission check {submission.source}` says all that is wrong.")
-        scored[place] = of_submission(name, rows, SUBSETS[place[1]], labels[place[1]])
+        scored[place] = of_submission(name, lines, SUBSETS[place[1]], labels[place[1]])
     return scored
 
 

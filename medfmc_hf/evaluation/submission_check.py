@@ -46,7 +46,7 @@ def _check_file(submission: Submission, place: Place) -> list[str]:
     if len(rows[0]) == 1 and any(mark in rows[0][0] for mark in ";\t "):
         problems.append(f"{name} is not separated by commas: its first row is {rows[0][0][:60]!r}.")
         return []
-    if has_header(rows) and len(rows[0]) > 1:
+    if has_header(rows[0]) and len(rows[0]) > 1:
         problems.append(f"{name} has a header ({','.join(rows[0])[:60]}); a submission has none, and its first image would be lost.")
         rows = rows[1:]
     wanted = CHALLENGE_IMAGES[submission.phase][place[1]]

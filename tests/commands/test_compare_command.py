@@ -27,7 +27,7 @@ def test_csv_files(tmp_path, capsys):
     for name, noise in (("a", 0), ("b", 1)):
         rows = "".join(f"i{n},{n % 2},{0.5 - 0.4 * (n % 2) + noise * (n % 5) / 10},0.5\n" for n in range(30))
         (tmp_path / f"{name}.csv").write_text("image_id,label,cat,dog\n" + rows)
-    assert main(["compare", str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]) == 0
+    assert main(["compare", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--classes", "cat,dog"]) == 0
     assert "30 patients" in capsys.readouterr().out
 
 

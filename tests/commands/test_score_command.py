@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from invented_runs import invent_run, invent_runs
+from trees import FORMS, save_table
 
 from medfmc_hf.cli import main
 from medfmc_hf.runs import RunRecord
@@ -54,10 +55,11 @@ def test_seeds_are_summed_up(tmp_path, say):
 def test_the_official_mode_repeats_the_auc_of_the_class_before(tmp_path, say):
     rows = "".join(f"x{n},{labels},.{n}1,.{n}2,.{9 - n},.5\n" for n, labels in enumerate(["0", "1 2", "", "0 1", "2", ""]))
     (tmp_path / "endo.csv").write_text("image_id,labels,ulcer,erosion,polyp,tumor\n" + rows)
-    say("score", tmp_path / "endo.csv", "--official", "--json", tmp_path / "out.json")
+    words = ("score", tmp_path / "endo.csv", "--subset", "endo")
+    say(*words, "--official", "--json", tmp_path / "out.json")
     result = json.loads((tmp_path / "out.json").read_text())["runs"][0]["result"]
     assert result["per_class"]["tumor"]["auc"] == result["per_class"]["polyp"]["auc"] and result["per_class"]["tumor"]["ap"] == 0
-    assert "tumor without positives" in say("score", tmp_path / "endo.csv")
+    assert "tumor without positives" in say(*words)
 
 
 def test_a_csv(tmp_path, say):
@@ -65,6 +67,38 @@ def test_a_csv(tmp_path, say):
     out = say("score", tmp_path / "mine.csv")
     assert "6 patients" in out and "Accuracy" in out and "mAP" not in out
     assert "(" not in say("score", tmp_path / "mine.csv", "--replicates", 0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_table_in_every_form(tmp_path, say, form):
+    """What spreadsheets and pandas save; a workbook is a zip, and yet no submission."""
+    rows = [line.split(",") for line in CSV.splitlines()]
+    typed = [rows[0], *([*row[:2], int(row[2]), *map(float, row[3:])] for row in rows[1:])]
+    (tmp_path / "mine.csv").write_text(CSV)
+    say("score", tmp_path / "mine.csv", "--json", tmp_path / "plain.json")
+    say("score", save_table(tmp_path / "again", "mine", typed, form), "--json", tmp_path / "again.json")
+    plain, again = (json.loads((tmp_path / f"{name}.json").read_text())["runs"] for name in ("plain", "again"))
+    assert plain == again
+
+
+def test_columns_beside_the_classes(tmp_path, capsys):
+    """They are left out and named where the classes are declared, and refused with the option that does so where they are not."""
+    path = tmp_path / "mine.csv"
+    lines = CSV.splitlines()
+    path.write_text("\n".join([f",age,{lines[0]},fold", *(f"{n},{20 + n},{line},{n % 2}" for n, line in enumerate(lines[1:]))]))
+    assert main(["score", str(path)]) == 2
+    assert "Name the classes (--classes a,b,c): other columns are then left out." in capsys.readouterr().err
+    assert main(["score", str(path), "--classes", "dog,cat,"]) == 0
+    assert "mine.csv: left out, for they are no classes: (no name), age, fold" in capsys.readouterr().err
+    assert main(["score", str(path), "--classes", "cat,dog,bird"]) == 2
+    assert "has no column of scores for bird" in capsys.readouterr().err
+
+
+def test_what_is_no_table_and_no_run(tmp_path, say):
+    (tmp_path / "mine.xls").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+    assert "an old or locked Excel workbook" in say("score", tmp_path / "mine.xls", status=2)
+    (tmp_path / "mine.csv").mkdir()
+    assert "mine.csv cannot be read: Is a directory" in say("score", tmp_path / "mine.csv", status=2)
 
 
 def test_a_csv_needs_neither_torch_nor_datasets(tmp_path):

@@ -129,6 +129,29 @@ def test_reading_zips_and_folders(tmp_path, orders):
     assert read.files == expected and "expects one folder, result/" in read.problems[0]
 
 
+def test_files_in_another_form_are_read_and_are_problems(tmp_path):
+    """The challenge would not take them, but their numbers are what they are."""
+    text = "b.png,0.1,0.25,0.3,0.4\na.png,0.5,0.6,0.7,0.8\n"
+    path = tmp_path / "endo_5-shot_submission.csv"
+    path.write_text(text)
+    plain = submission.scored_files(submission.read(tmp_path), {"endo": {"a": (1,), "b": ()}})[None, "endo", 5]
+    for content, problem in (
+        (
+            text.replace(",", ";").replace(".", ",").replace(",png", ".png").encode(),
+            "is not separated by commas: its first row is 'b.png;0",
+        ),
+        (text.encode("utf-16"), "is not UTF-8 text"),
+        ("\n".join(["", *text.split("\n")]).encode(), None),
+    ):
+        path.write_bytes(content)
+        read = submission.read(tmp_path)
+        assert [problem in found for found in read.problems] == [True] * bool(problem)
+        item = submission.scored_files(read, {"endo": {"a": (1,), "b": ()}})[None, "endo", 5]
+        assert item.scores.tolist() == plain.scores.tolist() and item.image_ids.tolist() == ["b", "a"]
+    path.write_bytes(b"b.png,\xe9\n")
+    assert [problem.split(";")[0] for problem in submission.read(tmp_path).problems] == [f"{path.name} is not UTF-8 text"]
+
+
 def test_what_is_no_submission_is_named(tmp_path):
     for name, message in (("none", "does not exist"), ("text.zip", "not a zip"), ("empty", "it has nothing"), ("other", "it has a.csv")):
         path = tmp_path / name
