@@ -49,9 +49,11 @@ class Table:
     def rows(self) -> list[Row]:
         """The first line that is not blank and all after it, but for lines without cells; empty cells behind the last column are cut."""
         lengths = [_length(cells) for _, cells in self.lines]
-        start = next((place for place, length in enumerate(lengths) if length), len(lengths))
-        width = min(len(self.lines[start][1]), max(lengths)) if start < len(lengths) else 0
-        return [(line, cells[: max(width, length)]) for (line, cells), length in zip(self.lines[start:], lengths[start:]) if cells]
+        if not any(lengths):
+            return []
+        first = next(place for place, length in enumerate(lengths) if length)
+        width = min(len(self.lines[first][1]), max(lengths))
+        return [(line, cells[: max(width, length)]) for (line, cells), length in zip(self.lines[first:], lengths[first:]) if cells]
 
 
 def _length(cells: Sequence[str]) -> int:
@@ -98,7 +100,7 @@ def parse(path: Path, content: bytes) -> Table:
     Raises:
         MedfmcError: they are damaged or in a form that is not read.
     """
-    if content.startswith(b"PK\x03\x04") and b"xl/workbook" in content:
+    if content.startswith(b"PK\x03\x04") and b"xl/workbook.xml" in content:
         return Table(path, _sheet(path, content))
     if content.startswith(b"PAR1"):
         return Table(path, _parquet(path, content))
@@ -219,6 +221,11 @@ def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return " ".join(map(_text, value))
     return str(value)
+
+
+def unnumbered(name: str) -> str:
+    """A column's name without the number that pandas gives to the second of two columns of one name: `age` for `age.1`."""
+    return re.sub(r"\.\d+$", "", name)
 
 
 def is_rounded(name: str) -> bool:

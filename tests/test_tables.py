@@ -94,6 +94,7 @@ def zipped(name):
         (b'a,b\nx,"1\n', "is not a CSV table (line 2"),
         (gzip.compress(b"a,b\n"), "packed by gzip; unpack it"),
         (zipped("table.csv"), "a zip archive or a workbook other than XLSX"),
+        (zipped("xl/workbook.bin"), "a zip archive or a workbook other than XLSX"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or locked Excel workbook; save it as XLSX"),
         (b"PAR1 and no more", "a damaged Parquet file"),
     ],

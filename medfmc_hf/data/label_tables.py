@@ -166,7 +166,7 @@ def _label_columns(by_name: dict[str, int], header: list[str], subset: Subset) -
 
 def _report_repeated(file: LabelFile, subset: Subset, header: list[str], columns: _Columns) -> None:
     """A column that is read may stand but once under its name, and the label under but one of its names."""
-    plain = [re.sub(r"\.\d+$", "", _key(name)) for name in header]  # pandas calls the second of two columns `name.1`
+    plain = [tables.unnumbered(_key(name)) for name in header]
     for position in (columns.image, *columns.labels, *columns.extra.values()):
         names = {plain[position]} - {""}
         if position in columns.labels and not subset.multilabel:

@@ -215,7 +215,8 @@ def _other_header(path: Path, header: list[str], rows: list[Row]) -> MedfmcError
 
 def _check_names(path: Path, header: list[str]) -> None:
     """Refuse a header in which a name stands twice, or two columns are the labels. Columns without a name are never read."""
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    plain = [tables.unnumbered(name) for name in header]
+    twice = sorted({name for name in header if name and plain.count(name) > 1})
     if twice:
         raise MedfmcError(
             f"{path}: the column {', '.join(twice)} comes more than once in the header {', '.join(header)}; leave one of each name."

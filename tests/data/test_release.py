@@ -4,7 +4,20 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from trees import AT_THRESHOLD, IMAGES, POOL, figshare, grand_challenge, stem, table_rows, write_images, write_list, write_table
+from trees import (
+    AT_THRESHOLD,
+    FORMS,
+    IMAGES,
+    POOL,
+    figshare,
+    grand_challenge,
+    save_table,
+    stem,
+    table_rows,
+    write_images,
+    write_list,
+    write_table,
+)
 
 from medfmc_hf.data import lists
 from medfmc_hf.data.release import match_images, read_release
@@ -27,6 +40,18 @@ def test_a_sound_download(tmp_path, key):
     multi_hot = {stem(name): list(row) for name, row in IMAGES[key]}
     assert {image_id: row.tolist() for image_id, row in release.multi_hot().items()} == multi_hot
     assert set(release.image_paths) == set(multi_hot)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_download_whose_table_somebody_saved_again(tmp_path, form):
+    key = "neojaundice"
+    whole = read(figshare(tmp_path, key), key)
+    table = tmp_path / SUBSETS[key].name / SUBSETS[key].table
+    table.unlink()
+    save_table(table.parent, table.stem, table_rows(key), form)
+    release = read(tmp_path, key)
+    assert release.problems == [] and release.notes == whole.notes
+    assert release.labels == whole.labels and release.extra == whole.extra and release.image_paths == whole.image_paths
 
 
 @pytest.mark.parametrize("key", ["chest", "colon", "endo"])

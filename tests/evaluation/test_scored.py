@@ -109,6 +109,7 @@ def test_labels_from_published_files(shared):
         ('note,label,a,b\n"two\nlines",0,1,0\nx,1,1\n', "line 4: 3 cells; the header has 4"),
         ('label,a,b\n0,1,"0\n', "is not a CSV table"),
         ("label,label,a,b\n0,0,1,0\n", "the column label comes more than once in the header label, label, a, b; leave one"),
+        ("label,a,b,a.1\n0,1,0,1\n", "the column a comes more than once in the header label, a, b, a.1"),  # as pandas calls the second
         ("label,labels,a,b\n0,0,1,0\n", "has both label and labels"),
         ("patient_id,label, patient_id,a,b\np,0,q,1,0\n", "the column patient_id comes more than once"),
         ("patient_id,label,a,b\np,0,1,0\n,1,1,0\n", "line 3: patient_id is empty"),
