@@ -5,7 +5,7 @@ import io
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -18,6 +18,7 @@ from .adaptation import adapt
 from .errors import MedfmcError
 from .files import write_text
 from .images.decoding import decode
+from .images.grey_range import FULL
 from .images.processing import Processing, normalise, process
 from .models.backbones import origin
 from .models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
@@ -66,7 +67,8 @@ class Adapted:
         """
         logits = []
         for start in bar(range(0, len(images), BATCH), desc="images", hidden=len(images) <= BATCH):
-            pixels = [process(decode({"bytes": None, "path": str(path)}), self.processing) for path in images[start : start + BATCH]]
+            sources = [{"bytes": None, "path": str(path)} for path in images[start : start + BATCH]]
+            pixels = [process(decode(source, self.processing.grey), self.processing) for source in sources]
             batch = torch.cat([normalise(each[None], self.processing, device=self.device) for each in pixels])
             logits.append(self.model(pixel_values=batch).logits.float().cpu().numpy())
             if not np.isfinite(logits[-1]).all():
@@ -100,6 +102,8 @@ def load_adapted(
         processing = processing_of(str(folder))
     else:
         processing = processing_of(checkpoint, image_size=backbone_origin.image_size)
+    if (record := _record_path(folder)) is not None and "grey_range" not in RunRecord.load(record).data:
+        processing = replace(processing, grey=FULL)  # it read 16 bits as 16 bits
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Adapted(str(source), model.to(device).eval(), processing, subset_of(backbone_origin.subset))
 
@@ -116,6 +120,11 @@ def load_classifier(
     from transformers import pipeline
 
     adapted = load_adapted(source, seed=seed, backbone=backbone, device=device)
+    if adapted.processing.grey not in (None, FULL):
+        raise MedfmcError(
+            f"{adapted.name} was adapted to images of more than 8 bits, which transformers' pipelines cut to 8 bits in a way of their own; "
+            "use load_adapted, or medfmc predict."
+        )
     model = adapted.model
     if isinstance(model, PeftModel):
         model = model.get_base_model()  # the adapter is inside its layers; the pipeline knows the class of the backbone

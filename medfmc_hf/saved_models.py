@@ -76,6 +76,19 @@ def lines_that_load(experiment: Experiment, repo_id: str | None) -> str:
     place = _Place(adapter, f"seed{run.seed}" if several else None, base or f"path/to/{short_name(run.config.model)}")
     seed = f", seed={run.seed}" if several else ""
     local = "" if base else f', backbone="{place.backbone}"'
+    if run.record.data.get("grey_range"):
+        return f"""\
+## Use
+
+```python
+from medfmc_hf.predict import load_adapted
+adapted = load_adapted("{adapter}"{seed}{local})
+adapted.probabilities(["image.png"])
+```
+
+Or without Python: `medfmc predict {adapter} image.png`. The images have more than 8 bits, which pipelines of transformers do not
+read as the training of this model did. The weights are {_HELD[weights]}.
+"""
     others = {"peft": _peft_lines, "head": _pipeline_lines, "plain": _pipeline_lines}[weights](run, place)
     return f"""\
 ## Use

@@ -110,3 +110,31 @@ def test_the_csv_says_what_it_is_for(tmp_path, backbone, images):
     assert [row["image"] for row in rows] == [str(image) for image in images]
     assert {row["note"] for row in rows} == {RESEARCH_ONLY}
     np.testing.assert_allclose([[float(row[name]) for name in adapted.subset.classes] for row in rows], probabilities, atol=1e-6)
+
+
+def test_images_of_twelve_bits_are_read_as_in_training(tmp_path, tiny_backbone):
+    from medfmc_hf.data.build import build
+    from medfmc_hf.data.sample import make_sample
+    from medfmc_hf.runs import RunConfig
+    from medfmc_hf.training.one_run import train
+
+    make_sample(tmp_path / "deep")
+    images = {path.stem: path for path in (tmp_path / "deep" / "ChestDR").rglob("*.png")}
+    for path in images.values():
+        Image.fromarray((np.asarray(Image.open(path).convert("L")).astype(int) * 4095 // 255).astype(np.uint16)).save(path)
+    build([tmp_path / "deep"], tmp_path / "medfmc", subsets=["chest"])
+    folder, record = train(
+        RunConfig("chest", shots=1, method="linear", model=str(tiny_backbone)), data=tmp_path / "medfmc", out=tmp_path / "runs"
+    )
+    assert record.data["grey_range"]["high"] == 4095
+    adapted, rows = load_adapted(folder), load_predictions(folder)
+    found = adapted.probabilities([images[image_id] for image_id in rows.image_ids[:20]])
+    assert np.allclose(found, rows.probabilities[:20], atol=1e-5)
+    values = np.asarray(Image.open(next(iter(images.values())))).copy()
+    values[0, 0] = 4096
+    Image.fromarray(values).save(tmp_path / "other.png")
+    with pytest.raises(MedfmcError, match="4096, and those of its data set go from 0 to 4095"):
+        adapted.probabilities([tmp_path / "other.png"])
+    with pytest.raises(MedfmcError, match="more than 8 bits"):
+        load_classifier(folder)
+    assert "load_adapted" in (folder / "adapter" / "README.md").read_text()

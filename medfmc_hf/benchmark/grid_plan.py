@@ -12,7 +12,6 @@ from torch import nn
 
 from ..adaptation import adapt, train_free
 from ..errors import MedfmcError
-from ..images.pixels import decode
 from ..images.rows import ImageRows
 from ..images.store import PixelStore
 from ..images.views import VIEWS
@@ -208,7 +207,7 @@ def _images(runs: Sequence[ResolvedRun], shared: Shared) -> tuple[float, int]:
     wanted: dict[tuple, dict] = defaultdict(dict)
     for run in runs:
         for split in run.splits:
-            rows = shared.cached(("rows", split), partial(ImageRows, split.rows))
+            rows = shared.cached(("rows", split), partial(ImageRows, split.rows, run.processing.grey))
             for row, image in enumerate(rows.identities):
                 wanted[run.subset.key, run.processing][image] = rows, row
     seconds, size = 0.0, 0
@@ -217,7 +216,7 @@ def _images(runs: Sequence[ResolvedRun], shared: Shared) -> tuple[float, int]:
         new = [place for image, place in images.items() if image not in store.where]
         if new:
             begin, few = time.perf_counter(), new[:: max(1, len(new) // 4)][:4]
-            depth = max(decode(rows.source(row)).ndim for rows, row in few)
+            depth = max(rows.decode(row).ndim for rows, row in few)
             seconds += (time.perf_counter() - begin) / len(few) * len(new)
             size += len(new) * process.height * process.width * (3 if depth == 3 else 1)
     return seconds, size

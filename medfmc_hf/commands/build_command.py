@@ -31,6 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_argument_group("form")
     form.add_argument("--embed", action="store_true", help="put the images into the files, to move or publish the folder (can be large)")
     form.add_argument("--max-side", type=int, metavar="N", help="with --embed, shrink images with a side above N pixels (JPEG, quality 95)")
+    parser.add_argument(
+        "--grey-range",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="of images of more than 8 bits, the values that become black and white (default: 0 and the highest of 10, 12, 14 or 16 bits, "
+        "the fewest that hold all values of a subset)",
+    )
     parser.add_argument("--allow-missing", action="store_true", help="go on without images that are missing or damaged")
     parser.add_argument(
         "--jaundice-threshold",
@@ -58,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
         max_side=args.max_side,
         allow_missing=args.allow_missing,
         jaundice_threshold=args.jaundice_threshold,
+        grey_range=None if args.grey_range is None else tuple(args.grey_range),
     )
     install()  # so that the next lines of the README work
     names = list(built.manifest["configs"])

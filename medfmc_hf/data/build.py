@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import MedfmcError
 from ..files import write_json, write_text
+from ..images.grey_range import GreyRange
 from ..progress import bar, notify
 from ..subsets import SUBSETS, ConfigName, Subset, subset_of
 from ..version import __version__
@@ -56,6 +57,7 @@ def build(
     max_side: int | None = None,
     allow_missing: bool = False,
     jaundice_threshold: str = "published",
+    grey_range: tuple[int, int] | None = None,
 ) -> Built:
     """Make `out`, a dataset repository that `load_dataset(out, config)` reads, from the folders of a download.
 
@@ -73,6 +75,8 @@ def build(
         max_side: with `embed`, shrink images whose longer side is above this many pixels.
         allow_missing: go on without images that are missing or damaged.
         jaundice_threshold: `published` (bilirubin above 12.9 mg/dL) or `inclusive` (at or above).
+        grey_range: of images of more than 8 bits, the values that become 0 and 255; None for 0 and the highest value of the fewest of 10,
+            12, 14 and 16 bits that hold all values of the subset.
 
     Raises:
         MedfmcError: nothing was recognised, or something is wrong with the input; all that is wrong is named at once.
@@ -81,6 +85,7 @@ def build(
         raise MedfmcError("--max-side is a number of pixels and goes with --embed: linked images stay as they are.")
     if any(mark in str(Path(out).resolve()) for mark in ("[", "]", "::")):
         raise MedfmcError(f"{Path(out).resolve()} has [, ] or :: in it, from which `datasets` cannot load; give another --out.")
+    window = None if grey_range is None else GreyRange(*grey_range, window=True)
     chosen = [subset_of(key) for key in dict.fromkeys(subsets)] if subsets else list(SUBSETS.values())
     with replace_folder(out) as part:
         notify("looking for images, tables and lists")
@@ -94,7 +99,7 @@ def build(
             _add_lists(found, find([lists.fetch_lists(lacking, base_url=lists_url)]), lacking)
         releases = [read_release(found, subset, jaundice_threshold) for subset in present]
         for release in releases:
-            match_images(release, found)
+            match_images(release, found, window)
         _refuse_problems(releases, found, allow_missing)
         plans = make_plans(releases, absent)
         rows = {config: rows for plan in plans for config, rows in rows_of(plan).items()}
@@ -189,7 +194,7 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
     """What the manifest says of a subset. Of folders in `private` only the last name: an embedded build is made to be given away."""
     release = plan.release
     image_ids = plan.table["image_id"].to_pylist()
-    images = images_digest(image_ids, plan.table["image_sha256"].to_pylist())
+    images = images_digest(image_ids, plan.table["image_sha256"].to_pylist(), release.grey_range)
     public, read = release.official
     notes = release.notes
     for folder in private:
@@ -207,6 +212,7 @@ def _describe(plan: Plan, private: list[Path]) -> dict:
         "notes": notes,
         "invented": any((folder / SAMPLE_MARK).is_file() for folder in folders),
         "incomplete": bool(release.missing_images),  # else it would not be built without --allow-missing
+        "grey_range": None if release.grey_range is None else release.grey_range.to_dict(),
         "images_sha256": images,
         "inputs_sha256": hashlib.sha256(f"{release.digest} {images}".encode()).hexdigest(),
     }

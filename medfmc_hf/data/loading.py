@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import MedfmcError
+from ..images.grey_range import FULL, GreyRange
 from ..progress import is_watched, notify
 from ..subsets import ConfigName, Subset, subset_of
 
@@ -56,10 +57,13 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
     Returns:
         `notes` (sentences, such as images that it lacks), `invented` (whether the images are made up), `incomplete` (whether it was
         built without some of the published images), `max_side` (to how many pixels images were shrunk, or None), `images_sha256` (of
-        all its images; None where the build is from before these were taken).
+        all its images; None where the build is from before these were taken), `grey_range` (`GreyRange.to_dict` of its images of more
+        than 8 bits; None where there are none, or nothing is known), and of a repository on the Hub `repo_id` and `revision`, the commit.
     """
-    manifest = read_manifest(data) if Path(data).exists() else _published_manifest(str(data))
+    local = Path(data).exists()
+    manifest, commit = (read_manifest(data), None) if local else _published_manifest(str(data))
     entry = manifest.get("subsets", {}).get(subset.key, {})
+    grey = entry.get("grey_range", FULL.to_dict() if entry else None)  # builds of before ranges were recorded read 16 bits as 16 bits
     # Builds of version 0.1.0 do not say what they were made from, but where that lay.
     invented = entry.get("invented") or any((Path(source) / SAMPLE_MARK).is_file() for source in manifest.get("sources", ()))
     return {
@@ -68,19 +72,22 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
         "incomplete": bool(entry.get("incomplete") or any(note.startswith("built without them") for note in entry.get("notes", ()))),
         "max_side": manifest.get("max_side"),
         "images_sha256": entry.get("images_sha256"),
+        "grey_range": grey,
+        **({} if local else {"repo_id": str(data), "revision": commit}),
     }
 
 
-def _published_manifest(repo_id: str) -> dict:
-    """The manifest in a dataset repository; empty where there is none or it cannot be read."""
+def _published_manifest(repo_id: str) -> tuple[dict, str | None]:
+    """The manifest in a dataset repository and its commit; empty and None where there is none or it cannot be read."""
     from huggingface_hub import hf_hub_download
 
     try:
-        manifest = json.loads(Path(hf_hub_download(repo_id, MANIFEST, repo_type="dataset")).read_text(encoding="utf-8"))
+        file = Path(hf_hub_download(repo_id, MANIFEST, repo_type="dataset"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except Exception as error:  # rows came from there, so it is there; what it says of them is worth having and not worth failing for
         notify(f"what {repo_id} says of its images could not be read ({_first_line(error)}).")
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
+        return {}, None
+    return (manifest, file.parent.name) if isinstance(manifest, dict) else ({}, None)  # the cache has a folder a commit
 
 
 def max_side_of(data: str | os.PathLike) -> int | None:
@@ -252,9 +259,10 @@ def rows_digest(image_ids: list[str], targets: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def images_digest(image_ids: list[str], image_sha256: list[str]) -> str:
-    """SHA-256 (hex) of what some images are, whatever their order and however often each comes."""
-    return hashlib.sha256(json.dumps(sorted(set(zip(image_ids, image_sha256)))).encode()).hexdigest()
+def images_digest(image_ids: list[str], image_sha256: list[str], grey: GreyRange | None = None) -> str:
+    """SHA-256 (hex) of what some images are, whatever their order and however often each comes, and of how deep ones are read."""
+    files = hashlib.sha256(json.dumps(sorted(set(zip(image_ids, image_sha256)))).encode()).hexdigest()
+    return files if grey in (None, FULL) else hashlib.sha256(f"{files} {grey}".encode()).hexdigest()
 
 
 def fingerprint(splits: "datasets.DatasetDict", subset: Subset) -> str:

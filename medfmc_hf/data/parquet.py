@@ -127,7 +127,8 @@ def _encode(image: Image.Image, size: tuple[int, int]) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     if image.mode.startswith("I"):
         values = np.asarray(image.convert("F").resize(size, Image.Resampling.BICUBIC))
-        Image.fromarray(np.clip(values.round(), 0, 65535).astype(np.uint16)).save(buffer, "PNG")
+        low, high = image.getextrema()  # bicubic overshoots, and the range of a build holds every value of the originals
+        Image.fromarray(np.clip(values.round(), low, high).astype(np.uint16)).save(buffer, "PNG")
         return buffer.getvalue(), ".png"
     small = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB").resize(size, Image.Resampling.BICUBIC)
     metadata = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import MedfmcError
+from ..images.grey_range import FEW_LEVELS, Depth, GreyRange, common_range
 from ..images.integrity import inspect, inspect_all
 from ..subsets import Subset
 from . import lists
@@ -28,6 +29,8 @@ class Release:
         lists: image ids of each list by kind (see `medfmc_hf.data.lists`), in file order, repeats included.
         image_paths: path of every image that is whole, by image id.
         image_sha256: SHA-256 (hex) of each of these files.
+        depths: of those that have more than 8 bits, by image id.
+        grey_range: which of their values become 0 and 255; None where there are none.
         extra: NeoJaundice's further columns by image id.
         published: labels of NeoJaundice by the published definition, whichever is in force; else the same as `labels`.
         problems: what keeps it from being built, one paragraph each.
@@ -43,6 +46,8 @@ class Release:
     lists: dict[str, list[str]] = field(default_factory=dict)
     image_paths: dict[str, str] = field(default_factory=dict)
     image_sha256: dict[str, str] = field(default_factory=dict)
+    depths: dict[str, Depth] = field(default_factory=dict)
+    grey_range: GreyRange | None = None
     extra: dict[str, dict] = field(default_factory=dict)
     published: dict[str, Label] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -239,8 +244,14 @@ def _count(release: Release, found: Found) -> None:
         release.notes.append(f"{len(labels):,} images, not the {subset.images:,} of the published subset")
 
 
-def match_images(release: Release, found: Found) -> None:
-    """Find the file of every image that a table or list names, and look whether it is whole."""
+def match_images(release: Release, found: Found, window: GreyRange | None = None) -> None:
+    """Find the file of every image that a table or list names, and look whether it is whole.
+
+    Args:
+        release: what tables and lists say.
+        found: where the images are.
+        window: the range of grey values of more than 8 bits that a person chose; None for the one that holds them all.
+    """
     subset, own, loose = release.subset, found.image_paths[release.subset.key], found.image_paths[""]
     private = release.lists.pop(lists.PRIVATE, [])
     if any(image_id in own or image_id in loose for image_id in private):
@@ -262,23 +273,49 @@ def match_images(release: Release, found: Found) -> None:
         release.missing_images.append(f"{text}; the table seems to be cut off, for {subset.table} has {subset.images:,} rows.")
     elif unnamed:
         release.notes.append(f"{len(unnamed):,} images are in no table or list and are left out: {first_few(unnamed)}")
-    _take_whole_files(release, paths)
+    _take_whole_files(release, paths, window)
+    _take_grey_range(release, window)
     if subset.key == "neojaundice" and not release.extra:
         release.notes.append("gender, age, weight and bilirubin are empty: the published table is not there")
 
 
-def _take_whole_files(release: Release, paths: dict[str, list[str]]) -> None:
+def _take_whole_files(release: Release, paths: dict[str, list[str]], window: GreyRange | None) -> None:
     """Take the first file of each image, or the first whole one where that is damaged."""
-    read = inspect_all(copies[0] for copies in paths.values())
+    read = inspect_all((copies[0] for copies in paths.values()), window)
     damaged = []
     for image_id, (path, *others) in paths.items():
         image = read[path]
         if image.damage:
-            whole = ((other, inspected) for other in others if not (inspected := inspect(other)).damage)
+            whole = ((other, inspected) for other in others if not (inspected := inspect(other, window)).damage)
             path, image = next(whole, (path, image))
         if image.damage:
             damaged.append(f"{path} {image.damage}")
         else:
             release.image_paths[image_id], release.image_sha256[image_id] = path, image.sha256
+            if image.depth is not None:
+                release.depths[image_id] = image.depth
     if damaged:
         release.missing_images.append(f"{len(damaged):,} images are damaged: {first_few(damaged)}.")
+
+
+def _take_grey_range(release: Release, window: GreyRange | None) -> None:
+    """Choose the one range of grey values of all images of more than 8 bits, and name the images that it leaves nearly flat."""
+    depths = release.depths
+    if not depths:
+        return
+    release.grey_range = chosen = window or common_range(depths.values())
+    words = f"{len(depths):,} images have more than 8 bits: grey values of {chosen.low} to {chosen.high} become 0 to 255"
+    release.notes.append(words + (", and those outside are 0 or 255" if chosen.window else ""))
+    flat = [image_id for image_id, depth in depths.items() if depth.levels[chosen] < FEW_LEVELS]
+    if not flat:
+        return
+    text = f"{len(flat):,} of them use fewer than {FEW_LEVELS} of the 256 grey levels, such as {first_few(flat)}"
+    if window is None and 2 * len(flat) > len(release.image_paths):
+        highest = max(depth.most for depth in depths.values())
+        release.problems.append(
+            f"{words}, and {text}: a few images with far higher values than the others may stretch the range (the highest is {highest}). "
+            f"Say which values are black and white: --grey-range LOW HIGH, such as --grey-range 0 4095, or --grey-range {chosen.low} "
+            f"{chosen.high} if this is as it should be."
+        )
+    else:
+        release.notes.append(text)

@@ -20,6 +20,7 @@ from ..data.parquet import SHARD_BYTES, EmbeddedImages, linked_files, shards_of,
 from ..errors import MedfmcError
 from ..evaluation.experiments import seedless
 from ..hub_answers import status_of
+from ..images.grey_range import grey_range_of
 from ..private_names import is_uploaded
 from ..progress import bar, notify
 from ..subsets import SUBSETS, ConfigName
@@ -282,7 +283,7 @@ class DatasetPush:
         for key, entry in manifest["subsets"].items():
             digests = {image: digest for part in parts if part.subset == key for image, digest in journal.digests(part.key).items()}
             if digests:
-                entry["images_sha256"] = images_digest(list(digests), list(digests.values()))
+                entry["images_sha256"] = images_digest(list(digests), list(digests.values()), grey_range_of(entry.get("grey_range")))
             for source in self.manifest["sources"]:
                 entry["notes"] = [note.replace(source, Path(source).name) for note in entry["notes"]]
         return manifest

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from ..errors import MedfmcError
+from .grey_range import FULL, GreyRange, has_deep_colours, is_deep
 
 # Part of every identity. It grows when `decode` gives other pixels for the same file, so that no cache is ever stale.
 DECODING = b"1"
@@ -34,21 +35,23 @@ class Counter:
 decodes = Counter()
 
 
-def identity(source: Mapping) -> bytes:
-    """What makes two images the same, without decoding: 16 bytes.
+def identity(source: Mapping, grey: GreyRange | None = None) -> bytes:
+    """What makes two decoded images the same, without decoding: 16 bytes.
 
     A linked image is its absolute path, size in bytes and time of last change (ns), so that a file that is replaced or edited is
     another image, and asking costs one `stat`. An embedded image is a digest of all its bytes, wherever it is stored.
 
     Args:
         source: `{"bytes": ..., "path": ...}` as an undecoded `datasets` image column has it.
+        grey: the range of the data set, see `decode`.
 
     Raises:
         MedfmcError: the file is missing.
     """
     data = source["bytes"]
+    decoding = DECODING if grey in (None, FULL) else DECODING + repr(grey).encode()
     if data is not None:
-        digest = hashlib.sha256(DECODING + b"bytes")
+        digest = hashlib.sha256(decoding + b"bytes")
         digest.update(data)
         return digest.digest()[:16]
     path = _path(source)
@@ -57,33 +60,36 @@ def identity(source: Mapping) -> bytes:
     except OSError as error:
         raise _unreadable(path, error) from None
     text = f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}"  # noqa: PTH100
-    return hashlib.sha256(DECODING + b"path" + text.encode("utf-8", "surrogateescape")).digest()[:16]
+    return hashlib.sha256(decoding + b"path" + text.encode("utf-8", "surrogateescape")).digest()[:16]
 
 
-def decode(source: Mapping) -> np.ndarray:
+def decode(source: Mapping, grey: GreyRange | None = None) -> np.ndarray:
     """The pixels of an image, upright.
 
     As the `Image` feature of `datasets` does, an image with an EXIF orientation is turned upright. Unlike it, the result is always 8 bits
-    and has one or three channels: black-and-white and grey images stay (H, W); 16-bit grey is scaled over its whole range,
-    0..65535 to 0..255, rounded (`convert("L")` of Pillow would clip or truncate it); an alpha channel is dropped; palettes, CMYK,
+    and has one or three channels: black-and-white and grey images stay (H, W); grey of more than 8 bits is scaled from the data set's
+    range to 0..255, rounded (`convert("L")` of Pillow would clip or truncate it); an alpha channel is dropped; palettes, CMYK,
     YCbCr and HSV become RGB by Pillow's conversion.
 
     Args:
         source: `{"bytes": ..., "path": ...}`.
+        grey: the range of grey values of more than 8 bits; None where the data set has none, or does not say.
 
     Returns:
         uint8, (H, W) or (H, W, 3), not to be written to.
 
     Raises:
-        MedfmcError: the file is missing, truncated, no image, or of a kind with no obvious 8-bit form.
+        MedfmcError: the file is missing, truncated, no image, of a kind with no obvious 8-bit form, or of values outside `grey`.
     """
     data = source["bytes"]
     name = source.get("path") or "an embedded image"
     try:
         with Image.open(io.BytesIO(data) if data is not None else _path(source)) as image:
+            if has_deep_colours(image):
+                raise MedfmcError(f"{name} has colours of 16 bits, of which only the upper 8 would be read; convert it to 8 bits.")
             image.load()
             turned = image.getexif().get(ExifTags.Base.Orientation) is not None
-            pixels = _eight_bits(ImageOps.exif_transpose(image) if turned else image, name)
+            pixels = _eight_bits(ImageOps.exif_transpose(image) if turned else image, name, grey)
     except MedfmcError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -92,15 +98,16 @@ def decode(source: Mapping) -> np.ndarray:
     return pixels
 
 
-def _eight_bits(image: Image.Image, name: str) -> np.ndarray:
+def _eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.ndarray:
     if image.mode in ("L", "RGB"):
         return np.asarray(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            found = f"grey values from {values.min()} to {values.max()}"
-            raise MedfmcError(f"{name} has {found}; expected 8 or 16 bits: convert it to a 16-bit PNG.")
-        return ((values + 128) // 257).astype(np.uint8)
+    if is_deep(image):
+        if grey is None:
+            raise MedfmcError(
+                f"{name} has grey values of more than 8 bits, and its data set does not say which of them is white, for its own images "
+                "have 8 bits or it could not be read; convert it to 8 bits."
+            )
+        return grey.eight_bits(np.asarray(image), name)
     if image.mode in ("1", "LA", "La"):
         return np.asarray(image.convert("L"))
     if image.mode in ("P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"):
@@ -112,7 +119,7 @@ def channels(source: Mapping) -> int:
     """1 for grey or 3 for RGB, from the file's header alone; 3 if it cannot be read (`decode` will say why)."""
     try:
         with Image.open(io.BytesIO(source["bytes"]) if source["bytes"] is not None else _path(source)) as image:
-            return 1 if image.mode in ("1", "L", "LA", "I") or image.mode.startswith("I;") else 3
+            return 1 if image.mode in ("1", "L", "LA") or is_deep(image) else 3
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, MedfmcError):
         return 3
 

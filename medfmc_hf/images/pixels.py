@@ -87,7 +87,7 @@ class EvaluationPixels:
         with FileLock(store.lock_path):
             store.prepare()
             if identity not in store.where:
-                store.append([(identity, process(decode(self._images.source(row)), self._processing).numpy())])
+                store.append([(identity, process(self._images.decode(row), self._processing).numpy())])
         self._reader, self._places = store.open(), [store.where.get(name, place) for name, place in zip(self.identities, self._places)]
 
 
@@ -116,7 +116,7 @@ def evaluation_pixels(
     Raises:
         MedfmcError: an image cannot be decoded, or the folder cannot hold the pixels.
     """
-    images = ImageRows(rows)
+    images = ImageRows(rows, processing.grey)
     root = Path(cache) if cache is not None else default_cache()
     try:
         store = PixelStore(root, subset.key, processing.geometry, processing.height, processing.width)
@@ -170,7 +170,7 @@ def _store(
 
     def work(row: int) -> np.ndarray:
         known = decoded.get(images.identities[row])
-        image = decode(images.source(row)) if known is None else known.cpu().permute(1, 2, 0)
+        image = images.decode(row) if known is None else known.cpu().permute(1, 2, 0)
         return process(image, processing).numpy()
 
     results, done, last = in_order(work, list(missing.values())), [], time.monotonic()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import MedfmcError
+from .grey_range import GreyRange
 from .resize import RESAMPLES, centre_crop, channels_first, resize_as_pillow, shortest_edge_size
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -30,6 +31,7 @@ class Processing:
         rescale: factor that is applied to 0..255 before normalising.
         mean: per channel (red, green, blue), subtracted after rescaling.
         std: per channel, divided by.
+        grey: the range of grey values of more than 8 bits that the data set has, see `medfmc_hf.images.decoding.decode`; None for none.
     """
 
     height: int
@@ -39,6 +41,7 @@ class Processing:
     rescale: float = 1 / 255
     mean: tuple[float, float, float] = IMAGENET[0]
     std: tuple[float, float, float] = IMAGENET[1]
+    grey: GreyRange | None = None
 
     def __post_init__(self) -> None:
         if self.resample not in RESAMPLES:

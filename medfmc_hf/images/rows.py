@@ -6,7 +6,10 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
-from .decoding import identity
+import numpy as np
+
+from .decoding import decode, identity
+from .grey_range import GreyRange
 
 if TYPE_CHECKING:
     import datasets
@@ -27,12 +30,17 @@ def image_sources(dataset: "datasets.Dataset") -> list[dict]:
 class ImageRows:
     """Rows of a MedFMC config, seen as images.
 
+    Args:
+        rows: the rows.
+        grey: the range of grey values of more than 8 bits, see `medfmc_hf.images.decoding.decode`.
+
     Attributes:
         identities: of each row, as `medfmc_hf.images.decoding.identity` gives it; rows that repeat an image have the same.
     """
 
-    def __init__(self, rows: "datasets.Dataset") -> None:
+    def __init__(self, rows: "datasets.Dataset", grey: GreyRange | None = None) -> None:
         self.identities: list[bytes] = []
+        self.grey = grey
         self._rows = rows
         self._sources: list[dict | None] = []  # None: embedded, to be fetched again
         with ThreadPoolExecutor(threads()) as pool:  # network file systems answer slowly, and hashing frees the interpreter
@@ -41,7 +49,7 @@ class ImageRows:
                 start = len(self.identities)
                 sources = image_sources(rows.select(range(start, min(start + length, len(rows)))))
                 parts = [sources[part : part + _SLICE] for part in range(0, len(sources), _SLICE)]
-                for part in pool.map(lambda part: [identity(source) for source in part], parts):
+                for part in pool.map(lambda part: [identity(source, grey) for source in part], parts):
                     self.identities += part
                 self._sources += [source if source["bytes"] is None else None for source in sources]
                 length = _SLICE if None in self._sources else 100 * _SLICE
@@ -52,6 +60,10 @@ class ImageRows:
     def source(self, row: int) -> dict:
         """`{"bytes": ..., "path": ...}` of a row."""
         return self._sources[row] or image_sources(self._rows.select([row]))[0]
+
+    def decode(self, row: int) -> np.ndarray:
+        """The pixels of a row's image, as `medfmc_hf.images.decoding.decode` gives them."""
+        return decode(self.source(row), self.grey)
 
     def distinct(self) -> dict[bytes, int]:
         """Each different image and a row that has it, in row order."""

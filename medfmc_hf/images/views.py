@@ -11,7 +11,6 @@ import torch
 from ..errors import MedfmcError
 from ..progress import bar, notify
 from .augmentation import crop_flip
-from .decoding import decode
 from .processing import Processing, process
 from .resize import channels_first
 from .rows import ImageRows, in_order
@@ -117,7 +116,7 @@ class TrainingPixels:
         self.views = views if augmentation == "fixed-views" else 1
         self.device = torch.device(device or "cpu")
         self.store = store if store is not None else ImageStore(budget_bytes)
-        self._images = ImageRows(rows)
+        self._images = ImageRows(rows, processing.grey)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -172,7 +171,7 @@ class TrainingPixels:
         """The whole image: uint8, (C, H, W), rows of pixels one after the other in memory."""
 
         def make() -> torch.Tensor:
-            return channels_first(decode(self._images.source(row))).to(self.device)
+            return channels_first(self._images.decode(row)).to(self.device)
 
         return self.store.get(self._key(row)[:2], make)
 
@@ -181,7 +180,7 @@ class TrainingPixels:
 
         def make() -> torch.Tensor:
             if self.augmentation == "none":
-                return process(decode(self._images.source(row)), self.processing)[None].to(self.device)
+                return process(self._images.decode(row), self.processing)[None].to(self.device)
             generator = torch.Generator().manual_seed(int.from_bytes(self._images.identities[row][:7], "big"))
             image = self._image(row)
             return torch.stack([crop_flip(image, self.processing, generator) for _ in range(self.views)])

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from ..errors import MedfmcError
 from ..files import write_json
+from ..images.grey_range import grey_range_of
 from ..images.processing import IMAGENET, Processing, normalise, process
 from ..images.resize import RESAMPLES
 from ..progress import notify
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import BaseImageProcessor
 
 PROCESSOR = "preprocessor_config.json"
+GREY = "medfmc_hf_grey_range"  # an entry of ours in it
 
 # Classes of transformers that need torchvision, by what does the same to half a grey level without it. DINOv3 rescales before it resizes.
 _WITHOUT_TORCHVISION = {
@@ -61,7 +64,7 @@ def processing_of(model: "str | Checkpoint", *, revision: str | None = None, ima
             f"the image processor of {name!r} ({kind}) cannot be used, for transformers makes none of it: {str(error).strip() or error!r}"
         ) from None
     try:
-        return _from_processor(processor, image_size)
+        return replace(_from_processor(processor, image_size), grey=grey_range_of(values.get(GREY)))
     except (MedfmcError, TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
         kind = type(processor).__name__.removesuffix("Pil")
         raise MedfmcError(f"the image processor of {name!r} ({kind}) cannot be used: {error}") from None
@@ -202,6 +205,8 @@ def save_processor(processing: Processing, folder: str | Path) -> Path:
         "image_mean": list(processing.mean),
         "image_std": list(processing.std),
     }
+    if processing.grey is not None:  # which transformers does not know: its own pipeline is not offered then
+        values[GREY] = processing.grey.to_dict()
     write_json(Path(folder) / PROCESSOR, values)
     return Path(folder) / PROCESSOR
 

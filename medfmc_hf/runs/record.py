@@ -26,7 +26,7 @@ class RunRecord:
         config: the `RunConfig`, as JSON values.
         data: `config` (name), `fingerprint` (of rows and images), `test_sha256` (of those of the test split), `images_sha256` (of all
             images of the subset in the build), `protocol` in words, `rows` and `patients` per split, and of the build `notes`, `invented`,
-            `incomplete` and `max_side` (`medfmc_hf.data.loading.build_facts`).
+            `incomplete`, `max_side`, `grey_range` and, of one on the Hub, `repo_id` and `revision` (`medfmc_hf.data.loading.build_facts`).
         backbone: `name` (id on the Hub, or absolute path of a folder), `revision` (commit on the Hub, else None), `fingerprint` (what
             counts in the identity: the commit, or the hash of a folder), `sha256` (of config and weights), `architecture`, `image_size`,
             `pool` (see `medfmc_hf.models.backbones.Origin`).

@@ -16,13 +16,14 @@ from ..adaptation import adapt
 from ..data import loading
 from ..errors import MedfmcError
 from ..images import pixels
+from ..images.grey_range import FULL, grey_range_of
 from ..images.processing import Processing
 from ..models import backbones
 from ..models.checkpoint import Checkpoint, find_checkpoint
 from ..models.image_processor import processing_of
 from ..runs import MethodOptions, RunConfig, identity, provenance
 from ..runs.launcher import check_launcher
-from ..subsets import ConfigName, subset_of
+from ..subsets import ConfigName, Subset, subset_of
 from .cached_features import CachedRows, IdentifiedImages, Network, cache_rows
 from .loop import make_accelerator
 from .resolved import ResolvedRun, Split
@@ -80,7 +81,7 @@ class Shared:
             subset=subset_of(config.subset),
             data=data,
             checkpoint=checkpoint,
-            processing=self.processing(config.model, config.revision, config.image_size),
+            processing=replace(self.processing(config.model, config.revision, config.image_size), grey=grey_range_of(data["grey_range"])),
             train=self.split(name, "train"),
             scored=self._scored_splits(config),
             device=make_accelerator().device,
@@ -132,22 +133,28 @@ class Shared:
         return self.cached(("split", name, split), make)
 
     def data_fingerprint(self, name: ConfigName) -> str:
-        """Hash of the rows of a config and of their images; of builds without digests of these, of the size that they were shrunk to."""
+        """Hash of the rows of a config, of their images and of how deep ones are read; of old builds, of the size they were shrunk to."""
 
         def make() -> str:
             splits = self.splits(name)
             rows, has_digests = loading.fingerprint(splits, subset_of(name.subset)), "image_sha256" in next(iter(splits.values())).features
             side = None if has_digests else loading.max_side_of(self.data)
-            return rows if side is None else hashlib.sha256(f"{rows} max_side {side}".encode()).hexdigest()
+            grey = grey_range_of(self._facts(subset_of(name.subset))["grey_range"])
+            apart = [] if side is None else [f"max_side {side}"]
+            apart += [] if grey in (None, FULL) else [f"grey {grey}"]
+            return hashlib.sha256(" ".join([rows, *apart]).encode()).hexdigest() if apart else rows
 
         return self.cached(("data", name), make)
+
+    def _facts(self, subset: Subset) -> dict[str, Any]:
+        return self.cached(("facts", subset.key), lambda: loading.build_facts(self.data, subset))
 
     def data_record(self, name: ConfigName) -> dict[str, Any]:
         """The `data` part of the record of a run on a dataset config."""
         subset = subset_of(name.subset)
 
         def make() -> dict[str, Any]:
-            facts = self.cached(("facts", subset.key), lambda: loading.build_facts(self.data, subset))
+            facts = self._facts(subset)
             splits = self.splits(name)
             return provenance.data(name, splits, self.data_fingerprint(name), loading.split_digest(splits["test"], subset), facts)
 

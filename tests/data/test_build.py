@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
-from PIL import ImageFile
+from PIL import Image, ImageFile
 from trees import IMAGES, POOL, WITH_LABEL, figshare, grand_challenge, listing, stem
 
 from medfmc_hf.data import build as build_module
@@ -243,3 +244,44 @@ def test_an_embedded_build_is_not_replaced_by_one_that_lacks_its_images(tmp_path
     assert content(tmp_path / "medfmc") == before
     build([source], tmp_path / "linked")
     build([source], tmp_path / "linked", subsets=["endo"])  # whose images lie elsewhere
+
+
+# --- more than 8 bits ---
+
+
+@pytest.fixture
+def twelve_bits(tmp_path):
+    """The invented ChestDR with its grey values stretched to 12 bits, in 16-bit PNGs; its images."""
+    from medfmc_hf.data.sample import make_sample
+
+    make_sample(tmp_path / "deep")
+    paths = sorted((tmp_path / "deep" / "ChestDR").rglob("*.png"))
+    for path in paths:
+        grey = np.asarray(Image.open(path).convert("L")).astype(int)
+        Image.fromarray((grey * 4095 // 255).astype(np.uint16)).save(path)
+    return paths
+
+
+def test_twelve_bits_have_one_range_that_the_build_records(twelve_bits, tmp_path):
+    built = build([tmp_path / "deep"], tmp_path / "medfmc", subsets=["chest"])
+    entry = built.manifest["subsets"]["chest"]
+    assert entry["grey_range"] == {"low": 0, "high": 4095, "window": False}
+    assert f"{len(twelve_bits):,} images have more than 8 bits: grey values of 0 to 4095 become 0 to 255" in entry["notes"]
+    chosen = build([tmp_path / "deep"], tmp_path / "window", subsets=["chest"], grey_range=(100, 3000)).manifest["subsets"]["chest"]
+    assert chosen["grey_range"] == {"low": 100, "high": 3000, "window": True}
+    assert chosen["images_sha256"] != entry["images_sha256"], "other pixels are another data set"
+
+
+def test_one_high_value_that_flattens_all_images_stops_the_build(twelve_bits, tmp_path):
+    values = np.asarray(Image.open(twelve_bits[0])).copy()
+    values[0, 0] = 65535
+    Image.fromarray(values).save(twelve_bits[0])
+    with pytest.raises(MedfmcError, match=r"fewer than 64 of the 256 grey levels.*the highest is 65535.*--grey-range"):
+        build([tmp_path / "deep"], tmp_path / "medfmc", subsets=["chest"])
+    assert build([tmp_path / "deep"], tmp_path / "medfmc", subsets=["chest"], grey_range=(0, 4095)).manifest["subsets"]["chest"]
+
+
+def test_a_few_flat_images_are_named(twelve_bits, tmp_path):
+    Image.fromarray((np.asarray(Image.open(twelve_bits[0])) // 128).astype(np.uint16)).save(twelve_bits[0])
+    notes = build([tmp_path / "deep"], tmp_path / "medfmc", subsets=["chest"]).manifest["subsets"]["chest"]["notes"]
+    assert f"1 of them use fewer than 64 of the 256 grey levels, such as {twelve_bits[0].stem}" in notes

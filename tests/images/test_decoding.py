@@ -10,6 +10,7 @@ from PIL import Image
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.images.decoding import channels, decode, decodes, identity
+from medfmc_hf.images.grey_range import FULL
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 9), dtype=np.uint8)
@@ -35,19 +36,19 @@ def test_grey_stays_grey_and_colour_is_rgb(tmp_path):
 def test_sixteen_bits_are_scaled_over_their_whole_range():
     values = RNG.integers(0, 65536, (6, 9)).astype(np.uint16)
     values[0, :6] = [0, 128, 129, 257, 65406, 65535]
-    pixels = decode(encoded(Image.fromarray(values)))
+    pixels = decode(encoded(Image.fromarray(values)), FULL)
     np.testing.assert_array_equal(pixels, np.floor(values / 257 + 0.5).astype(np.uint8))
     assert pixels[0, :6].tolist() == [0, 0, 1, 1, 254, 255]
     # an 8-bit image that was stored in 16 bits comes back as it was
-    np.testing.assert_array_equal(decode(encoded(Image.fromarray(GREY.astype(np.uint16) * 257))), GREY)
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(GREY.astype(np.uint16) * 257)), FULL), GREY)
 
 
 def test_thirty_two_bits_are_read_as_sixteen_or_refused():
     values = np.full((2, 3), 65535, np.int32)
-    assert (decode(encoded(Image.fromarray(values), "TIFF")) == 255).all()
+    assert (decode(encoded(Image.fromarray(values), "TIFF"), FULL) == 255).all()
     values[0, 0] = 70000
     with pytest.raises(MedfmcError, match="70000"):
-        decode(encoded(Image.fromarray(values), "TIFF"))
+        decode(encoded(Image.fromarray(values), "TIFF"), FULL)
     with pytest.raises(MedfmcError, match="'F'"):
         decode(encoded(Image.fromarray(np.zeros((2, 3), np.float32)), "TIFF"))
 
@@ -116,7 +117,7 @@ def test_a_broken_file_is_named(tmp_path):
 def test_channels_are_known_from_the_header(tmp_path):
     for image, expected in ((Image.fromarray(GREY), 1), (Image.fromarray(COLOUR), 3), (Image.fromarray(GREY.astype(np.uint16)), 1)):
         assert channels(encoded(image)) == expected
-        assert (1 if decode(encoded(image)).ndim == 2 else 3) == expected
+        assert (1 if decode(encoded(image), FULL).ndim == 2 else 3) == expected
     assert channels({"bytes": b"nothing", "path": None}) == 3
 
 

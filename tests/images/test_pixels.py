@@ -103,15 +103,15 @@ SWEEP = """
 import sys, threading
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from medfmc_hf.images import pixels
+from medfmc_hf.images import pixels, rows
 from stored_images import fetch, rows_of
 pixels._COMMIT_IMAGES = 2
-real = pixels.decode
-def decode(source):
+real = rows.decode
+def decode(source, grey):
     if int(Path(source["path"]).stem) >= {hangs_at}:
         threading.Event().wait()
-    return real(source)
-pixels.decode = decode
+    return real(source, grey)
+rows.decode = decode
 fetch(rows_of(Path({folder!r}), {numbers}), Path({cache!r}))
 print(pixels.decodes.count)
 """
@@ -154,12 +154,12 @@ def test_what_a_killed_sweep_stored_is_not_decoded_again(folder, tmp_path):
 
 
 def test_what_was_stored_before_an_interrupt_stays(folder, tmp_path, monkeypatch):
-    def interrupted(source):
+    def interrupted(source, grey):
         if source["path"].endswith("20.png"):
             raise KeyboardInterrupt
         return decode(source)
 
-    monkeypatch.setattr(pixels, "decode", interrupted)
+    monkeypatch.setattr("medfmc_hf.images.rows.decode", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fetch(rows_of(folder), tmp_path)
     monkeypatch.undo()
