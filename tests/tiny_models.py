@@ -3,7 +3,7 @@
 import torch
 import transformers as T
 
-from medfmc_hf.models import vision_encoders  # noqa: F401  gives DINOv3, CLIP and SigLIP towers a classifier
+from medfmc_hf.models import vision_encoders  # noqa: F401  gives the DINOv3, CLIP and SigLIP encoders a classifier
 
 _VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 4}
 _SWIN = {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2], "window_size": 2}
@@ -15,9 +15,9 @@ CONFIGS = {
     "dinov2": lambda: T.Dinov2Config(**_VIT, mlp_ratio=2),
     "dinov2 registers": lambda: T.Dinov2WithRegistersConfig(**_VIT, mlp_ratio=2, num_register_tokens=3),
     "dinov3": lambda: T.DINOv3ViTConfig(**_VIT, intermediate_size=24, num_register_tokens=3),
-    "clip tower": lambda: T.CLIPVisionConfig(**_VIT, intermediate_size=24),
+    "clip vision": lambda: T.CLIPVisionConfig(**_VIT, intermediate_size=24),
     "clip": lambda: T.CLIPConfig(vision_config=T.CLIPVisionConfig(**_VIT, intermediate_size=24).to_dict()),
-    "siglip tower": lambda: T.SiglipVisionConfig(**_VIT, intermediate_size=24),
+    "siglip vision": lambda: T.SiglipVisionConfig(**_VIT, intermediate_size=24),
     "beit": lambda: T.BeitConfig(**_VIT, intermediate_size=24, use_relative_position_bias=True, layer_scale_init_value=0.5),
     "swin": lambda: T.SwinConfig(**_SWIN),
     "swinv2": lambda: T.Swinv2Config(**_SWIN),
@@ -25,7 +25,7 @@ CONFIGS = {
     "resnet": lambda: T.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
     "efficientnet": lambda: T.EfficientNetConfig(image_size=32, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128),
 }
-TOKENS = ("vit", "deit", "deit teacher", "dinov2", "dinov2 registers", "dinov3", "clip tower", "clip", "siglip tower", "beit")
+TOKENS = ("vit", "deit", "deit teacher", "dinov2", "dinov2 registers", "dinov3", "clip vision", "clip", "siglip vision", "beit")
 WINDOWS = ("swin", "swinv2")
 CONVOLUTIONAL = ("convnext", "resnet", "efficientnet")
 

@@ -1,4 +1,4 @@
-"""Slow references for the tuners, written from the papers: attention head by head and window by window, no tuner in sight.
+"""Slow references for the tuners, written from the papers: attention head by head and window by window, without any tuner.
 
 An `edit` is what a bottleneck adapter does: (block number, "attention" or "mlp", input, output) -> output.
 """
@@ -30,16 +30,16 @@ def _deit_teacher(m):
     return m.deit.embeddings, m.deit.layers, ("layernorm_before", "layernorm_after"), read
 
 
-def _dino(m, trunk, registers):
+def _dino(m, backbone, registers):
     def read(t):
-        t = trunk.layernorm(t)
+        t = backbone.layernorm(t)
         return m.classifier(torch.cat([t[:, 0], t[:, 1 + registers :].mean(dim=1)], dim=1))
 
-    return trunk.embeddings, trunk.encoder.layer, ("norm1", "norm2"), read
+    return backbone.embeddings, backbone.encoder.layer, ("norm1", "norm2"), read
 
 
-def _clip(tower, read):
-    return lambda x: tower.pre_layrnorm(tower.embeddings(x)), tower.encoder.layers, ("layer_norm1", "layer_norm2"), read
+def _clip(backbone, read):
+    return lambda x: backbone.pre_layrnorm(backbone.embeddings(x)), backbone.encoder.layers, ("layer_norm1", "layer_norm2"), read
 
 
 def parts(name, m):
@@ -55,11 +55,11 @@ def parts(name, m):
         return _dino(m, m.dinov2_with_registers, 3)
     if name == "dinov3":
         return m.tower.embeddings, m.tower.model.layer, ("norm1", "norm2"), lambda t: m.classifier(m.tower.norm(t)[:, 0])
-    if name == "clip tower":
+    if name == "clip vision":
         return _clip(m.tower, lambda t: m.classifier(m.tower.post_layernorm(t[:, 0])))
     if name == "clip":
         return _clip(m.vision_model, lambda t: m.classifier(t[:, 1:].mean(dim=1)))
-    if name == "siglip tower":
+    if name == "siglip vision":
         norms = ("layer_norm1", "layer_norm2")
         return m.tower.embeddings, m.tower.encoder.layers, norms, lambda t: m.classifier(m.tower.head(m.tower.post_layernorm(t)))
     assert name == "beit"
@@ -69,7 +69,7 @@ def parts(name, m):
 def tokens_forward(name, m, x, prompts=None, deep=True, edit=no_edit):
     """Logits of a plain transformer with prompts: a list of (P, width) for each block, or for shallow of one.
 
-    Prompts stand behind the class token and are gone before the final norm.
+    Prompts come after the class token and are removed before the final norm.
     """
     embed, blocks, norms, read = parts(name, m)
     tokens = embed(x)
@@ -125,7 +125,7 @@ def _heads(attention, h, bias, rope, patches):
 
 
 def _rotate(x, rope, patches):
-    """Only the patches, which come last, have a place to be rotated by."""
+    """Rotate only the patches, which come last: other tokens have no position."""
     cos, sin = rope
     rest, spots = x[:, :-patches], x[:, -patches:]
     half = spots.shape[-1] // 2
@@ -135,13 +135,13 @@ def _rotate(x, rope, patches):
 
 def swin_forward(m, x, prompts=None, deep=True, pool_prompts=False, edit=no_edit):
     """Logits of Swin or SwinV2, one image and one window at a time. `prompts`: a list of (P, width) for each block, or of one."""
-    trunk = m.swin if hasattr(m, "swin") else m.swinv2
+    backbone = m.swin if hasattr(m, "swin") else m.swinv2
     v2 = hasattr(m, "swinv2")
     rows = []
     for image in x:
-        patches, (height, width) = trunk.embeddings(image[None])
+        patches, (height, width) = backbone.embeddings(image[None])
         patches, own, number = patches[0], None, 0
-        for stage in trunk.encoder.layers:
+        for stage in backbone.encoder.layers:
             for block in stage.blocks:
                 if prompts is not None and (deep or number == 0):
                     own = prompts[number]
@@ -155,7 +155,7 @@ def swin_forward(m, x, prompts=None, deep=True, pool_prompts=False, edit=no_edit
                     own = merge.norm(merge.reduction(fourfold)) if v2 else merge.reduction(merge.norm(fourfold))
                 height, width = height // 2, width // 2
         tokens = torch.cat([own, patches]) if pool_prompts else patches
-        rows.append(trunk.layernorm(tokens).mean(dim=0))
+        rows.append(backbone.layernorm(tokens).mean(dim=0))
     return m.classifier(torch.stack(rows))
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import MedfmcError
 from ..files import atomic_path, write_json
-from ..models.backbones import Origin, draw_head, load_backbone
+from ..models.backbones import Origin, init_head, load_backbone
 from ..models.checkpoint import CONFIG, Checkpoint, broken_weights
 from ..models.structure import structure_of
 from ..subsets import subset_of
@@ -133,7 +133,7 @@ def reset_head(model: nn.Module, seed: int) -> None:
         model: a backbone without adapters.
         seed: the same seed draws the same head.
     """
-    draw_head(model, torch.Generator().manual_seed(seed))
+    init_head(model, torch.Generator().manual_seed(seed))
 
 
 def unload(model: nn.Module) -> nn.Module:

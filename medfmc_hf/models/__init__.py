@@ -1,1 +1,1 @@
-"""From a backbone and the name of a method to a model: loading, finding its parts, adapting, saving."""
+"""Backbones: loading, finding the parts of their structure, and their image processors."""

@@ -1,4 +1,4 @@
-"""Loads a backbone from the Hub or a folder, with a fresh classification head for a subset."""
+"""Loads a backbone from the Hub or a folder, with a new classification head for a subset."""
 
 import pickle
 import re
@@ -26,16 +26,16 @@ _PROBLEM: dict[str, Literal["single_label_classification", "multi_label_classifi
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a loaded backbone came from; `model.origin` of what `load_backbone` returns.
+    """Where a loaded backbone came from; `load_backbone` stores it as `model.origin`.
 
     Attributes:
         model: id on the Hub, or absolute path of a local folder.
-        revision: the commit on the Hub; None for a local folder.
-        image_size: side of the square it is fed, in pixels.
-        subset: key of the subset its head is for.
-        pool: what the head reads: `stock`, the vector that transformers' image classifier of this architecture pools, or `encoder`, the one
-            that the vision encoder itself pools, as it was pretrained (CLIP: the class token after the last normalisation; SigLIP: its
-            attention pool). Files of before this was written have `stock`.
+        revision: commit on the Hub; None for a local folder.
+        image_size: side of the square input, in pixels.
+        subset: key of the subset that the head is for.
+        pool: vector that the head reads: `stock`, the one that transformers' image classifier of this architecture pools, or `encoder`,
+            the one that the vision encoder pools, as in pretraining (CLIP: the class token after the final norm; SigLIP: its attention
+            pooling). Files from before this field existed mean `stock`.
     """
 
     model: str
@@ -46,28 +46,28 @@ class Origin:
 
 
 def origin(model: nn.Module) -> Origin:
-    """Where a loaded backbone, adapted or not, came from."""
+    """Return where a loaded backbone came from, whether it is adapted or not."""
     return cast(Origin, model.origin)
 
 
 def load_backbone(
     model: str | Checkpoint, subset: Subset, *, revision: str | None = None, image_size: int | None = None, pool: str | None = None
 ) -> PreTrainedModel:
-    """Load pretrained weights under a fresh head with one output a class. Code of a repository is never run.
+    """Load pretrained weights with a new head of one output per class. Code in a repository is never run.
 
-    The result maps `pixel_values`, float32 (B, 3, H, W), to an output whose `.logits` are (B, classes). Its head is drawn from
-    torch's global random numbers: seed them, or call `medfmc_hf.adaptation.adapt.reset_head`, for a head that can be repeated.
+    The model maps `pixel_values`, float32 (B, 3, H, W), to an output with `.logits` (B, classes). Its head is initialised from torch's
+    global generator: seed that, or call `medfmc_hf.adaptation.adapt.reset_head`, for a reproducible head.
 
     Args:
-        model: Hub id, local folder, or what `find_checkpoint` made of it.
-        subset: whose classes the head tells apart.
+        model: Hub id, local folder, or a `Checkpoint` from `find_checkpoint`.
+        subset: subset that defines the classes of the head.
         revision: branch, tag or commit on the Hub.
-        image_size: side of the square it will be fed, in pixels; None for the backbone's own. Position embeddings are interpolated
-            where the architecture can.
-        pool: see `Origin`; None for what suits the backbone.
+        image_size: side of the square input, in pixels; None for the backbone's own. Position embeddings are interpolated if the
+            architecture can.
+        pool: vector that the head reads, see `Origin`; None for the backbone's default.
 
     Raises:
-        MedfmcError: there is no such model, it is no vision backbone, weights are missing from it, or it cannot take that image size.
+        MedfmcError: the model does not exist, is not a vision backbone, lacks weights, or does not support that image size.
     """
     checkpoint = find_checkpoint(model, revision)
     checkpoint.check()
@@ -79,7 +79,7 @@ def load_backbone(
     except (TypeError, ValueError, IndexError) as error:
         raise MedfmcError(f"{CONFIG} of {name} has no image size that is a number: {error}") from error
     _name_classes(config, subset)
-    config.architectures = config.architectures or []  # the choice between DeiT's two classes stumbles over None
+    config.architectures = config.architectures or []  # transformers chooses between DeiT's two classes by it and fails on None
     try:
         with _quiet_loading():
             network, report = vision_encoders.from_pretrained(
@@ -94,14 +94,14 @@ def load_backbone(
             )
     except MedfmcError:
         raise
-    except Exception as error:  # a repository may hold anything, and transformers raises nearly every kind
+    except Exception as error:  # a repository may hold anything, and transformers raises nearly every exception
         raise MedfmcError(_not_loaded(name, error)) from error
     if needed := vision_encoders.needed_inputs(network):
         raise MedfmcError(f"{name} cannot be used: a {type(network).__name__} needs {', '.join(needed)} besides the image.")
     _check_weights(name, network, report)
-    draw_head(network)
-    network.name_or_path = name  # PEFT writes it into adapter_config.json, and the folder of a cache means nothing elsewhere
-    network.origin = Origin(  # type: ignore[assignment]  # an attribute of its own, which PEFT hands through
+    init_head(network)
+    network.name_or_path = name  # PEFT writes it into adapter_config.json, where a cache folder would mean nothing on another machine
+    network.origin = Origin(  # type: ignore[assignment]  # an extra attribute, which PEFT's wrappers pass through
         name, checkpoint.commit, size, subset.key, vision_encoders.pool_of(network)
     )
     if size != image_size_of(config):
@@ -114,29 +114,29 @@ def read_config(model: str | Checkpoint, revision: str | None = None) -> Pretrai
     """The backbone's config, from the Hub or a folder.
 
     Raises:
-        MedfmcError: there is none, or it asks for code of the repository's own.
+        MedfmcError: there is none, or it asks for code from a repository.
     """
     checkpoint = find_checkpoint(model, revision)
     values = read_json(checkpoint.folder / CONFIG, checkpoint.name)
     if values.get("auto_map") and values.get("model_type") not in CONFIG_MAPPING:
         raise MedfmcError(
-            f"{checkpoint.name} is no architecture of transformers ({values.get('model_type')}) but comes with code of its own, and code "
-            "from a repository is never run here. Use a checkpoint of a model that transformers has."
+            f"{checkpoint.name} is not an architecture of transformers ({values.get('model_type')}) and brings its own code, but code "
+            "from a repository is never run here. Use a checkpoint of a model that transformers supports."
         )
     if kernel := _named_kernel(values):
         raise MedfmcError(
-            f"{CONFIG} of {checkpoint.name} asks for attention by code of the repository {kernel}, and code from a repository is never run "
-            f"here. Take attn_implementation out of a local copy of {CONFIG}."
+            f"{CONFIG} of {checkpoint.name} asks for an attention kernel from the repository {kernel}, but code from a repository is never "
+            f"run here. Remove attn_implementation from a local copy of {CONFIG}."
         )
     try:
         return AutoConfig.from_pretrained(str(checkpoint.folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # of as many kinds as there are configs
+    except Exception as error:  # each config class raises its own exceptions
         reason = f"{type(error).__name__}: {_first_line(error)}"
-        raise MedfmcError(f"{CONFIG} of {checkpoint.name} is no config that transformers can read ({reason}).") from error
+        raise MedfmcError(f"{CONFIG} of {checkpoint.name} is not a config that transformers can read ({reason}).") from error
 
 
 def _named_kernel(values: dict) -> str | None:
-    """The repository whose kernels a config wants: transformers would fetch and run them, where the library `kernels` is installed."""
+    """The repository of kernels that a config names; transformers would fetch and run them if the library `kernels` is installed."""
     for key, value in values.items():
         if isinstance(value, dict) and (found := _named_kernel(value)):
             return found
@@ -153,10 +153,10 @@ def _not_loaded(name: str, error: Exception) -> str:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         held = f" ({found[1]})" if found else ""
         return (
-            f"the weights of {name} are a pickle that holds more than tensors{held}, which could run code, so torch's weights_only loader "
-            "refuses it. Use a checkpoint in safetensors."
+            f"the weights of {name} are a pickle that holds more than tensors{held} and could run code, so torch's weights_only loader "
+            "refuses it. Use a safetensors checkpoint."
         )
-    return f"{name} could not be loaded as an image classifier ({type(error).__name__}): {str(error).strip() or 'no reason was given'}"
+    return f"{name} could not be loaded as an image classifier ({type(error).__name__}): {str(error).strip() or 'no reason given'}"
 
 
 def _first_line(error: Exception) -> str:
@@ -164,11 +164,11 @@ def _first_line(error: Exception) -> str:
 
 
 def same_model(one: Checkpoint, other: Checkpoint, subset: Subset) -> bool:
-    """Whether two checkpoints hold the same numbers, in whatever files, and make the same logits of a random image."""
+    """Whether two checkpoints hold the same weights, in whatever files, and give the same logits for a random image."""
     models = []
     for checkpoint in (one, other):
         model = load_backbone(checkpoint, subset)
-        draw_head(model, torch.Generator().manual_seed(0))
+        init_head(model, torch.Generator().manual_seed(0))
         models.append(model)
     first, second = (model.state_dict() for model in models)
     if first.keys() != second.keys() or any(not torch.equal(value, second[name]) for name, value in first.items()):
@@ -182,7 +182,7 @@ def same_model(one: Checkpoint, other: Checkpoint, subset: Subset) -> bool:
 
 
 def image_size_of(config: PretrainedConfig) -> int:
-    """The side, in pixels, of the square images a backbone was trained on; 224 where its config does not say."""
+    """Side, in pixels, of the square images a backbone was trained on; 224 if its config has none."""
     config = getattr(config, "vision_config", config)
     size = getattr(config, "image_size", None)
     if size is None:
@@ -190,12 +190,12 @@ def image_size_of(config: PretrainedConfig) -> int:
     return int(size[-1] if isinstance(size, (list, tuple)) else size)
 
 
-def draw_head(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw the head anew: weights N(0, 0.02), biases zero, as transformers does for a new classifier.
+def init_head(model: nn.Module, generator: torch.Generator | None = None) -> None:
+    """Initialise the head: weights N(0, 0.02), biases zero, as transformers does for a new classifier.
 
     Args:
-        model: on any device. The numbers are drawn on the CPU, so that they are the same for all devices, and copied.
-        generator: of the CPU; None for torch's global one.
+        model: model on any device. The weights are sampled on the CPU and copied, so that they are the same on all devices.
+        generator: CPU generator; None for torch's global one.
     """
     for name in head_names(model):
         for layer in model.get_submodule(name).modules():
@@ -207,7 +207,7 @@ def draw_head(model: nn.Module, generator: torch.Generator | None = None) -> Non
 
 
 def fit_head(model: PreTrainedModel, subset: Subset) -> None:
-    """Give the head of a loaded backbone as many outputs as another subset has classes, as `load_backbone` would have made it."""
+    """Replace the head of a loaded backbone by one for the classes of another subset, as `load_backbone` would have made it."""
     if origin(model).subset == subset.key:
         return
     for name in head_names(model):
@@ -228,19 +228,19 @@ def _name_classes(config: PretrainedConfig, subset: Subset) -> None:
 
 
 def _check_weights(model: str, network: nn.Module, report: dict) -> None:
-    """The head may be new; a missing or ill-shaped weight anywhere else means that the backbone is not the pretrained one."""
+    """The head may be new; a missing weight, or one of another shape, anywhere else means that the backbone is not the pretrained one."""
     heads = head_names(network)
     mismatched = {key[0] if isinstance(key, (tuple, list)) else key for key in report["mismatched_keys"]}
     absent = sorted(key for key in set(report["missing_keys"]) | mismatched if not key.startswith(tuple(f"{head}." for head in heads)))
     if absent:
         raise MedfmcError(
             f"{model} lacks {len(absent)} weights of a {type(network).__name__}, such as {', '.join(absent[:4])}; "
-            "training would start from random numbers. Check that config.json belongs to the weight files."
+            "training would start from random weights. Check that config.json belongs to the weight files."
         )
 
 
 def _interpolate_positions(network: nn.Module) -> None:
-    """Ask for interpolated position embeddings on every call, where the architecture wants to be asked."""
+    """Ask for interpolated position embeddings on every call, if the architecture has that option."""
 
     def ask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {"interpolate_pos_encoding": True} | kwargs
@@ -254,12 +254,12 @@ def _check_size(network: nn.Module, size: int) -> None:
         with torch.no_grad():
             network.eval()(pixel_values=torch.zeros(1, 3, size, size))
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise MedfmcError(f"{origin(network).model} cannot take images of {size} x {size} pixels: {error}") from error
+        raise MedfmcError(f"{origin(network).model} does not support images of {size} x {size} pixels: {error}") from error
 
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """Silence the report of new weights while loading: a new head is wanted here, and `_check_weights` reads the report itself."""
+    """Silence the report of new weights while loading: a new head is intended, and `_check_weights` reads the report itself."""
     log = transformers.utils.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

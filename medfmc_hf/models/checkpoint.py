@@ -1,7 +1,7 @@
-"""The files of a backbone: a folder on disk, or a repository on the Hub at one commit, brought into the cache; and what is wrong with them.
+"""The files of a backbone, in a local folder or from one commit on the Hub, and checks of them.
 
-Whoever loads a backbone reads these files from a folder, so that nothing else of this package asks the Hub for it, and all that is
-read of it is of one commit.
+Everything that loads a backbone reads these files from a folder: nothing else in this package asks the Hub for a backbone, and all of its
+files come from one commit.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from ..errors import MedfmcError
 from ..hub_answers import explained, is_transient, is_unanswered
 from ..progress import notify
 
-ANSWER_SECONDS = 15  # that a Hub has for its first answer
+ANSWER_SECONDS = 15  # timeout of the first request to the Hub
 CONFIG = "config.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order in which transformers looks for them
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in the order that transformers looks for them
 _INDEXES = tuple(f"{name}.index.json" for name in _WEIGHTS)
 
 
@@ -31,9 +31,9 @@ class Checkpoint:
     """A backbone's files.
 
     Attributes:
-        name: the id on the Hub, or the absolute path of a local folder.
-        folder: where the files are.
-        commit: of the repository on the Hub; None for a local folder.
+        name: id on the Hub, or absolute path of a local folder.
+        folder: folder of the files.
+        commit: commit on the Hub; None for a local folder.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells two backbones apart: the commit on the Hub, or a hash of config.json and every weight file of a local folder.
+        """The commit on the Hub, or for a local folder a hash of config.json and every weight file.
 
         Raises:
             MedfmcError: there are no weight files.
@@ -51,7 +51,7 @@ class Checkpoint:
 
     @cached_property
     def content(self) -> str:
-        """SHA-256 (hex) over the names and bytes of config.json and the weight files that are loaded, wherever they are stored.
+        """SHA-256 (hex) of the names and contents of config.json and the weight files that are loaded, the same on the Hub and in a folder.
 
         Raises:
             MedfmcError: there are no weight files.
@@ -59,7 +59,7 @@ class Checkpoint:
         return _digest([self.folder / CONFIG, *map(self.folder.joinpath, self._loaded())])
 
     def weights(self) -> list[Path]:
-        """The files of weights, and their index where there are several.
+        """The weight files, and their index if they are sharded.
 
         Raises:
             MedfmcError: there are none.
@@ -78,22 +78,22 @@ class Checkpoint:
         return [name for name in _weight_names(self, here) if name not in _INDEXES]
 
     def check(self) -> None:
-        """Look at the beginning and the length of each file that is going to be read.
+        """Check the beginning and the length of each file that will be read.
 
         Raises:
-            MedfmcError: one is missing, cut off, a pointer of Git LFS, a web page or no file of weights.
+            MedfmcError: one is missing, truncated, a Git LFS pointer, a web page or not a weight file.
         """
         read_json(self.folder / CONFIG, self.name)
         for name in self._loaded():
             if not (self.folder / name).is_file():
-                raise MedfmcError(f"{self.name} lacks {name}, which its index of weights names; fetch it again.")
+                raise MedfmcError(f"{self.name} lacks {name}, which its weight index lists; fetch it again.")
             if problem := broken_weights(self.folder / name):
                 again = f"hf download {self.name} {name} --revision {self.commit} --force-download"
                 raise MedfmcError(f"{name} of {self.name} {problem}; fetch it again" + (f": {again}" if self.commit else "."))
 
 
 def _digest(paths: list[Path]) -> str:
-    """SHA-256 (hex) over the names and contents of some files."""
+    """SHA-256 (hex) of the names and contents of files."""
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(path.name.encode())
@@ -104,16 +104,16 @@ def _digest(paths: list[Path]) -> str:
 
 
 def find_checkpoint(model: str | os.PathLike | Checkpoint, revision: str | None = None) -> Checkpoint:
-    """The files of a backbone. Those of a Hub id are fetched into the cache of huggingface_hub, where they are not there yet.
+    """Find the files of a backbone. Files of a Hub id are fetched into huggingface_hub's cache if they are not in it yet.
 
-    Without a network, or where the Hub does not answer, a revision that was fetched earlier is taken from the cache.
+    If there is no network or the Hub does not answer, a revision that was fetched earlier is taken from the cache.
 
     Args:
-        model: a local folder, or an id on the Hub. A folder of that name is meant first, as everywhere in transformers.
+        model: local folder, or id on the Hub. A folder of that name comes first, as in transformers.
         revision: branch, tag or commit on the Hub; None for `main`.
 
     Raises:
-        MedfmcError: it is neither here nor there, may not be read, or its files are not those of a backbone.
+        MedfmcError: it is neither a folder nor on the Hub, may not be read, or its files are not those of a backbone.
     """
     if isinstance(model, Checkpoint):
         return model
@@ -124,9 +124,8 @@ def find_checkpoint(model: str | os.PathLike | Checkpoint, revision: str | None 
     if folder.is_dir():
         if not (folder / CONFIG).is_file():
             raise MedfmcError(
-                f"there is no backbone in the folder {name}: it has no {CONFIG}. Give a folder with {CONFIG} and model.safetensors, as "
-                "`save_pretrained` or `hf download ORG/NAME --local-dir FOLDER` make it, or a Hub id such as "
-                "google/vit-base-patch16-224-in21k."
+                f"there is no backbone in the folder {name}: it has no {CONFIG}. Give a folder with {CONFIG} and model.safetensors, from "
+                "`save_pretrained` or `hf download ORG/NAME --local-dir FOLDER`, or a Hub id such as google/vit-base-patch16-224-in21k."
             )
         return Checkpoint(str(folder.absolute()), folder.absolute(), None)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name, re.ASCII):
@@ -135,14 +134,14 @@ def find_checkpoint(model: str | os.PathLike | Checkpoint, revision: str | None 
 
 
 def hub_checkpoint(repo_id: str, revision: str | None = None) -> Checkpoint:
-    """As `find_checkpoint`, of an id on the Hub alone: a folder of that name is not meant."""
+    """Like `find_checkpoint`, but only on the Hub: a local folder of that name is ignored."""
     found = _fetch(repo_id, revision)
     found.check()
     return found
 
 
 def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
-    """The checkpoint of a repository: out of the cache where it is whole and cannot have changed, else from the Hub."""
+    """The checkpoint of a repository: from the cache if it is complete there and cannot have changed, else from the Hub."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -154,12 +153,12 @@ def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
         try:
             commit, names = _ask(repo_id, asked)
             folder = Path(hf_hub_download(repo_id, CONFIG, revision=asked)).parent
-            found = Checkpoint(repo_id, folder, folder.name)  # the cache calls the folder by the commit
-            if folder.name != commit:  # the branch has moved meanwhile
+            found = Checkpoint(repo_id, folder, folder.name)  # the cache names the folder after the commit
+            if folder.name != commit:  # the branch has moved in the meantime
                 _, names = _ask(repo_id, folder.name)
             for name in _weight_names(found, names):
                 if name not in names:
-                    raise MedfmcError(f"{repo_id} on the Hub lacks {name}, which its index of weights names; its owner has to upload it.")
+                    raise MedfmcError(f"{repo_id} on the Hub lacks {name}, which its weight index lists; its owner has to upload it.")
                 hf_hub_download(repo_id, name, revision=found.commit)
             for name in PROCESSORS:
                 try:
@@ -172,8 +171,8 @@ def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
         except EntryNotFoundError as error:
             if not isinstance(error, LocalEntryNotFoundError):
                 raise MedfmcError(
-                    f"{repo_id} on the Hub has no {CONFIG}, so it is no backbone that transformers can load; if it holds weights alone, "
-                    "look for a repository of the same model in the form of transformers."
+                    f"{repo_id} on the Hub has no {CONFIG}, so transformers cannot load it as a backbone; if it holds only weights, "
+                    "look for a repository of the same model in transformers' format."
                 ) from error
             return _instead(cached, repo_id, revision, error)
         except MedfmcError:
@@ -185,9 +184,9 @@ def _fetch(repo_id: str, revision: str | None) -> Checkpoint:
 
 
 def _ask(repo_id: str, revision: str) -> tuple[str, list[str]]:
-    """The commit that a revision stands for, and the names of its files.
+    """The commit of a revision, and the names of its files.
 
-    Asked first and with little patience: a download would wait for minutes for a Hub that does not answer.
+    Asked first and with a short timeout: a download would wait minutes for a Hub that does not answer.
     """
     from huggingface_hub import HfApi
 
@@ -203,21 +202,25 @@ def _ask(repo_id: str, revision: str) -> tuple[str, list[str]]:
 
 
 def _instead(cached: Checkpoint | None, repo_id: str, revision: str | None, error: Exception) -> Checkpoint:
-    """What the cache holds, where the Hub cannot be asked."""
+    """The cached checkpoint, used when the Hub cannot be reached.
+
+    Raises:
+        MedfmcError: it is incomplete.
+    """
     if cached is None:
         raise error
     if lacking := _lacking(cached):
         at = f" --revision {revision}" if revision else ""
         raise MedfmcError(
-            f"{repo_id} is in the cache only in part, and the Hub cannot be asked for the rest: {lacking} is not on this machine. Fetch it "
-            f"where there is a network: hf download {repo_id}{at}"
+            f"{repo_id} is only partly in the cache, and the Hub cannot be reached for the rest: {lacking} is not on this machine. Fetch "
+            f"it where there is a network: hf download {repo_id}{at}"
         ) from error
-    notify(f"{repo_id} is taken from the cache, as of commit {str(cached.commit)[:12]}")
+    notify(f"{repo_id} is taken from the cache, at commit {str(cached.commit)[:12]}")
     return cached
 
 
 def _cached(repo_id: str, revision: str) -> Checkpoint | None:
-    """What the cache knows of a revision; its weights may not be there."""
+    """A revision in the cache, possibly without its weights; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
@@ -228,23 +231,23 @@ def _cached(repo_id: str, revision: str) -> Checkpoint | None:
 
 
 def _lacking(found: Checkpoint) -> str | None:
-    """A file that a cached checkpoint needs and the cache does not hold."""
+    """A file that a cached checkpoint needs and the cache lacks; None if it is complete."""
     from huggingface_hub import try_to_load_from_cache
 
     here = [path.name for path in found.folder.iterdir()]
     if not (set(_WEIGHTS) | set(_INDEXES)) & set(here):
-        return "the file of weights"
+        return "the weight file"
     absent = [name for name in _weight_names(found, here) if name not in here]
-    # A processor that was never asked for is not known to be absent, and another one would make other pixels.
+    # A processor that was never asked for may exist on the Hub, and the default one would give other pixels.
     known = any(name in here for name in PROCESSORS)
     unknown = [] if known else [n for n in PROCESSORS[:1] if try_to_load_from_cache(found.name, n, revision=found.commit) is None]
     return next(iter([*absent, *unknown]), None)
 
 
 def _weight_names(found: Checkpoint, names: list[str]) -> list[str]:
-    """The files of weights among the names of a repository: safetensors rather than pickles, all of them where there are several.
+    """The weight files among the file names of a repository: safetensors rather than pickles, and all shards.
 
-    An index is fetched, for it names the others.
+    An index is fetched, because it lists the shards.
     """
     for plain, index in zip(_WEIGHTS, _INDEXES):
         if plain in names:
@@ -257,15 +260,15 @@ def _weight_names(found: Checkpoint, names: list[str]) -> list[str]:
             return [index, *_shards(found.folder / index, found.name)]
     shown = ", ".join(sorted(names)[:8]) + (" and others" if len(names) > 8 else "")
     raise MedfmcError(
-        f"{found.name} on the Hub has no weights that transformers loads ({', '.join(_WEIGHTS)}, or several with an index); it has {shown}."
+        f"{found.name} on the Hub has no weights that transformers loads ({', '.join(_WEIGHTS)}, or shards with an index); it has {shown}."
     )
 
 
 def _shards(index: Path, name: str) -> list[str]:
-    """The files that an index of weights names."""
+    """The files that a weight index lists."""
     files = read_json(index, name).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(file, str) and Path(file).name == file for file in files.values()):
-        raise MedfmcError(f"{index.name} of {name} names no files of weights; fetch it again.")
+        raise MedfmcError(f"{index.name} of {name} lists no weight files; fetch it again.")
     return sorted(set(files.values()))
 
 
@@ -273,7 +276,7 @@ def read_json(path: Path, name: str) -> dict:
     """A JSON file of a checkpoint.
 
     Raises:
-        MedfmcError: it is not the JSON of an object; the message says what it looks like.
+        MedfmcError: it is not a JSON object; the message gives what it looks like.
     """
     try:
         content = path.read_bytes()
@@ -289,7 +292,7 @@ def read_json(path: Path, name: str) -> dict:
 
 
 def broken_weights(path: Path) -> str | None:
-    """What is wrong with a file of weights, in words that follow its name; None if it looks whole. Its numbers are not read."""
+    """What is wrong with a weight file, as a predicate after its name; None if it looks complete. The tensors are not read."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(512)
@@ -297,29 +300,29 @@ def broken_weights(path: Path) -> str | None:
         return reason
     if path.suffix != ".safetensors":
         if start[:2] == b"PK":
-            return None if zipfile.is_zipfile(path) else f"is cut off after {size:,} bytes"
-        return None if start[:1] == b"\x80" else "is no file of weights that torch wrote"
+            return None if zipfile.is_zipfile(path) else f"is truncated after {size:,} bytes"
+        return None if start[:1] == b"\x80" else "is not a weight file written by torch"
     length = struct.unpack("<Q", start[:8])[0] if size >= 8 else 0
     if not 2 <= length <= 100 << 20 or start[8:9] != b"{":
-        return "is no file of safetensors"
+        return "is not a safetensors file"
     if 8 + length > size:
-        return f"is cut off after {size:,} bytes"
+        return f"is truncated after {size:,} bytes"
     with path.open("rb") as file:
         file.seek(8)
         try:
             tensors = json.loads(file.read(length))
             end = max((part["data_offsets"][1] for name, part in tensors.items() if name != "__metadata__"), default=0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            return "is no file of safetensors"
-    return f"is cut off: {size:,} of {8 + length + end:,} bytes are there" if size < 8 + length + end else None
+            return "is not a safetensors file"
+    return f"is truncated: {size:,} of {8 + length + end:,} bytes are there" if size < 8 + length + end else None
 
 
 def _foreign(start: bytes) -> str | None:
-    """What a file is that begins so, where it is none of a checkpoint's."""
+    """What a file with this beginning is, if it cannot belong to a checkpoint; else None."""
     if not start.strip():
         return "is empty"
     if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the file itself (in a clone: git lfs pull)"
+        return "is a Git LFS pointer, not the file itself (in a clone: git lfs pull)"
     if start.lstrip()[:1] == b"<":
-        return "is a web page, which something between here and the Hub sent in its place"
+        return "is a web page, which something between here and the Hub sent instead of it"
     return None

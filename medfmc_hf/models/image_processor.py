@@ -1,4 +1,4 @@
-"""The image processor of a backbone as the numbers of a `Processing`, and such numbers as a processor of transformers."""
+"""Converts a backbone's image processor to a `Processing`, and a `Processing` to an image processor of transformers."""
 
 import tempfile
 from collections.abc import Sequence
@@ -25,30 +25,29 @@ if TYPE_CHECKING:
 PROCESSOR = "preprocessor_config.json"
 GREY = "medfmc_hf_grey_range"  # an entry of ours in it
 
-# Classes of transformers that need torchvision, by what does the same to half a grey level without it. DINOv3 rescales before it resizes.
+# Classes of transformers that need torchvision -> an equivalent without it, to half a grey level (DINOv3 rescales before it resizes).
 _WITHOUT_TORCHVISION = {
     "DINOv3ViTImageProcessor": {"image_processor_type": "ViTImageProcessor", "image_mean": IMAGENET[0], "image_std": IMAGENET[1]}
 }
 
 
 def processing_of(model: "str | Checkpoint", *, revision: str | None = None, image_size: int | None = None) -> Processing:
-    """The numbers of a backbone's image processor.
+    """The `Processing` that a backbone's image processor does.
 
-    A backbone without one gets a bicubic resize to its config's `image_size` (else 224) and ImageNet's mean and standard deviation, and a
-    message says so.
+    A backbone without one gets a bicubic resize to its config's `image_size` (else 224) and ImageNet's mean and standard deviation, with
+    a message.
 
     Args:
         model: Hub id or local folder of the backbone, or its `Checkpoint`.
         revision: branch, tag or commit on the Hub.
-        image_size: side of the square that the backbone shall see instead of its own size, in pixels. What the processor resizes to
-            before it crops grows in proportion.
+        image_size: side of the square input, in pixels, instead of the backbone's own. The size before the crop scales with it.
 
     Raises:
-        MedfmcError: the backbone cannot be reached, or its processor does something that is not done here.
+        MedfmcError: the backbone cannot be reached, or its processor does something that is not supported.
     """
     if image_size is not None and (isinstance(image_size, bool) or not isinstance(image_size, int) or image_size < 1):
-        raise MedfmcError(f"image_size is a whole number of pixels; got {image_size!r}.")
-    if isinstance(model, str) and Path(model).is_dir():  # which may be an adapter's folder: that has a processor and no backbone
+        raise MedfmcError(f"image_size must be a whole number of pixels; got {image_size!r}.")
+    if isinstance(model, str) and Path(model).is_dir():  # possibly an adapter's folder, which has a processor and no backbone
         folder, name = Path(model), model
     else:
         model = find_checkpoint(model, revision)
@@ -58,10 +57,10 @@ def processing_of(model: "str | Checkpoint", *, revision: str | None = None, ima
         return _default(find_checkpoint(model), image_size)
     try:
         processor = _processor(folder, values)
-    except Exception as error:  # a file may hold anything, and each class has its own way to fail
+    except Exception as error:  # a file may hold anything, and each class fails in its own way
         kind = values.get("image_processor_type") or values.get("feature_extractor_type")
         raise MedfmcError(
-            f"the image processor of {name!r} ({kind}) cannot be used, for transformers makes none of it: {str(error).strip() or error!r}"
+            f"the image processor of {name!r} ({kind}) cannot be used, because transformers cannot load it: {str(error).strip() or error!r}"
         ) from None
     try:
         return replace(_from_processor(processor, image_size), grey=grey_range_of(values.get(GREY)))
@@ -71,7 +70,7 @@ def processing_of(model: "str | Checkpoint", *, revision: str | None = None, ima
 
 
 def _processor(folder: Path, values: dict[str, Any]) -> Any:
-    """The processor of transformers, with the defaults of its class where the file is silent."""
+    """The image processor of transformers, with the defaults of its class for what the file lacks."""
     from transformers import AutoImageProcessor
 
     how = {"backend": "pil", "local_files_only": True, "trust_remote_code": False}
@@ -84,7 +83,7 @@ def _processor(folder: Path, values: dict[str, Any]) -> Any:
 
 
 def _processor_values(folder: Path, name: str) -> dict:
-    """What a folder says of its image processor; empty where it says nothing. As in transformers, processor_config.json goes first."""
+    """The image processor's values in a folder, empty if there are none. As in transformers, processor_config.json comes first."""
     if (folder / "processor_config.json").is_file():
         nested = read_json(folder / "processor_config.json", name).get("image_processor")
         if isinstance(nested, dict):
@@ -97,22 +96,22 @@ def _default(checkpoint: "Checkpoint", image_size: int | None) -> Processing:
     model, config = checkpoint.name, read_config(checkpoint)
     if config.model_type == "timm_wrapper":
         raise MedfmcError(
-            f"{model!r} is a timm checkpoint, whose transforms need torchvision; use a transformers checkpoint of the same backbone."
+            f"{model!r} is a timm checkpoint, and timm's transforms need torchvision; use a transformers checkpoint of the same backbone."
         )
     size = image_size or getattr(getattr(config, "vision_config", config), "image_size", None) or 224
     height, width = (size, size) if isinstance(size, int) else size
-    notify(f"{model} names no image processor: bicubic resize to {height} x {width}, and ImageNet's mean and standard deviation.")
+    notify(f"{model} has no image processor: using bicubic resize to {height} x {width}, and ImageNet's mean and standard deviation.")
     return Processing(height, width, (height, width))
 
 
 def _from_processor(processor: Any, image_size: int | None) -> Processing:
-    """The numbers of a processor, tried on an image against the processor itself."""
+    """The `Processing` that a processor does, checked against the processor itself on a random image."""
 
     def given(name: str) -> Any:
         return getattr(processor, name, None)
 
     if given("do_pad"):
-        raise MedfmcError("it pads images to a common size, which is not done here.")
+        raise MedfmcError("it pads images to a common size, which is not supported.")
     rescale = given("rescale_factor") if given("do_rescale") else 1.0
     mean, std = ((0.0,) * 3, (1.0,) * 3) if not given("do_normalize") else (_three(given("image_mean")), _three(given("image_std")))
     if given("do_rescale") and given("rescale_offset"):  # EfficientNet shifts by -1 after rescaling
@@ -124,10 +123,10 @@ def _from_processor(processor: Any, image_size: int | None) -> Processing:
         height, width, resize = _geometry(processor)
         stock = Processing(height, width, resize, **numbers)
         if (levels := _difference(stock, processor)) > 1.01:
-            raise MedfmcError(f"it does more than to resize, crop, rescale and normalise: its pixels differ by {levels:.3g} grey levels.")
+            raise MedfmcError(f"it does more than resize, crop, rescale and normalise: its pixels differ by {levels:.3g} grey levels.")
     except _NoFixedSize as error:
         if image_size is None:
-            raise MedfmcError(f"{error}, so images could not share a batch; give image_size to squash them to a square instead.") from None
+            raise MedfmcError(f"{error}, so images could not be batched; give image_size to squash them to a square instead.") from None
         return Processing(image_size, image_size, (image_size, image_size), **numbers)
     if image_size is None:
         return stock
@@ -140,14 +139,14 @@ def _from_processor(processor: Any, image_size: int | None) -> Processing:
 
 
 class _NoFixedSize(Exception):
-    """Why the images that a processor makes are not all of one size."""
+    """Why a processor's images are not all of one size."""
 
 
 def _geometry(processor: Any) -> tuple[int, int, tuple[int, ...]]:
     """Height, width and `Processing.resize`.
 
     Raises:
-        _NoFixedSize: what it makes is not always of one size.
+        _NoFixedSize: its images are not all of one size.
     """
     size = {key: edge for key, edge in dict(processor.size).items() if edge is not None}
     crop = dict(processor.crop_size) if getattr(processor, "do_center_crop", False) else None
@@ -158,19 +157,19 @@ def _geometry(processor: Any) -> tuple[int, int, tuple[int, ...]]:
     if set(size) not in ({"shortest_edge"}, {"height", "width"}):
         raise _NoFixedSize(f"its size is {size}")
     if not crop and "shortest_edge" in size:
-        raise _NoFixedSize("it keeps the shape of images and does not crop")
+        raise _NoFixedSize("it keeps the aspect ratio of images and does not crop")
     resize = (size["shortest_edge"],) if "shortest_edge" in size else (size["height"], size["width"])
     height, width = (crop["height"], crop["width"]) if crop else (resize[0], resize[-1])
     return height, width, resize
 
 
 def _convnext_resize(edge: int, crop_pct: float | None) -> tuple[int, ...]:
-    """Below 384 ConvNeXt's processor resizes to edge / crop_pct and crops; from there on it squashes."""
+    """ConvNeXt's processor resizes to edge / crop_pct and crops below 384, and squashes from 384 on."""
     return (int(edge / (crop_pct or 224 / 256)),) if edge < 384 else (edge, edge)
 
 
 def _difference(processing: Processing, processor: Any) -> float:
-    """How far apart the pixels of a random image are, in grey levels of 255; infinity where they are of another shape."""
+    """Largest difference of the pixels of a random image, in grey levels of 255; infinity if the shapes differ."""
     height, width = (5 * edge // 4 for edge in (processing.height, processing.width))
     image = np.random.default_rng(0).integers(0, 256, (height, width + 1, 3), np.uint8)
     theirs = processor(images=Image.fromarray(image), return_tensors="pt")["pixel_values"][0]
@@ -186,9 +185,9 @@ def _three(values: float | Sequence[float]) -> tuple[float, ...]:
 
 
 def save_processor(processing: Processing, folder: str | Path) -> Path:
-    """Write `preprocessor_config.json` into an adapter's folder. `processing_of(folder)` reads the same numbers back.
+    """Write `preprocessor_config.json` into an adapter's folder. `processing_of(folder)` reads the same values back.
 
-    It is that of a `ViTImageProcessor`, which does whatever its numbers ask for: resize, crop, rescale, normalise.
+    It is that of a `ViTImageProcessor`, which can do all of it: resize, crop, rescale, normalise.
     """
     squashed = processing.rule == "direct"
     values = {
@@ -212,7 +211,7 @@ def save_processor(processing: Processing, folder: str | Path) -> Path:
 
 
 def image_processor(processing: Processing) -> "BaseImageProcessor":
-    """The image processor of transformers with these numbers; its pixels are those of `process` and `normalise` to one grey level."""
+    """The equivalent image processor of transformers; its pixels are those of `process` and `normalise` to one grey level."""
     from transformers import AutoImageProcessor
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Where things are in a vision backbone (blocks, attention, MLP, head), found by its structure and not by its name."""
+"""Finds the parts of a vision backbone (blocks, attention, MLP, head) by its model structure, not by its name."""
 
 import re
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Structure:
 
     Attributes:
         family: `tokens` (global attention over one sequence), `windows` (attention inside windows, Swin) or `convolutional`.
-        blocks: the residual blocks in order, over all stages.
-        heads: the Linear layers that give logits; always trained. Usually one, two for DeiT with a teacher.
+        blocks: residual blocks of all stages, in order.
+        heads: Linear layers that give the logits; always trained. Usually one, two for distilled DeiT.
     """
 
     family: Family
@@ -33,17 +33,17 @@ def structure_of(model: nn.Module, head_needed: bool = True) -> Structure:
     """Find the parts of an image classifier.
 
     Args:
-        model: a classifier without adapters.
+        model: classifier without adapters.
         head_needed: whether a model without a classification head is an error; if not, its `heads` are empty.
 
     Raises:
-        MedfmcError: its structure is none that is known here; the message says what was looked for.
+        MedfmcError: its structure is unknown; the message says what was looked for.
     """
     blocks = _block_names(model)
     if not blocks:
         raise MedfmcError(
-            f"{type(model).__name__} has no blocks that could be found: looked for a ModuleList or Sequential of at least one module, "
-            "all of one class and with children of their own (transformer or residual blocks), as such or inside stages."
+            f"no blocks were found in {type(model).__name__}: looked for a ModuleList or Sequential of at least one module, all of one "
+            "class and with children (transformer or residual blocks), directly or inside stages."
         )
     modules = dict(model.named_modules())
     attentions = [attention_of(modules[name]) for name in blocks]
@@ -59,7 +59,7 @@ def structure_of(model: nn.Module, head_needed: bool = True) -> Structure:
 def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple[str, ...]:
     """The names of the layers that map features to logits.
 
-    They are the Linear layers with an output for each class that stand beside the part that holds the blocks.
+    They are the Linear layers outside the module that holds the blocks with one output per class.
 
     Raises:
         MedfmcError: the classifier has none.
@@ -75,27 +75,27 @@ def head_names(model: nn.Module, blocks: tuple[str, ...] | None = None) -> tuple
         heads = tuple(name for name, part in model.named_modules() if part is classifier)
     if not heads:
         raise MedfmcError(
-            f"{type(model).__name__} has no classification head that could be found: looked beside the part that holds the blocks for a "
-            f"Linear layer with {classes} outputs. medfmc_hf.models.backbones.load_backbone gives a head to a backbone that has none."
+            f"no classification head was found in {type(model).__name__}: looked outside the module that holds the blocks for a Linear "
+            f"layer with {classes} outputs. medfmc_hf.models.backbones.load_backbone gives a head to a backbone that has none."
         )
     return heads
 
 
 def attention_of(block: nn.Module) -> nn.Module | None:
-    """The module inside a block that holds the query, key and value projections, or None for a convolutional block."""
+    """The module inside a block that holds the query, key and value projections; None for a convolutional block."""
     name = _attention_name(block)
     return None if name is None else block.get_submodule(name)
 
 
 def query_value(model: nn.Module, structure: Structure) -> list[str]:
-    """Names of the query and value projections (or of the fused one) of every block; of the dense layers of a convolutional block."""
+    """Names of the query and value projections (or of the fused one) of every block; of a convolutional block, its dense layers."""
     return inside_attention(model, structure, ("query", "value"))
 
 
 def inside_attention(model: nn.Module, structure: Structure, parts: tuple[str, ...] = ("query", "key", "value", "output")) -> list[str]:
-    """Names of the given projections of every block's attention; where they are fused, of the fused one.
+    """Names of the given projections of every block's attention, or of the fused one.
 
-    A convolutional block has no attention: its dense layers stand in.
+    A convolutional block has no attention: its dense layers are taken instead.
     """
     patterns = {"query": _QUERY, "key": _KEY, "value": _VALUE}
     names = []
@@ -116,7 +116,7 @@ def inside_attention(model: nn.Module, structure: Structure, parts: tuple[str, .
 
 
 def inside_mlp(model: nn.Module, structure: Structure) -> list[str]:
-    """Names of the dense layers of every block that are no part of its attention."""
+    """Names of the dense layers of every block outside its attention."""
     names: list[str] = []
     for block in structure.blocks:
         branch = _attention_branch(model.get_submodule(block))
@@ -140,19 +140,19 @@ def has_class_token(model: nn.Module) -> bool:
 
 
 def patch_pixels(model: nn.Module) -> int:
-    """Numbers that make up one patch: channels times height times width of the first convolution's kernel."""
+    """Number of values in one patch: channels times height times width of the first convolution's kernel."""
     convolution = next((part for part in model.modules() if isinstance(part, nn.Conv2d)), None)
     return 3 * 16 * 16 if convolution is None else convolution.weight[0].numel()
 
 
 def block_width(block: nn.Module) -> int:
-    """Numbers in a token of a transformer block: the inputs of its attention."""
+    """Width of the tokens of a transformer block: the input features of its attention."""
     linears = ((name.rpartition(".")[2], part) for name, part in block.named_modules() if isinstance(part, nn.Linear))
     return next(part.in_features for name, part in linears if re.fullmatch(f"{_QUERY}|{_FUSED}", name))
 
 
 def attention_output(block: nn.Module) -> str | None:
-    """Name, inside the block, of the Linear layer that ends its attention; None without attention."""
+    """Name, inside the block, of the last Linear layer of its attention; None without attention."""
     branch = _attention_branch(block)
     if branch is None:
         return None
@@ -163,14 +163,14 @@ def attention_output(block: nn.Module) -> str | None:
 
 
 def mlp_output(block: nn.Module) -> str | None:
-    """Name, inside the block, of the Linear layer that ends its MLP; None where it has no MLP."""
+    """Name, inside the block, of the last Linear layer of its MLP; None if it has no MLP."""
     branch = _attention_branch(block)
     linears = [name for name, part in block.named_modules() if isinstance(part, nn.Linear) and name.split(".")[0] != branch]
     return linears[-1] if len(linears) >= 2 else None
 
 
 def mlp_module(block: nn.Module) -> str | None:
-    """Name, inside the block, of the one module that is its whole MLP; None where the MLP is spread over the block."""
+    """Name, inside the block, of the one module that is its whole MLP; None if the MLP's layers are separate modules of the block."""
     last = mlp_output(block)
     while last and (last := last.rpartition(".")[0]):
         if sum(isinstance(part, nn.Linear) for part in block.get_submodule(last).modules()) >= 2:
@@ -179,7 +179,7 @@ def mlp_module(block: nn.Module) -> str | None:
 
 
 def norm_layers(model: nn.Module) -> list[str]:
-    """Names of every normalisation layer that has weights."""
+    """Names of all normalisation layers that have weights."""
     return [
         name
         for name, part in model.named_modules()
@@ -195,14 +195,14 @@ def _block_names(model: nn.Module) -> tuple[str, ...]:
     sizes = {name: sum(p.numel() for p in lists[name].parameters()) for name in outermost}
     parent = max(sizes, key=lambda name: sizes[name]).rpartition(".")[0]
     names = []
-    for name in outermost:  # a ResNet of timm keeps its stages side by side
+    for name in outermost:  # the stages of a timm ResNet are separate children of one module
         if name.rpartition(".")[0] == parent:
             names += _unfold(name, lists[name])
     return tuple(names)
 
 
 def _unfold(name: str, part: nn.Module) -> list[str]:
-    """The blocks of a list: its elements, or where they are stages, the elements of their own lists."""
+    """The blocks of a list: its elements, or if these are stages, the elements of their lists."""
     names = []
     for key, element in part.named_children():
         inner = [("", element)] if isinstance(element, (nn.ModuleList, nn.Sequential)) else list(element.named_children())
@@ -224,7 +224,7 @@ def _is_list_of_alike(part: nn.Module) -> bool:
 
 
 def _attention_name(block: nn.Module) -> str | None:
-    """Name, inside the block, of the module that holds the query, key and value projections; None for a convolutional block."""
+    """Name, inside the block, of the module with the query, key and value projections; None for a convolutional block."""
     parts = block.named_modules()
     return next(
         (name for name, part in parts if _projection(part, _FUSED) or (_projection(part, _QUERY) and _projection(part, _VALUE))), None

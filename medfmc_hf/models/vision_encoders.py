@@ -1,8 +1,8 @@
-"""A classification head for vision encoders that transformers has no image classifier for, or none that reads the pretrained vector.
+"""A classification head for vision encoders without an image classifier in transformers, or without one that reads the pretrained vector.
 
-The first are DINOv3 and the vision models of CLIP and SigLIP. The second are CLIP, SigLIP and their kin as they are on the Hub, with a text
-encoder in the same file: transformers' classifiers of these average the patch tokens, before CLIP's last normalisation and past SigLIP's
-attention pool, so the head would read a vector that nobody pretrained.
+DINOv3 and the vision models of CLIP and SigLIP have none. CLIP, SigLIP and similar checkpoints with a text encoder in the same file have
+one, but it averages the patch tokens, before CLIP's final norm and without SigLIP's attention pooling, so the head would read a vector
+that was never pretrained.
 """
 
 import inspect
@@ -29,13 +29,13 @@ from ..errors import MedfmcError
 
 
 class VisionEncoderForImageClassification(PreTrainedModel):
-    """A vision encoder and a linear classifier on the vector the encoder itself pools.
+    """A vision encoder and a linear classifier on the vector that the encoder pools.
 
-    The pooled vector is the encoder's `pooler_output`: the normalised CLS token of DINOv3 and CLIP, attention pooling for SigLIP.
-    `register` makes `AutoModelForImageClassification` know one subclass for each kind of encoder.
+    The pooled vector is the encoder's `pooler_output`: the normalised class token of DINOv3 and CLIP, attention pooling of SigLIP.
+    `register` adds one subclass per encoder config to `AutoModelForImageClassification`.
     """
 
-    base_model_prefix = "tower"
+    base_model_prefix = "tower"  # part of the weight names in saved adapters
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -58,32 +58,32 @@ class VisionEncoderForImageClassification(PreTrainedModel):
 
 
 def vision_part(config: PretrainedConfig) -> PretrainedConfig:
-    """The config of the vision encoder, of a backbone that holds a text encoder, too; else the config itself."""
+    """The config of the vision encoder, if the backbone also has a text encoder; else the config itself."""
     part = getattr(config, "vision_config", None)
     return config if part is None or type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING else part
 
 
 def pool_of(network: nn.Module) -> str:
-    """What the head reads, see `medfmc_hf.models.backbones.Origin`."""
+    """The vector that the head reads, see `medfmc_hf.models.backbones.Origin`."""
     return "encoder" if isinstance(network, VisionEncoderForImageClassification) else "stock"
 
 
 def from_pretrained(config: PretrainedConfig, folder: str, *, beside_text: bool, **options: Any) -> tuple[PreTrainedModel, dict]:
-    """A classifier of the backbone in a folder, and transformers' report of how its weights were loaded.
+    """Load the backbone in a folder as a classifier; returns it and transformers' report of how its weights were loaded.
 
     Args:
-        config: of the backbone.
-        folder: where its files are.
+        config: config of the backbone.
+        folder: folder of its files.
         beside_text: whether `config` is the `vision_part` of a backbone with a text encoder.
-        **options: of `from_pretrained`.
+        **options: options of transformers' `from_pretrained`.
 
     Raises:
-        MedfmcError: the backbone is no vision model.
+        MedfmcError: the backbone is not a vision model.
     """
     loader = loader_of(config)
     if not beside_text:
         return loader.from_pretrained(folder, config=config, **options)
-    encoder, report = AutoModel.from_pretrained(folder, config=config, **options)  # knows how the weights are named in such a file
+    encoder, report = AutoModel.from_pretrained(folder, config=config, **options)  # maps the weight names of such files
     network = loader.from_config(config)
     network.tower = encoder
     inside = {"missing_keys": [f"tower.{key}" for key in report["missing_keys"]]}
@@ -92,20 +92,20 @@ def from_pretrained(config: PretrainedConfig, folder: str, *, beside_text: bool,
 
 
 def loader_of(config: PretrainedConfig) -> type[AutoModelForImageClassification]:
-    """The class whose `from_pretrained` makes a classifier of a backbone: transformers' own where there is one.
+    """The auto class that loads a backbone as a classifier; an encoder without a classifier in transformers is registered first.
 
     Raises:
-        MedfmcError: the backbone is no vision model.
+        MedfmcError: the backbone is not a vision model.
     """
     if type(config) not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        if isinstance(config, MetaClip2VisionConfig):  # the one that AutoModel does not list
+        if isinstance(config, MetaClip2VisionConfig):  # AutoModel lacks it
             from transformers import MetaClip2VisionModel
 
             AutoModel.register(MetaClip2VisionConfig, MetaClip2VisionModel, exist_ok=True)
         encoder = MODEL_MAPPING.get(type(config), None)
         if getattr(encoder, "main_input_name", None) != "pixel_values" or _width(config) is None:
             raise MedfmcError(
-                f"{config.model_type} is no vision backbone: looked for an image classifier of it in transformers, and for a model that "
+                f"{config.model_type} is not a vision backbone: looked in transformers for an image classifier, and for a model that "
                 "takes pixel_values and has a hidden_size."
             )
         register(type(config))
@@ -113,7 +113,7 @@ def loader_of(config: PretrainedConfig) -> type[AutoModelForImageClassification]
 
 
 def register(config_class: type[PretrainedConfig]) -> None:
-    """Make `AutoModelForImageClassification` give an encoder with this config a head."""
+    """Register a classifier for encoders with this config in `AutoModelForImageClassification`."""
     name = f"{config_class.__name__.removesuffix('Config')}ForImageClassification"
     classifier = type(name, (VisionEncoderForImageClassification,), {"config_class": config_class, "__module__": __name__})
     globals()[name] = classifier  # so that it can be pickled
@@ -121,12 +121,12 @@ def register(config_class: type[PretrainedConfig]) -> None:
 
 
 def _width(config: PretrainedConfig) -> int | None:
-    """Numbers in the vector that an encoder pools."""
+    """Width of the vector that an encoder pools."""
     return getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
 
 
 def needed_inputs(network: nn.Module) -> list[str]:
-    """What the model, or the encoder in it, must be given besides pixel_values."""
+    """Inputs that the model, or the encoder in it, requires besides pixel_values."""
     parts = [network.tower] if isinstance(network, VisionEncoderForImageClassification) else [network]
     parameters = [each for part in parts for each in inspect.signature(part.forward).parameters.values()]
     ordinary = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -134,11 +134,11 @@ def needed_inputs(network: nn.Module) -> list[str]:
 
 
 def asks_for_interpolation(network: nn.Module) -> bool:
-    """Whether the model or its encoder has the switch `interpolate_pos_encoding`."""
+    """Whether the model or its encoder has the option `interpolate_pos_encoding`."""
     parts = [network, *network.children()]
     return any("interpolate_pos_encoding" in inspect.signature(part.forward).parameters for part in parts)
 
 
 for _known in (CLIPVisionConfig, DINOv3ConvNextConfig, DINOv3ViTConfig, SiglipVisionConfig):
     if _known not in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
-        register(_known)  # at import, so that what was saved with such a head loads in any process; others follow when they are first met
+        register(_known)  # at import, so that saved models with such a head load in any process; other encoders when they are first loaded

@@ -1,6 +1,6 @@
-"""PEFT methods for vision backbones that PEFT lacks. Importing this package is all that PEFT needs to know them."""
+"""PEFT methods for vision backbones that PEFT lacks. Importing this package registers them with PEFT."""
 
-from ..models import vision_encoders as _towers  # noqa: F401  gives CLIP, SigLIP and DINOv3 a classifier, so that adapters on them load too
+from ..models import vision_encoders as _vision_encoders  # noqa: F401  classifiers of CLIP, SigLIP and DINOv3, for their adapters to load
 from .bottleneck import BottleneckConfig, BottleneckModel
 from .vpt import VptConfig, VptModel
 

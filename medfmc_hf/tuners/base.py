@@ -1,4 +1,4 @@
-"""What the tuners of this package share: they find their targets, train the head, wrap whole modules, and never merge."""
+"""Base classes of this package's tuners, which find their targets, train the head, wrap whole modules and never merge."""
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -16,12 +16,12 @@ from ..progress import notify
 
 @dataclass
 class VisionTunerConfig(PeftConfig):
-    """What every tuner here lets one choose.
+    """Options of every tuner in this package.
 
     Attributes:
-        target_modules: names of the modules to adapt; None for those the method calls for, found by the model's structure.
-        exclude_modules: names to leave out.
-        modules_to_save: modules trained in full beside the adapter; None for the classification head.
+        target_modules: names of the modules to adapt; None for the method's own targets, found by the model structure.
+        exclude_modules: names of modules to leave out.
+        modules_to_save: names of modules that are fully trained besides the adapter; None for the classification head.
     """
 
     target_modules: list[str] | set[str] | str | None = None
@@ -43,7 +43,7 @@ class VisionTunerLayer(nn.Module, BaseTunerLayer):
         self.merged_adapters = []
 
     def __getattr__(self, name: str) -> Any:
-        """What the wrapped module has, the wrapper has: models read attributes of their blocks."""
+        """Fall back to the wrapped module, because models read attributes of their blocks."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -57,22 +57,22 @@ class VisionTunerLayer(nn.Module, BaseTunerLayer):
         return [] if self.disable_adapters else [name for name in self.active_adapters if name in self._all_available_adapter_names()]
 
     def place(self, adapter_name: str, inference_mode: bool) -> None:
-        """Bring a new adapter to the device of the wrapped module and make it the active one, as PEFT's layers do."""
+        """Move a new adapter to the device of the wrapped module and make it active, as PEFT's layers do."""
         self._move_adapter_to_device_of_base_layer(adapter_name, device=next(self.base_layer.parameters()).device)
         self.set_adapter(self.active_adapters, inference_mode=inference_mode)
 
     def release(self) -> None:
-        """Undo what wrapping did to the wrapped module."""
+        """Undo the changes that wrapping made to the wrapped module, such as hooks."""
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
         raise MedfmcError(f"a {type(self).__name__} cannot be merged into the module it wraps; keep the adapter, or `unload()` it.")
 
 
 class VisionTuner(BaseTuner):
-    """A PEFT tuner that finds its targets by the structure of an image classifier."""
+    """A PEFT tuner that finds its targets by the model structure of an image classifier."""
 
     tuner_layer_cls: type[VisionTunerLayer]
-    method: str  # as messages call it
+    method: str  # its name in messages
     why_not_merged: str
 
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
@@ -80,15 +80,15 @@ class VisionTuner(BaseTuner):
 
     @abstractmethod
     def _find_targets(self, config: Any) -> list[str]:
-        """Names of the modules the method calls for; raises MedfmcError where it makes no sense for the architecture."""
+        """Names of the method's target modules; raises MedfmcError if it does not apply to the architecture."""
 
     @abstractmethod
     def _describe(self, config: Any) -> str:
-        """What goes where, in a few words."""
+        """A short description of what is added where."""
 
     @abstractmethod
     def _update(self, layer: Any, config: Any, adapter_name: str, key: str) -> None:
-        """Give a layer the weights of an adapter."""
+        """Add the weights of an adapter to a layer."""
 
     def _prepare_adapter_config(self, peft_config: Any, model_config: dict[str, Any]) -> PeftConfig:
         if peft_config.target_modules is None:
@@ -129,5 +129,5 @@ class VisionTuner(BaseTuner):
 
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> AbstractContextManager[None]:
         if kwargs.get("adapter_names") is not None:
-            raise MedfmcError(f"{self.method} has no mixed batches: call set_adapter, and run one adapter at a time.")
+            raise MedfmcError(f"{self.method} does not support mixed batches: call set_adapter, and run one adapter at a time.")
         return nullcontext()

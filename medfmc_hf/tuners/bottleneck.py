@@ -1,6 +1,6 @@
 """Bottleneck adapters: small MLPs inside the blocks of a frozen backbone.
 
-After attention and after the MLP (Houlsby et al. 2019), after the MLP (Pfeiffer et al. 2021), or beside it (AdaptFormer, Chen et al. 2022).
+After attention and the MLP (Houlsby et al. 2019), after the MLP (Pfeiffer et al. 2021), or parallel to it (AdaptFormer, Chen et al. 2022).
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,16 +23,16 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 class BottleneckConfig(VisionTunerConfig):
     """Options of bottleneck adapters.
 
-    An adapter maps x to scale * up(act(down(dropout(x)))). Its up-projection starts at zero, so the model starts as the backbone.
+    An adapter maps x to scale * up(dropout(act(down(x)))). Its up-projection starts at zero, so the model starts equal to the backbone.
 
     Attributes:
-        style: `houlsby`: added to the outputs of attention and MLP; `pfeiffer`: to the output of the MLP; `adaptformer`: computed from the
-            input of the MLP and added to its output.
+        style: where adapters go. `houlsby`: added to the outputs of attention and MLP; `pfeiffer`: added to the output of the MLP;
+            `adaptformer`: computed from the input of the MLP and added to its output.
         bottleneck_dim: width between the two projections.
-        scale: factor on what the adapter adds. The papers have 1 for houlsby and pfeiffer, 0.1 for adaptformer; None for these.
+        scale: factor on the adapter's output; None for the paper's, 1 for houlsby and pfeiffer and 0.1 for adaptformer.
         bottleneck_dropout: dropout on the input of the up-projection.
         activation: `relu`, `gelu` or `silu`.
-        target_modules: modules whose output gets an adapter; None for those that the style calls for.
+        target_modules: modules that get an adapter on their output; None for the style's own targets.
     """
 
     style: Literal["houlsby", "pfeiffer", "adaptformer"] = "adaptformer"
@@ -45,19 +45,19 @@ class BottleneckConfig(VisionTunerConfig):
         super().__post_init__()
         self.peft_type = PeftType("BOTTLENECK")
         if self.style not in ("houlsby", "pfeiffer", "adaptformer"):
-            raise MedfmcError(f"style is houlsby, pfeiffer or adaptformer; got {self.style!r}.")
+            raise MedfmcError(f"style must be houlsby, pfeiffer or adaptformer; got {self.style!r}.")
         if isinstance(self.bottleneck_dim, bool) or not isinstance(self.bottleneck_dim, int) or self.bottleneck_dim < 1:
-            raise MedfmcError(f"bottleneck_dim is a whole number of at least 1; got {self.bottleneck_dim!r}.")
+            raise MedfmcError(f"bottleneck_dim must be a whole number of at least 1; got {self.bottleneck_dim!r}.")
         if not 0 <= self.bottleneck_dropout < 1:
-            raise MedfmcError(f"bottleneck_dropout is a number in [0, 1); got {self.bottleneck_dropout!r}.")
+            raise MedfmcError(f"bottleneck_dropout must be a number in [0, 1); got {self.bottleneck_dropout!r}.")
         if self.activation not in _ACTIVATIONS:
-            raise MedfmcError(f"activation is one of {', '.join(_ACTIVATIONS)}; got {self.activation!r}.")
+            raise MedfmcError(f"activation must be one of {', '.join(_ACTIVATIONS)}; got {self.activation!r}.")
         if self.scale is None:
             self.scale = 0.1 if self.style == "adaptformer" else 1.0
 
 
 class Bottleneck(nn.Module):
-    """scale * up(dropout(act(down(x)))) on the last dimension, zero at first."""
+    """scale * up(dropout(act(down(x)))) over the last dimension; zero at initialisation."""
 
     def __init__(self, width: int, config: BottleneckConfig):
         super().__init__()
@@ -75,7 +75,7 @@ class Bottleneck(nn.Module):
 
 
 class BottleneckLayer(VisionTunerLayer):
-    """A module whose output gets that of a bottleneck adapter added."""
+    """A module with bottleneck adapters added to its output."""
 
     adapter_layer_names = ("bottleneck_adapters",)
     other_param_names = ("parallel",)
@@ -93,21 +93,21 @@ class BottleneckLayer(VisionTunerLayer):
         return result
 
 
-# What each style goes after or beside, and what a block without it lacks. All styles meet at the module that is the whole MLP, where there
-# is one, so that adapters of different styles can live in one model.
+# How the module at each place is found, and what a block must have for it. All styles target the module that is the whole MLP, if there is
+# one, so that one model can hold adapters of different styles.
 _NEEDS = {
-    "attention": (attention_output, "attention in every block, to follow it"),
+    "attention": (attention_output, "attention in every block"),
     "after MLP": (lambda block: mlp_module(block) or mlp_output(block), "an MLP (two Linear layers outside attention) in every block"),
-    "beside MLP": (mlp_module, "one module that is the whole MLP of a block, to stand beside it"),
+    "parallel to MLP": (mlp_module, "an MLP that is one module in every block, to run in parallel with it"),
 }
-_PLACES = {"houlsby": ("attention", "after MLP"), "pfeiffer": ("after MLP",), "adaptformer": ("beside MLP",)}
+_PLACES = {"houlsby": ("attention", "after MLP"), "pfeiffer": ("after MLP",), "adaptformer": ("parallel to MLP",)}
 
 
 def find_places(model: nn.Module, blocks: Iterable[str]) -> dict[str, dict[str, str | None]]:
-    """Where adapters could go: for each block, the module inside it at each place of `_NEEDS`, or None where the block has none.
+    """Find where adapters can go: for each block, the module inside it at each place of `_NEEDS`, or None if the block has none.
 
     Args:
-        model: an image classifier without adapters.
+        model: image classifier without adapters.
         blocks: names of blocks.
     """
     return {name: {place: find(model.get_submodule(name)) for place, (find, _) in _NEEDS.items()} for name in blocks}
@@ -117,12 +117,12 @@ def targets_of(model: nn.Module, places: Mapping[str, Mapping[str, str | None]],
     """Names of the modules that get adapters of a style.
 
     Args:
-        model: an image classifier.
-        places: what `find_places` found in the blocks to adapt.
-        style: as in `BottleneckConfig`.
+        model: image classifier.
+        places: result of `find_places` for the blocks to adapt.
+        style: style of `BottleneckConfig`.
 
     Raises:
-        MedfmcError: a block lacks what the style goes after or beside.
+        MedfmcError: a block lacks a place that the style needs.
     """
     targets = []
     for block, found in places.items():
@@ -140,27 +140,27 @@ class BottleneckModel(VisionTuner):
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer
     method = "bottleneck adapters"
-    why_not_merged = "an adapter has a non-linear activation between its two projections, so no weight equals it."
+    why_not_merged = "an adapter has a non-linear activation between its two projections, so no weight matrix is equivalent to it."
 
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         super()._pre_injection_hook(model, config, adapter_name)
-        # Found now, while no adapter is in the way: a second adapter of any style finds the same places.
+        # Found before any adapter changes the modules, so that a second adapter of any style finds the same places.
         self.places = find_places(model, self.structure.blocks)
 
     def _find_targets(self, config: BottleneckConfig) -> list[str]:
         return targets_of(self.model, self.places, config.style)
 
     def _describe(self, config: BottleneckConfig) -> str:
-        where = {"houlsby": "after attention and MLP", "pfeiffer": "after the MLP", "adaptformer": "beside the MLP"}[config.style]
+        where = {"houlsby": "after attention and MLP", "pfeiffer": "after the MLP", "adaptformer": "parallel to the MLP"}[config.style]
         adapted = [name for name, _ in self.model.named_modules() if self._check_target_module_exists(config, name) is True]
         blocks = [block for block in self.structure.blocks if any(name.startswith(f"{block}.") for name in adapted)]
-        blocks = blocks or list(self.structure.blocks)  # where target_modules names nothing, PEFT says so
+        blocks = blocks or list(self.structure.blocks)  # PEFT raises an error if target_modules matches nothing
         return f"{config.style}, {config.bottleneck_dim} wide, {where} of {blocks[0]} .. {blocks[-1]}"
 
     def _update(self, layer: BottleneckLayer, config: BottleneckConfig, adapter_name: str, key: str) -> None:
         linears = [part for part in layer.get_base_layer().modules() if isinstance(part, nn.Linear)]
         if not linears:
-            raise MedfmcError(f"an adapter needs a Linear layer to follow; {key} has none.")
+            raise MedfmcError(f"an adapter takes its width from a Linear layer; {key} has none.")
         layer.parallel[adapter_name] = config.style == "adaptformer"
         layer.bottleneck_adapters[adapter_name] = Bottleneck(linears[-1].out_features, config)
 

@@ -1,4 +1,4 @@
-"""Makes PEFT know a tuner of ours by name, so that `get_peft_model` and `PeftModel.from_pretrained` find it."""
+"""Registers a tuner of this package with PEFT, so that `get_peft_model` and `PeftModel.from_pretrained` find it by name."""
 
 from peft import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -10,12 +10,12 @@ from ..private_names import add_member
 
 
 def register(name: str, config_cls: type[PeftConfig], model_cls: type[BaseTuner]) -> None:
-    """Register a tuner with PEFT; doing it twice does nothing.
+    """Register a tuner with PEFT; registering it again does nothing.
 
     Args:
-        name: lower case; its upper case is the `peft_type` in `adapter_config.json`.
-        config_cls: the tuner's config.
-        model_cls: the tuner.
+        name: name in lower case; in upper case it is the `peft_type` in `adapter_config.json`.
+        config_cls: config of the tuner.
+        model_cls: class of the tuner.
 
     Raises:
         KeyError: PEFT has another method of that name.

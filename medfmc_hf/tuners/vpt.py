@@ -1,4 +1,4 @@
-"""Visual prompt tuning: learned tokens beside the patches (Jia et al. 2022, "Visual Prompt Tuning", ECCV)."""
+"""Visual prompt tuning: learned tokens among the patches (Jia et al. 2022, "Visual Prompt Tuning", ECCV)."""
 
 import math
 from dataclasses import dataclass
@@ -20,16 +20,17 @@ from .windows import prompted_stage
 class VptConfig(VisionTunerConfig):
     """Options of visual prompt tuning.
 
-    On a transformer the prompts stand after the CLS token (first where there is none) and are taken out again before the final norm.
-    On Swin they stand in every window.
+    In a transformer the prompts come after the class token (first if there is none) and are removed before the final norm.
+    In Swin they are in every window.
 
     Attributes:
-        num_prompts: learned tokens, for each block if `deep`.
-        deep: new prompts before every block (VPT-deep) or prompts before the first block only, which travel on (VPT-shallow).
+        num_prompts: number of learned tokens, for each block if `deep`.
+        deep: new prompts before every block (VPT-deep), or prompts inserted before the first block only (VPT-shallow).
         prompt_dropout: dropout on the prompts.
-        projection: numbers in a prompt before a learned linear map to the width of the tokens, shared by all blocks; None for no map.
-        init: `xavier`, the paper's uniform numbers of a patch projection, or `normal`, N(0, 0.02), as MedFMC's official baseline.
-        pool_prompts: Swin, shallow only: leave the prompts in the mean over tokens that the head reads, as the official baseline does.
+        projection: width of the prompts before a learned linear map to the width of the tokens, shared by all blocks; None for no map.
+        init: `xavier`, the paper's uniform initialisation by the size of a patch, or `normal`, N(0, 0.02), as MedFMC's official baseline.
+        pool_prompts: Swin with shallow prompts only: include the prompts in the mean over tokens that the head reads, as the official
+            baseline does.
         target_modules: blocks (for Swin: stages) that get prompts; None for all.
     """
 
@@ -44,13 +45,13 @@ class VptConfig(VisionTunerConfig):
         super().__post_init__()
         self.peft_type = PeftType("VPT")
         if isinstance(self.num_prompts, bool) or not isinstance(self.num_prompts, int) or self.num_prompts < 1:
-            raise MedfmcError(f"num_prompts is a whole number of at least 1; got {self.num_prompts!r}.")
+            raise MedfmcError(f"num_prompts must be a whole number of at least 1; got {self.num_prompts!r}.")
         if not 0 <= self.prompt_dropout < 1:
-            raise MedfmcError(f"prompt_dropout is a number in [0, 1); got {self.prompt_dropout!r}.")
+            raise MedfmcError(f"prompt_dropout must be a number in [0, 1); got {self.prompt_dropout!r}.")
         if self.init not in ("xavier", "normal"):
-            raise MedfmcError(f"init is xavier or normal; got {self.init!r}.")
+            raise MedfmcError(f"init must be xavier or normal; got {self.init!r}.")
         if self.pool_prompts and self.deep:
-            raise MedfmcError("pool_prompts needs deep=False: the prompts of VPT-deep end with their block.")
+            raise MedfmcError("pool_prompts needs deep=False: the prompts of VPT-deep are removed after their block.")
 
 
 class VptModel(VisionTuner):
@@ -59,21 +60,21 @@ class VptModel(VisionTuner):
     prefix = "vpt_"
     tuner_layer_cls = VptLayer
     method = "visual prompt tuning"
-    why_not_merged = "prompts are tokens that the model reads, not a change of its weights."
+    why_not_merged = "prompts are input tokens, not a change of weights."
 
     def _pre_injection_hook(self, model: nn.Module, config: Any, adapter_name: str) -> None:
         super()._pre_injection_hook(model, config, adapter_name)
         self.position = int(has_class_token(model))
         self.patch_pixels = patch_pixels(model)
-        self.projections: dict[str, nn.Linear] = {}  # a plain dict, so that they are saved once, with the layer that owns them
+        self.projections: dict[str, nn.Linear] = {}  # a plain dict, so that each is saved once, with the layer that owns it
         if self.structure.family == "convolutional":
-            raise MedfmcError("prompts are tokens, and a convolutional network has no sequence of tokens that they could join.")
+            raise MedfmcError("prompts are tokens, and a convolutional network has no sequence of tokens to insert them in.")
         for name in self.structure.blocks if self.structure.family == "tokens" else ():
             _refuse_unknown_bias(model.get_submodule(name))
 
     @property
     def _places(self) -> tuple[str, ...]:
-        """Names of what is wrapped: blocks, or the stages of Swin."""
+        """Names of the modules that are wrapped: blocks, or the stages of Swin."""
         if self.structure.family == "tokens":
             return self.structure.blocks
         return tuple(dict.fromkeys(name.rsplit(".", 2)[0] for name in self.structure.blocks))
@@ -89,12 +90,12 @@ class VptModel(VisionTuner):
     def _chosen(self, config: VptConfig) -> list[str]:
         chosen = [name for name in self._places if self._check_target_module_exists(config, name) is True]
         if not chosen:
-            raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; target_modules names none of them.")
+            raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; target_modules matches none of them.")
         return chosen
 
     def _wrap(self, target: nn.Module, key: str) -> VptLayer:
         if key not in self._places:
-            raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; {key} is none of them.")
+            raise MedfmcError(f"prompts go before blocks, {self._places[0]} .. {self._places[-1]}; {key} is not one of them.")
         if self.structure.family == "windows":
             return prompted_stage(target)
         return PromptedBlock(target, self.position)
@@ -123,9 +124,9 @@ class VptModel(VisionTuner):
     def _refuse_what_does_not_fit(self, config: VptConfig) -> None:
         windows = self.structure.family == "windows"
         if windows and config.projection is not None:
-            raise MedfmcError("projection needs one width of tokens; Swin's grows from stage to stage.")
+            raise MedfmcError("projection needs one width of tokens; Swin's grows with each stage.")
         if config.pool_prompts and not windows:
-            raise MedfmcError("pool_prompts is for Swin, whose head reads the mean over all tokens.")
+            raise MedfmcError("pool_prompts is only for Swin, where the head reads the mean over all tokens.")
 
     def _initial(self, config: VptConfig, *shape: int) -> torch.Tensor:
         prompts = torch.empty(shape)
@@ -141,12 +142,12 @@ class VptModel(VisionTuner):
 
 
 def _refuse_unknown_bias(block: nn.Module) -> None:
-    """A bias for pairs of positions that is added where we cannot widen it would not fit the longer sequence."""
+    """Refuse a relative position bias inside attention: it cannot be extended there and would not fit the longer sequence."""
     attention = attention_of(block)
     names = [name for name, _ in attention.named_parameters() if "relative_position" in name] if attention else []
     if names:
         raise MedfmcError(
-            f"{type(block).__name__} adds a relative position bias ({names[0]}) inside its attention; prompts do not fit there."
+            f"{type(block).__name__} adds a relative position bias ({names[0]}) inside its attention, which does not allow for prompts."
         )
 
 

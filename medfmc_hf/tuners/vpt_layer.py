@@ -1,4 +1,4 @@
-"""The layers of visual prompt tuning: what holds prompts, and a transformer block that runs with prompts among its tokens."""
+"""The layers of visual prompt tuning: the base class that holds prompts, and a transformer block with prompts among its tokens."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +16,18 @@ class Role:
     """What a layer does for one adapter.
 
     Attributes:
-        prompts: tokens that are in the sequence while the layer runs.
-        inserts: the layer puts its own prompts in.
-        strips: the layer takes the prompts out when it is done.
+        prompts: number of prompts in the sequence while the layer runs.
+        inserts: whether the layer inserts prompts of its own.
+        removes: whether the layer removes the prompts from its output.
     """
 
     prompts: int
     inserts: bool
-    strips: bool
+    removes: bool
 
 
 class VptLayer(VisionTunerLayer):
-    """A part of the backbone that runs with prompts among its tokens, and holds them."""
+    """A part of the backbone that holds prompts and runs with them among its tokens."""
 
     adapter_layer_names = ("vpt_prompts", "vpt_projection")
     other_param_names = ("vpt_dropout", "roles")
@@ -38,11 +38,11 @@ class VptLayer(VisionTunerLayer):
         self.vpt_projection = nn.ModuleDict()
         self.vpt_dropout = nn.ModuleDict()
         self.roles: dict[str, Role] = {}
-        self.projections: dict[str, nn.Module] = {}  # shared by all layers and owned, as a module, by the first
+        self.projections: dict[str, nn.Module] = {}  # shared by all layers, registered as a module in the first
 
     @property
     def role(self) -> tuple[str, Role] | None:
-        """The working adapter and what the layer does for it, or None where the layer is as if it were not there."""
+        """The working adapter and its role, or None if the layer adds nothing."""
         names = self.working_adapters
         return (names[0], self.roles[names[0]]) if names else None
 
@@ -61,7 +61,7 @@ class PromptedBlock(VptLayer):
     def __init__(self, base_layer: nn.Module, position: int):
         super().__init__(base_layer)
         self.position = position
-        # BEiT adds a bias for each pair of positions inside the block; prompts have no position, so theirs is zero.
+        # BEiT adds a bias for each pair of positions inside the block; prompts have no position, so their bias is zero.
         bias = getattr(base_layer, "relative_position_bias", None)
         self.hooks: list[RemovableHandle] = []
         if isinstance(bias, nn.Module):
@@ -79,7 +79,7 @@ class PromptedBlock(VptLayer):
         if isinstance(kwargs.get("attention_mask"), torch.Tensor):
             kwargs["attention_mask"] = self._widen(kwargs["attention_mask"], role.prompts)
         outputs = self.base_layer(hidden_states, *args, **kwargs)
-        if not role.strips:
+        if not role.removes:
             return outputs
         tokens = outputs[0] if isinstance(outputs, tuple) else outputs
         tokens = torch.cat([tokens[:, : self.position], tokens[:, end:]], dim=1)
@@ -98,7 +98,7 @@ class PromptedBlock(VptLayer):
         return self._widen(bias, self.role[1].prompts) if self.role else bias
 
     def _widen(self, bias: torch.Tensor, prompts: int) -> torch.Tensor:
-        """(..., N, N) -> (..., N + prompts, N + prompts) with zeros where a prompt attends or is attended."""
+        """(..., N, N) -> (..., N + prompts, N + prompts), with zeros for pairs with a prompt."""
         start = self.position
         bias = torch.cat([F.pad(bias[..., :start], (0, prompts)), bias[..., start:]], dim=-1)
         return torch.cat([F.pad(bias[..., :start, :], (0, 0, 0, prompts)), bias[..., start:, :]], dim=-2)

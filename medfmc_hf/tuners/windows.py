@@ -1,10 +1,10 @@
-"""Visual prompts in Swin and SwinV2: the same prompts stand in every window, and have no relative position.
+"""Visual prompts in Swin and SwinV2: the same prompts are in every window, and have no relative position.
 
-Follows Jia et al. 2022 and their Swin code: in each window the prompts attend and are attended without bias; what the windows make of
-a prompt is averaged; where four patches are merged into one, a prompt is merged with itself. Their code spreads the prompts over
-windows in an order that mixes the images of a batch after the first block; here every image keeps its own.
+Follows Jia et al. 2022 and their Swin code: attention from and to prompts has no position bias; the windows' outputs for a prompt are
+averaged; where four patches are merged into one, a prompt is merged with itself. Their code distributes the prompts over windows in an
+order that mixes the images of a batch after the first block; here every image keeps its own.
 
-Shapes are written with B images, P prompts, a grid of H x W patches, windows of n patches, and C numbers in a token.
+Shapes are written with B images, P prompts, a grid of H x W patches, windows of n patches, and tokens of width C.
 """
 
 import math
@@ -26,8 +26,8 @@ Sides = tuple[int, int]  # height and width of a grid, in patches
 class PromptedStage(VptLayer):
     """A stage of Swin or SwinV2 that runs with prompts in every window."""
 
-    merging_steps: tuple[str, str]  # the parts of patch merging, in order
-    mask_factor: int  # how often transformers adds the mask of a shift to the scores
+    merging_steps: tuple[str, str]  # the modules of patch merging, in order
+    mask_factor: int  # how many times transformers adds the mask of shifted windows to the scores
 
     def forward(self, hidden_states: torch.Tensor, input_dimensions: Sides, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         if self.role is None:
@@ -39,15 +39,15 @@ class PromptedStage(VptLayer):
         else:
             run = self._run(hidden_states, own, input_dimensions)
         prompts, patches, before_merging, sides = run
-        tokens = patches if role.strips else torch.cat([prompts, patches], dim=1)
+        tokens = patches if role.removes else torch.cat([prompts, patches], dim=1)
         return tokens, *self._other_outputs(patches, before_merging, input_dimensions, sides)
 
     def _run(self, tokens: torch.Tensor, own: torch.Tensor | None, sides: Sides) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Sides]:
-        """The blocks of the stage and its merging of patches.
+        """Run the blocks of the stage and its patch merging.
 
         Args:
-            tokens: (B, P + H W, C), where P is 0 if no prompts come from the stage before.
-            own: prompts of the stage, (B, blocks, P, C). Each of these blocks starts with its own, in place of what comes from before.
+            tokens: tokens (B, P + H W, C); P is 0 if no prompts come from the previous stage.
+            own: prompts of the stage, (B, blocks, P, C); each of these blocks starts with its own, which replace the previous ones.
             sides: H and W.
 
         Returns:
@@ -69,15 +69,15 @@ class PromptedStage(VptLayer):
         return prompts, stage.downsample(before_merging, sides), before_merging, ((sides[0] + 1) // 2, (sides[1] + 1) // 2)
 
     def _attend(self, block: Any, tokens: torch.Tensor, count: int, sides: Sides) -> torch.Tensor:
-        """Attention in windows that all hold the `count` prompts: tokens (B, P + H W, C) -> the same shape."""
+        """Attention in windows that all contain the `count` prompts: tokens (B, P + H W, C) -> the same shape."""
         windows, padded = _cut_into_windows(block, tokens[:, count:], sides)  # (B, windows, n, C)
         prompts = tokens[:, None, :count].expand(-1, windows.shape[1], -1, -1)  # (B, windows, P, C)
         inside = torch.cat([prompts, windows], dim=2)  # (B, windows, P + n, C)
         bias = self._position_bias(block.attention)  # (1, heads, n, n)
-        mask = block.get_attn_mask(*padded, dtype=tokens.dtype, device=tokens.device)  # (windows, n, n), None where nothing is shifted
+        mask = block.get_attn_mask(*padded, dtype=tokens.dtype, device=tokens.device)  # (windows, n, n), None without a shift
         if mask is not None:
             bias = (bias + self.mask_factor * mask.unsqueeze(1)).repeat(len(tokens), 1, 1, 1)  # (B windows, heads, n, n)
-        bias = F.pad(bias, (count, 0, count, 0))  # zeros where a prompt attends or is attended: (.., heads, P + n, P + n)
+        bias = F.pad(bias, (count, 0, count, 0))  # zeros for pairs with a prompt: (.., heads, P + n, P + n)
         inside = self._attention(block.attention, inside.flatten(0, 1), bias).view_as(inside)
         prompts = inside[:, :, :count].mean(dim=1)  # (B, P, C)
         patches = _join_windows(block, inside[:, :, count:], padded, sides)  # (B, H W, C)
@@ -85,11 +85,11 @@ class PromptedStage(VptLayer):
 
     @abstractmethod
     def _block(self, block: Any, tokens: torch.Tensor, count: int, sides: Sides) -> torch.Tensor:
-        """One block over tokens (B, P + H W, C), of which the first `count` are prompts."""
+        """Run one block on tokens (B, P + H W, C), of which the first `count` are prompts."""
 
     @abstractmethod
     def _position_bias(self, attention: Any) -> torch.Tensor:
-        """What the patches of a window add to each other's scores by relative position, (1, heads, n, n)."""
+        """Relative position bias of the patches in a window, (1, heads, n, n)."""
 
     @abstractmethod
     def _attention(self, attention: Any, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,7 @@ class PromptedStage(VptLayer):
 
     @abstractmethod
     def _other_outputs(self, patches: torch.Tensor, before_merging: torch.Tensor, sides_before: Sides, sides: Sides) -> tuple[Any, Any]:
-        """What a stage gives to the encoder beside its tokens."""
+        """Outputs of a stage to the encoder besides its tokens."""
 
 
 class PromptedSwinStage(PromptedStage):
@@ -127,7 +127,7 @@ class PromptedSwinStage(PromptedStage):
 
 
 class PromptedSwinV2Stage(PromptedStage):
-    """A stage of SwinV2 with prompts: norms stand after attention and MLP, and attention is by cosine."""
+    """A stage of SwinV2 with prompts: norms come after attention and MLP, and attention is by cosine similarity."""
 
     merging_steps = ("reduction", "norm")
     mask_factor = 2
@@ -155,10 +155,10 @@ class PromptedSwinV2Stage(PromptedStage):
 
 
 def prompted_stage(stage: nn.Module) -> PromptedStage:
-    """Wrap a stage of Swin or SwinV2, told apart by their attention.
+    """Wrap a stage of Swin or SwinV2, distinguished by their attention.
 
     Raises:
-        MedfmcError: it is of neither.
+        MedfmcError: it is a stage of neither.
     """
     blocks: Any = stage.blocks
     attention = getattr(blocks[0], "attention", None)
@@ -167,13 +167,13 @@ def prompted_stage(stage: nn.Module) -> PromptedStage:
     if hasattr(attention, "relative_position_bias"):
         return PromptedSwinStage(stage)
     raise MedfmcError(
-        f"prompts in windows are written for transformers' Swin and SwinV2; looked for attention.relative_position_bias or "
+        f"prompts in windows support transformers' Swin and SwinV2 only; looked for attention.relative_position_bias or "
         f"attention.self in {type(blocks[0]).__name__} and found neither."
     )
 
 
 def _cut_into_windows(block: Any, patches: torch.Tensor, sides: Sides) -> tuple[torch.Tensor, Sides]:
-    """The grid of patches (B, H W, C) padded to whole windows, rolled by the block's shift and cut.
+    """Pad the grid of patches (B, H W, C) to whole windows, roll it by the block's shift and cut it into windows.
 
     Returns:
         Windows (B, windows, n, C), and the sides of the padded grid.

@@ -21,7 +21,7 @@ def saved(tmp_path, name="vit", classes=7):
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_every_architecture_loads_with_a_fresh_head(tmp_path, name):
+def test_every_architecture_loads_with_a_new_head(tmp_path, name):
     folder = saved(tmp_path, name)
     model = backbones.load_backbone(folder, CHEST)
     size = model.origin.image_size
@@ -32,12 +32,12 @@ def test_every_architecture_loads_with_a_fresh_head(tmp_path, name):
     heads = structure_of(model).heads
     kept = {n: v for n, v in model.state_dict().items() if not n.startswith(heads)}
     same = AutoModelForImageClassification.from_pretrained(folder).state_dict()
-    if name == "clip":  # its classifier's vector is not the pretrained one, so that another head is put on the vision encoder
+    if name == "clip":  # its classifier does not read the pretrained vector, so the head goes on the vision encoder instead
         same = {key.replace("vision_model.", "tower."): value for key, value in same.items()}
     assert old and all(torch.equal(v, same[n]) for n, v in kept.items())
 
 
-def test_the_head_is_fresh_even_where_its_shape_fits(tmp_path):
+def test_the_head_is_new_even_if_its_shape_fits(tmp_path):
     folder = saved(tmp_path, classes=4)
     torch.manual_seed(0)
     model = backbones.load_backbone(folder, ENDO)
@@ -46,7 +46,7 @@ def test_the_head_is_fresh_even_where_its_shape_fits(tmp_path):
     assert torch.equal(model.classifier.weight, backbones.load_backbone(folder, ENDO).classifier.weight)
 
 
-@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "clip", "siglip tower", "beit", "swin", "dinov3", "convnext"])
+@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "clip", "siglip vision", "beit", "swin", "dinov3", "convnext"])
 def test_other_image_sizes(tmp_path, name):
     folder = saved(tmp_path, name)
     size = 2 * backbones.image_size_of(backbones.read_config(folder))
@@ -55,8 +55,8 @@ def test_other_image_sizes(tmp_path, name):
     assert model.origin.image_size == size
 
 
-def test_an_image_size_it_cannot_take(tmp_path):
-    with pytest.raises(MedfmcError, match="cannot take images of 2 x 2"):
+def test_an_unsupported_image_size(tmp_path):
+    with pytest.raises(MedfmcError, match="does not support images of 2 x 2"):
         backbones.load_backbone(saved(tmp_path), ENDO, image_size=2)
 
 
@@ -68,12 +68,12 @@ def test_missing_weights_are_an_error(tmp_path):
         backbones.load_backbone(folder, ENDO)
 
 
-def test_what_is_no_backbone(tmp_path):
+def test_what_is_not_a_backbone(tmp_path):
     with pytest.raises(MedfmcError, match="there is no backbone"):
         backbones.load_backbone(str(tmp_path), ENDO)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 8}))
     with pytest.raises(MedfmcError, match="no weight files"):
         backbones.load_backbone(str(tmp_path), ENDO)
     (tmp_path / "model.safetensors").write_bytes((Path(saved(tmp_path / "vit")) / "model.safetensors").read_bytes())
-    with pytest.raises(MedfmcError, match="no vision backbone"):
+    with pytest.raises(MedfmcError, match="not a vision backbone"):
         backbones.load_backbone(str(tmp_path), ENDO)

@@ -1,4 +1,4 @@
-"""Backbones of a Hub: fetched by the real client, of one commit, and with a true sentence where they cannot be had."""
+"""Backbones from a Hub: fetched by the real client, all files of one commit, and a correct message when that fails."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ def other(tmp_path_factory, backbone) -> dict[str, bytes]:
 
 
 def test_one_backbone_through_every_command(hub, backbone, other, sample_build, tmp_path):
-    """Trained by a branch, found again offline, another run once the branch has moved, and predicting the same as before."""
+    """A run trained from a branch is found again offline and predicts the same after the branch has moved, which makes a new run."""
     repo = hub.add_repo("model", "org/vit", files_of(backbone), private=False)
     repo.refs |= {"v1": repo.sha}
     env = environment(hub, tmp_path / "home")
@@ -108,7 +108,7 @@ def test_a_hub_that_does_not_answer(cache, backbone, fault, says):
     cache.faults.clear()
     commit = find_checkpoint("org/vit").commit
     cache.faults.append(fault)
-    assert find_checkpoint("org/vit").commit == commit  # what was fetched serves
+    assert find_checkpoint("org/vit").commit == commit  # the cached files are used
 
 
 def test_who_may_not_read_and_what_is_not_there(cache, backbone, monkeypatch):
@@ -117,7 +117,7 @@ def test_who_may_not_read_and_what_is_not_there(cache, backbone, monkeypatch):
     cache.add_repo("model", "org/vit", files_of(backbone), private=False)
     cache.add_repo("model", "org/empty", {"README.md": b"soon"}, private=False)
     cache.add_repo("model", "org/onnx", {"config.json": (backbone / "config.json").read_bytes(), "model.onnx": b"x"}, private=False)
-    assert find_checkpoint("org/hidden").commit  # as somebody who may
+    assert find_checkpoint("org/hidden").commit  # with a token that may read it
     cases = {
         ("org/vitt", None): "there is no org/vitt on the Hub that may be read",
         ("org/gated", None): "org/gated is gated: ask for access",
@@ -138,14 +138,14 @@ def test_who_may_not_read_and_what_is_not_there(cache, backbone, monkeypatch):
         find_checkpoint("org/hidden2")
 
 
-def test_what_is_cached_in_part_is_named(cache, backbone, monkeypatch):
-    """As another program leaves it that fetched the weights and never asked for the image processor."""
+def test_what_is_missing_from_the_cache_is_named(cache, backbone, monkeypatch):
+    """Another program may have fetched the weights and never asked for the image processor."""
     from huggingface_hub import constants, hf_hub_download
 
     cache.add_repo("model", "org/vit", files_of(backbone), private=False)
     hf_hub_download("org/vit", "config.json")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(MedfmcError, match=r"only in part.*the file of weights is not on this machine.*hf download org/vit"):
+    with pytest.raises(MedfmcError, match=r"only partly.*the weight file is not on this machine.*hf download org/vit"):
         find_checkpoint("org/vit")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     hf_hub_download("org/vit", "model.safetensors")
@@ -167,21 +167,21 @@ def pickled(value, protocol=2) -> bytes:
     return pickle.dumps(value, protocol=protocol)
 
 
-def test_weights_that_are_none(cache, backbone, tmp_path):
+def test_broken_weights(cache, backbone, tmp_path):
     good = files_of(backbone)
     weights = good.pop("model.safetensors")
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:%b\nsize 3\n" % (b"0" * 64)
     torch.save({"a": torch.zeros(3), "evil": Evil()}, tmp_path / "evil.bin")
     cases = {
-        "pointer": ({"model.safetensors": pointer}, "is a pointer of Git LFS"),
-        "cut": ({"model.safetensors": weights[:-100]}, "is cut off: "),
-        "cut-early": ({"model.safetensors": weights[:60]}, "is cut off after 60 bytes"),
+        "pointer": ({"model.safetensors": pointer}, "is a Git LFS pointer"),
+        "cut": ({"model.safetensors": weights[:-100]}, "is truncated: "),
+        "cut-early": ({"model.safetensors": weights[:60]}, "is truncated after 60 bytes"),
         "html": ({"model.safetensors": b"<!DOCTYPE html><html></html>"}, "is a web page"),
         "nothing": ({"model.safetensors": b""}, "is empty"),
-        "zeros": ({"model.safetensors": bytes(4000)}, "is no file of safetensors"),
+        "zeros": ({"model.safetensors": bytes(4000)}, "is not a safetensors file"),
         "evil": ({"pytorch_model.bin": (tmp_path / "evil.bin").read_bytes()}, "pickle that holds more than tensors"),
         "evil-old": ({"pytorch_model.bin": pickled({"a": Evil()})}, "pickle that holds more than tensors"),
-        "cut-bin": ({"pytorch_model.bin": (tmp_path / "evil.bin").read_bytes()[:-40]}, "is cut off"),
+        "cut-bin": ({"pytorch_model.bin": (tmp_path / "evil.bin").read_bytes()[:-40]}, "is truncated"),
         "html-bin": ({"pytorch_model.bin": b"\n<html></html>"}, "is a web page"),
         "config": ({"model.safetensors": weights, "config.json": b"<html>"}, "config.json of {} is a web page"),
         "config2": ({"model.safetensors": weights, "config.json": b"[1]"}, "holds list; expected a JSON object"),
@@ -201,28 +201,28 @@ def test_weights_that_are_none(cache, backbone, tmp_path):
 
 
 def in_two_files(backbone) -> dict[str, bytes]:
-    """The files of a backbone whose weights are said to be in two files, of which the second is missing."""
+    """The files of a backbone with a weight index of two shards, the second of which is missing."""
     files = files_of(backbone)
     names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     index = json.dumps({"metadata": {}, "weight_map": dict(zip("ab", names))}).encode()
     return {names[0]: files.pop("model.safetensors"), "model.safetensors.index.json": index, **files}
 
 
-def test_a_folder_that_lacks_a_part_of_its_weights(backbone, tmp_path):
+def test_a_folder_that_lacks_a_shard(backbone, tmp_path):
     for path, content in in_two_files(backbone).items():
         (tmp_path / path).write_bytes(content)
-    with pytest.raises(MedfmcError, match=r"lacks model-00002-of-00002\.safetensors, which its index of weights names"):
+    with pytest.raises(MedfmcError, match=r"lacks model-00002-of-00002\.safetensors, which its weight index lists"):
         load_backbone(str(tmp_path), ENDO)
 
 
-def test_a_repository_that_lacks_a_part_of_its_weights(cache, backbone):
+def test_a_repository_that_lacks_a_shard(cache, backbone):
     cache.add_repo("model", "org/shards", in_two_files(backbone), private=False)
-    with pytest.raises(MedfmcError, match=r"lacks model-00002-of-00002\.safetensors, which its index of weights names"):
+    with pytest.raises(MedfmcError, match=r"lacks model-00002-of-00002\.safetensors, which its weight index lists"):
         load_backbone("org/shards", ENDO)
 
 
 def test_code_of_a_repository_is_neither_run_nor_asked_about(hub, backbone, sample_build, tmp_path):
-    """`y` on standard input would answer the question of transformers, if it asked."""
+    """`y` on standard input would answer transformers if it asked to trust the code."""
     code = (
         b"import pathlib\npathlib.Path('ran').touch()\nfrom transformers import ViTConfig, ViTModel\nclass C(ViTConfig): model_type='own'\n"
     )
@@ -232,7 +232,7 @@ def test_code_of_a_repository_is_neither_run_nor_asked_about(hub, backbone, samp
     hub.add_repo(
         "model", "org/own", files | {"config.json": json.dumps(own | {"model_type": "own", "auto_map": auto_map}).encode()}, private=False
     )
-    # An architecture that transformers has may name code too: it is loaded by transformers' own class.
+    # A config of a known architecture may also name code: it is loaded by transformers' own class.
     hub.add_repo("model", "org/vit", files | {"config.json": json.dumps(own | {"auto_map": auto_map}).encode()}, private=False)
     arguments = ("--data", sample_build, "--out", tmp_path / "runs", *RUN, "--model")
     program = "import sys, io, os; sys.stdin = io.StringIO('y\\n' * 9)\n" + TRAIN.replace("'recipes'", repr(str(ROOT / "recipes")))
@@ -245,7 +245,7 @@ def test_code_of_a_repository_is_neither_run_nor_asked_about(hub, backbone, samp
 
 
 def test_a_relative_folder_stays_a_folder_from_anywhere(hub, backbone, sample_build, tmp_path):
-    """It has the form of a Hub id, and a repository of that name is there."""
+    """Its path looks like a Hub id, and a repository of that name exists."""
     hub.add_repo("model", "models/vit", files_of(backbone), private=False)
     work, away = tmp_path / "work", tmp_path / "away"
     shutil.copytree(backbone, work / "models" / "vit")
@@ -263,8 +263,8 @@ def test_a_relative_folder_stays_a_folder_from_anywhere(hub, backbone, sample_bu
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(image)
     assert python(MEDFMC, env, "predict", folder, image, cwd=away).returncode == 0
     (work / "models").rename(work / "moved")
-    lost = python(MEDFMC, env, "predict", folder, image, cwd=away)
-    assert lost.returncode == 2 and "--backbone FOLDER" in lost.stderr
+    missing = python(MEDFMC, env, "predict", folder, image, cwd=away)
+    assert missing.returncode == 2 and "--backbone FOLDER" in missing.stderr
     assert python(MEDFMC, env, "predict", folder, image, "--backbone", work / "moved" / "vit", cwd=away).returncode == 0
     assert not [request for request in hub.requests if "vit" in request]
 
@@ -300,12 +300,12 @@ def test_a_config_of_any_kind_is_one_sentence_or_works(backbone, tmp_path, chang
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"x", "is no file of weights that torch wrote"),
+        (b"x", "is not a weight file written by torch"),
         (b"\x80\x02abcdef", "could not be loaded"),
         (pickled([1, 2]), "could not be loaded"),
         (pickled(torch.zeros(2)), "pickle that holds more than tensors"),
         (pickled({"a": 1}), "could not be loaded"),
-        (b"PK\x03\x04rest", "is cut off after 8 bytes"),
+        (b"PK\x03\x04rest", "is truncated after 8 bytes"),
     ],
     ids=["byte", "torn", "list", "tensor", "numbers", "zip"],
 )
@@ -348,7 +348,7 @@ def test_a_token_that_cannot_be_one(cache, backbone, monkeypatch):
     ],
 )
 def test_a_kernel_of_a_repository_is_not_fetched(backbone, tmp_path, changes):
-    """transformers would run it, where the library `kernels` is installed."""
+    """transformers would run it if the library `kernels` is installed."""
     for path in backbone.iterdir():
         shutil.copy(path, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(json.loads((tmp_path / "config.json").read_text()) | changes))

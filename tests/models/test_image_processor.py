@@ -1,4 +1,4 @@
-"""The numbers of image processors and their application, against transformers' own PIL processors."""
+"""`Processing`s of image processors and their pixels, against transformers' own PIL processors."""
 
 import json
 
@@ -33,7 +33,7 @@ PIL = {
     "ConvNextImageProcessor": ConvNextImageProcessorPil,
     "EfficientNetImageProcessor": EfficientNetImageProcessorPil,
 }
-# Files as backbones on the Hub have them, in the forms of the years they are from.
+# Processor files as on the Hub, in the formats of different years.
 FILES = {
     "vit": {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "width": 224}, "resample": 2, "image_mean": [0.5] * 3},
     "swin": {"feature_extractor_type": "ViTFeatureExtractor", "size": 224, "resample": 3, "image_mean": [0.485, 0.456, 0.406],
@@ -84,7 +84,7 @@ def test_pixels_are_those_of_transformers_to_one_grey_level(name, tmp_path):
             difference = np.abs(ours - expected) / level[:, None, None]
             assert difference.max() <= 1.001, (height, width, channels)
             if min(height, width) > 32:
-                assert difference.mean() <= 0.2, (height, width, channels)  # and mostly the very same
+                assert difference.mean() <= 0.2, (height, width, channels)  # and mostly equal
 
 
 @pytest.mark.parametrize("name", PIL)
@@ -137,17 +137,17 @@ def test_image_size_scales_what_the_processor_does(name, image_size, expected, t
         ({"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 200, "longest_edge": 300}}, "longest_edge"),
         ({"image_processor_type": "ViTImageProcessor", "resample": 17}, "cannot be used"),
         ({"image_processor_type": "ViTImageProcessor", "size": "large"}, "cannot be used"),
-        ({"image_processor_type": "ViTImageProcessor", "image_std": [0, 1, 1]}, "other than 0"),
+        ({"image_processor_type": "ViTImageProcessor", "image_std": [0, 1, 1]}, "nonzero"),
         ({"image_processor_type": "DonutImageProcessor", "do_thumbnail": True}, "DonutImageProcessor"),
         ({"do_resize": True}, "None"),
     ],
 )
-def test_a_processor_that_cannot_be_followed_is_refused(values, said, tmp_path):
+def test_an_unsupported_processor_is_refused(values, said, tmp_path):
     with pytest.raises(MedfmcError, match=said):
         processing_of(save(tmp_path, values))
 
 
-def test_a_processor_that_does_more_than_its_numbers_say_is_refused(tmp_path, monkeypatch):
+def test_a_processor_that_does_more_than_its_config_is_refused(tmp_path, monkeypatch):
     real = ViTImageProcessorPil.__call__
 
     def darker(self, *args, **kwargs):
@@ -162,7 +162,7 @@ def test_a_processor_that_does_more_than_its_numbers_say_is_refused(tmp_path, mo
         processing_of(folder)
 
 
-def test_image_size_settles_what_has_no_fixed_size(tmp_path):
+def test_image_size_fixes_a_size_that_varies(tmp_path):
     for values in ({"do_resize": False}, {"size": {"shortest_edge": 200, "longest_edge": 300}}):
         processing = processing_of(save(tmp_path, {"image_processor_type": "ViTImageProcessor", **values}), image_size=64)
         assert (processing.height, processing.width, processing.resize) == (64, 64, (64, 64))
@@ -179,7 +179,7 @@ def test_a_backbone_without_a_processor_gets_the_documented_default(tmp_path, ca
         tmp_path
     )
     assert processing_of(str(tmp_path)) == Processing(96, 96, (96, 96), "bicubic", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert "names no image processor" in capsys.readouterr().err
+    assert "has no image processor" in capsys.readouterr().err
     assert processing_of(str(tmp_path), image_size=48).height == 48
 
 
@@ -191,7 +191,7 @@ def test_a_backbone_that_is_not_there_is_an_error(tmp_path):
         processing_of(str(tmp_path))
 
 
-def test_a_class_that_nobody_listed_is_followed_where_it_only_resizes_crops_and_normalises(tmp_path):
+def test_an_unlisted_class_is_supported_if_it_only_resizes_crops_and_normalises(tmp_path):
     processing = processing_of(save(tmp_path, {"image_processor_type": "MobileNetV2ImageProcessor"}))
     assert (processing.height, processing.resize, processing.mean) == (224, (256,), (0.5, 0.5, 0.5))
 

@@ -61,7 +61,7 @@ def test_the_layers_of_a_block():
 
 
 @pytest.mark.parametrize("name", sorted(CONFIGS))
-def test_attention_and_mlp_are_all_dense_layers_of_the_blocks_and_share_none(name):
+def test_attention_and_mlp_split_the_dense_layers_of_the_blocks(name):
     model = tiny(name)
     found = structure_of(model)
     attention, mlp = inside_attention(model, found), inside_mlp(model, found)
@@ -116,7 +116,7 @@ def test_the_width_is_that_of_the_tokens(name):
 
 
 def test_patches_and_class_tokens():
-    assert {name for name in CONFIGS if has_class_token(tiny(name))} == set(TOKENS) - {"siglip tower"}
+    assert {name for name in CONFIGS if has_class_token(tiny(name))} == set(TOKENS) - {"siglip vision"}
     assert (patch_pixels(tiny("vit")), patch_pixels(tiny("swin"))) == (3 * 4 * 4, 3 * 2 * 2)
     assert patch_pixels(nn.Linear(2, 2)) == 3 * 16 * 16
 

@@ -1,4 +1,4 @@
-"""What the head of a backbone with two encoders reads, against the vector that the whole model gives."""
+"""The vector that the head reads in a backbone with two encoders, against the one that the whole model pools."""
 
 import json
 
@@ -26,7 +26,7 @@ IMAGES = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 @pytest.fixture(params=sorted(WHOLE))
 def whole(request, tmp_path):
-    """A model with both encoders as it is on the Hub, and its folder."""
+    """A model with both encoders, as on the Hub, and its folder."""
     torch.manual_seed(0)
     model = WHOLE[request.param]().eval()
     with torch.no_grad():
@@ -69,8 +69,8 @@ def test_an_adapter_comes_back_with_the_vector_it_was_trained_on(whole, tmp_path
     torch.testing.assert_close(adapt.load(tmp_path / "stock")(pixel_values=IMAGES).logits, before)
 
 
-def test_a_tower_saved_with_its_head_is_the_same_in_stock_transformers(tmp_path):
-    model = tiny("siglip tower")
+def test_a_vision_encoder_saved_with_its_head_is_the_same_in_stock_transformers(tmp_path):
+    model = tiny("siglip vision")
     model.save_pretrained(tmp_path)
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():

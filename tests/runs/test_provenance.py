@@ -40,7 +40,7 @@ def test_marks_set_images_apart_and_only_unfit_ones_keep_a_run_off_boards():
 
 
 def test_the_backbone_is_named_by_its_folder_and_its_content(tmp_path):
-    tiny("siglip tower").save_pretrained(tmp_path)
+    tiny("siglip vision").save_pretrained(tmp_path)
     model, checkpoint = load_backbone(str(tmp_path), SUBSETS["endo"]), find_checkpoint(str(tmp_path))
     found = provenance.backbone(model, checkpoint)
     assert found == {

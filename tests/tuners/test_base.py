@@ -1,4 +1,4 @@
-"""What PEFT lets one do with an adapter, for both tuners."""
+"""PEFT's operations on adapters, for both tuners."""
 
 import json
 import subprocess
@@ -120,7 +120,7 @@ def test_a_new_process_needs_one_import(kind, name, tmp_path):
     other = PeftModel.from_pretrained(tiny(name), tmp_path / "adapter")
     assert torch.allclose(logits(other, x), logits(model, x), atol=1e-6)
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["peft_type"] in ("VPT", "BOTTLENECK")
-    if (kind, name) != ("vpt", "vit"):  # one process says as much as ten
+    if (kind, name) != ("vpt", "vit"):  # one process is enough
         return
     script = """if True:
         import sys, torch, medfmc_hf.tuners
@@ -181,7 +181,7 @@ def test_merging_is_refused_with_a_reason(kind):
 
 
 def test_mixed_batches_are_refused():
-    with pytest.raises(MedfmcError, match="no mixed batches"):
+    with pytest.raises(MedfmcError, match="does not support mixed batches"):
         get_peft_model(tiny("vit"), VptConfig())(pixel_values=images("vit"), adapter_names=["default"] * 3)
 
 
@@ -221,7 +221,7 @@ everywhere = accelerator.gather(after[None])
 assert accelerator.num_processes == 2 and type(model).__name__ == "DistributedDataParallel"
 assert torch.equal(everywhere[0], everywhere[1]) and not torch.equal(before, after)
 accelerator.wait_for_everyone()
-os._exit(0)  # past what torch does as a process ends: on a busy machine gloo's threads abort it there, now and then
+os._exit(0)  # skips torch's cleanup at exit, in which gloo's threads sometimes abort the process on a busy machine
 """
 
 

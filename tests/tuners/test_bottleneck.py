@@ -17,7 +17,7 @@ def fits(name, style):
 
 
 def edit_of(model, style, scale):
-    """What the adapters do, from their weights alone."""
+    """The adapters' effect, computed from their weights alone."""
     weights = {n: p.detach() for n, p in model.named_parameters() if "bottleneck_adapters" in n}
     names = list(dict.fromkeys(n.split(".bottleneck_adapters")[0] for n in weights))
 
@@ -54,7 +54,7 @@ def test_equals_the_papers(name, style):
 def test_starts_as_exactly_the_backbone(name, style):
     model, x = tiny(name), images(name)
     for parameter in model.parameters():
-        parameter.requires_grad_(False)  # attention may take another kernel where a bias wants a gradient
+        parameter.requires_grad_(False)  # attention may use another kernel if its bias needs a gradient
     expected = model(x).logits
     try:
         adapted = get_peft_model(model, BottleneckConfig(style=style))
@@ -70,7 +70,7 @@ def test_scales_of_the_papers():
 
 @pytest.mark.parametrize(
     ("name", "style", "said"),
-    [("resnet", "houlsby", "attention"), ("resnet", "pfeiffer", "MLP"), ("swinv2", "adaptformer", "one module that is the whole MLP")],
+    [("resnet", "houlsby", "attention"), ("resnet", "pfeiffer", "MLP"), ("swinv2", "adaptformer", "an MLP that is one module")],
 )
 def test_refusals(name, style, said):
     with pytest.raises(MedfmcError, match=said):
@@ -85,9 +85,9 @@ def test_bad_options(options):
 
 def test_it_says_which_blocks_it_targeted(capsys):
     get_peft_model(tiny("vit"), BottleneckConfig())
-    assert "adaptformer, 64 wide, beside the MLP of vit.layers.0 .. vit.layers.1; also trained: classifier" in capsys.readouterr().err
+    assert "adaptformer, 64 wide, parallel to the MLP of vit.layers.0 .. vit.layers.1; also trained: classifier" in capsys.readouterr().err
     get_peft_model(tiny("vit"), BottleneckConfig(target_modules=["vit.layers.1.mlp"]))
-    assert "beside the MLP of vit.layers.1 .. vit.layers.1;" in capsys.readouterr().err
+    assert "parallel to the MLP of vit.layers.1 .. vit.layers.1;" in capsys.readouterr().err
     with pytest.raises(ValueError, match="No modules were targeted"):
         get_peft_model(tiny("vit"), BottleneckConfig(target_modules=["nothing"]))
 

@@ -44,7 +44,7 @@ def test_another_image_size_than_the_models_own():
 @torch.no_grad()
 @pytest.mark.parametrize("position", [0, 1, 3])
 def test_a_bias_is_zero_where_a_prompt_attends_or_is_attended(position):
-    """Numbers 1 .. 9 for the pairs of three tokens, with two prompts among them."""
+    """Biases 1 .. 9 for the pairs of three tokens, with two prompts among them."""
     bias = torch.arange(1.0, 10).view(1, 3, 3)
     widened = PromptedBlock(torch.nn.Identity(), position)._widen(bias, 2)
     old = [place for place in range(5) if not position <= place < position + 2]
