@@ -1,1 +1,1 @@
-"""From an image file to pixels: decoding, range, resizing, augmentation, and the stores of what was made. No other room knows pixels."""
+"""From an image file to pixels: decoding, resizing, normalising, augmentation and the pixel caches. No other room handles pixels."""

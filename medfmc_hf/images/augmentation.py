@@ -1,4 +1,4 @@
-"""The random resized crop and horizontal flip of training, with torchvision's distribution and without torchvision."""
+"""Random resized crop and horizontal flip for training, with torchvision's distribution but without torchvision."""
 
 import math
 
@@ -12,15 +12,15 @@ RATIO = (3 / 4, 4 / 3)
 
 
 def draw_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int, int]:
-    """Where torchvision's `RandomResizedCrop.get_params` would cut an image: the same draws in the same order.
+    """Sample the box of torchvision's `RandomResizedCrop.get_params`, with the same random numbers in the same order.
 
-    Ten tries of an area in `SCALE` of the image and a log-uniform shape in `RATIO`; if none fits, the largest centred crop of a
-    shape in `RATIO`. Introduced as inception-style cropping by Szegedy et al., "Going deeper with convolutions" (2015).
+    Tries ten times an area in `SCALE` of the image and a log-uniform aspect ratio in `RATIO`; if none fits, takes the largest centre crop
+    with a ratio in `RATIO`. Introduced as inception-style cropping by Szegedy et al., "Going deeper with convolutions" (2015).
 
     Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        generator: CPU generator of the draws.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
+        generator: CPU generator.
 
     Returns:
         (top, left, height, width), in pixels.
@@ -43,12 +43,12 @@ def draw_crop(height: int, width: int, generator: torch.Generator) -> tuple[int,
 
 
 def crop_flip(image: torch.Tensor, processing: Processing, generator: torch.Generator) -> torch.Tensor:
-    """A random view of an image: cropped, resized to the backbone's size, and mirrored half of the time.
+    """Make a random view of an image: cropped, resized to the backbone's size, and flipped with probability 1/2.
 
     Args:
         image: uint8, (C, H, W), on any device.
-        processing: the size and interpolation of the result.
-        generator: CPU generator of the draws.
+        processing: size and interpolation of the result.
+        generator: CPU generator.
 
     Returns:
         uint8, (C, height, width), on the same device.

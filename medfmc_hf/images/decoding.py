@@ -1,4 +1,4 @@
-"""One image of a dataset row: what identifies it, and its decoded pixels. Every decode of the package happens and is counted here."""
+"""The image of a dataset row: its identity and its decoded pixels. Every decode in the package happens and is counted here."""
 
 import hashlib
 import io
@@ -12,12 +12,12 @@ from PIL import ExifTags, Image, ImageOps
 from ..errors import MedfmcError
 from .grey_range import FULL, GreyRange, has_deep_colours, is_deep
 
-# Part of every identity. It grows when `decode` gives other pixels for the same file, so that no cache is ever stale.
+# Part of every identity. Increase it when `decode` gives other pixels for the same file, so that no cache is stale.
 DECODING = b"1"
 
 
 class Counter:
-    """Counts decoded images, from any thread. The decode law (each image once in a sweep) is tested with it."""
+    """Counts decoded images, from any thread. Tests use it to check that a sweep decodes each image once."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -38,8 +38,8 @@ decodes = Counter()
 def identity(source: Mapping, grey: GreyRange | None = None) -> bytes:
     """What makes two decoded images the same, without decoding: 16 bytes.
 
-    A linked image is its absolute path, size in bytes and time of last change (ns), so that a file that is replaced or edited is
-    another image, and asking costs one `stat`. An embedded image is a digest of all its bytes, wherever it is stored.
+    A linked image is identified by its absolute path, size in bytes and modification time (ns), so that a file that is replaced or edited
+    is another image, at the cost of one `stat`. An embedded image is identified by a digest of its bytes, wherever it is stored.
 
     Args:
         source: `{"bytes": ..., "path": ...}` as an undecoded `datasets` image column has it.
@@ -56,7 +56,7 @@ def identity(source: Mapping, grey: GreyRange | None = None) -> bytes:
         return digest.digest()[:16]
     path = _path(source)
     try:
-        status = os.stat(path)  # noqa: PTH116 - pathlib takes three times as long, and a sweep asks hundreds of thousands of times
+        status = os.stat(path)  # noqa: PTH116 - pathlib takes three times as long, and a sweep calls this hundreds of thousands of times
     except OSError as error:
         raise _unreadable(path, error) from None
     text = f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}"  # noqa: PTH100
@@ -76,7 +76,7 @@ def decode(source: Mapping, grey: GreyRange | None = None) -> np.ndarray:
         grey: the range of grey values of more than 8 bits; None where the data set has none, or does not say.
 
     Returns:
-        uint8, (H, W) or (H, W, 3), not to be written to.
+        uint8, (H, W) or (H, W, 3), read-only.
 
     Raises:
         MedfmcError: the file is missing, truncated, no image, of a kind with no obvious 8-bit form, or of values outside `grey`.
@@ -116,7 +116,7 @@ def _eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.nda
 
 
 def channels(source: Mapping) -> int:
-    """1 for grey or 3 for RGB, from the file's header alone; 3 if it cannot be read (`decode` will say why)."""
+    """1 for grey or 3 for RGB, from the file's header alone; 3 if it cannot be read (`decode` reports why)."""
     try:
         with Image.open(io.BytesIO(source["bytes"]) if source["bytes"] is not None else _path(source)) as image:
             return 1 if image.mode in ("1", "L", "LA") or is_deep(image) else 3

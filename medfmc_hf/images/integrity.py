@@ -1,4 +1,4 @@
-"""Reads an image file once: tells one that is whole from one that is empty, cut off or no image at all, and takes its digest."""
+"""Reads an image file once, checks that it is not empty, truncated or something other than an image, and hashes it."""
 
 import hashlib
 import io
@@ -18,7 +18,7 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
 
 class Inspected(NamedTuple):
-    """What one read of an image file tells.
+    """The result of reading an image file.
 
     Attributes:
         damage: what is wrong with it; None if nothing was found.
@@ -70,15 +70,15 @@ def _damage(content: bytes) -> str | None:
     if content.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not the image"
     if content.startswith(_JPEG) and b"\xff\xd9" not in content[-1024:]:
-        return "is cut off (a JPEG without its end)"
+        return "is truncated (a JPEG without its end)"
     if content.startswith(_PNG) and b"IEND\xaeB`\x82" not in content[-1024:]:
-        return "is cut off (a PNG without its end)"
+        return "is truncated (a PNG without its end)"
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.verify()
     except UnidentifiedImageError:
         return "is damaged (no decoder knows its header)" if content.startswith((_PNG, _JPEG)) else "is no image"
-    except Exception as error:  # Pillow's plugins raise what they like
+    except Exception as error:  # Pillow's plugins raise all kinds of exceptions
         return f"is damaged ({error})"
     return None
 

@@ -1,6 +1,6 @@
-"""Every image decoded once: evaluation images lie on disk at final size, for all configs, processes and runs.
+"""Evaluation images, decoded once and cached on disk at final size for all configs, processes and runs.
 
-Training images are in `medfmc_hf.images.views`, and are named here too, so that a reader of pixels needs one module.
+Training images are in `medfmc_hf.images.views` and are exported here too, so that users of pixels import one module.
 """
 
 import os
@@ -36,17 +36,17 @@ __all__ = [
     "evaluation_pixels",
 ]
 
-_COMMIT_IMAGES, _COMMIT_SECONDS = 64, 2.0  # the most that a kill can cost
+_COMMIT_IMAGES, _COMMIT_SECONDS = 64, 2.0  # the most that is redone after a kill
 
 
 class EvaluationPixels:
     """Processed images of a dataset's rows, on disk.
 
     `len(pixels)` is the number of rows; `pixels[indices]` is uint8 (B, C, height, width), a copy in memory. `indices` is a slice or row
-    numbers in any order. C is 1 where all images asked for are grey, else 3. A stored image that was damaged is made again.
+    numbers in any order. C is 1 if all the images in the batch are grey, else 3. A damaged stored image is processed again.
 
     Attributes:
-        identities: what image each row is, as `medfmc_hf.images.decoding.identity` gives it.
+        identities: identity of each row's image, from `medfmc_hf.images.decoding.identity`.
     """
 
     def __init__(self, store: PixelStore, images: ImageRows, processing: Processing) -> None:
@@ -67,20 +67,20 @@ class EvaluationPixels:
         return torch.from_numpy(batch)
 
     def forget_checks(self) -> None:
-        """Read as a new process does: compare the checksum of every image once more."""
+        """Compare the checksum of every image again, as a new process does."""
         self._reader.forget()
 
     def _image(self, row: int) -> np.ndarray:
         """uint8, (C, height, width)."""
         pixels = self._reader.read(self._places[row])
         if pixels is None:
-            self._mend(row)
+            self._restore(row)
             pixels = self._reader.read(self._places[row])
             if pixels is None:
-                raise MedfmcError(f"pixels stored in {self._store.folder} are not what was written; check the disk, or use another cache.")
+                raise MedfmcError(f"pixels in {self._store.folder} differ from what was written; check the disk, or use another cache.")
         return pixels.reshape(-1, self._store.height, self._store.width)
 
-    def _mend(self, row: int) -> None:
+    def _restore(self, row: int) -> None:
         """Store a damaged image again."""
         identity, store = self.identities[row], self._store
         store.drop_damaged([identity])
@@ -100,21 +100,21 @@ def evaluation_pixels(
     progress: str = "images",
     decoded: ImageStore | None = None,
 ) -> EvaluationPixels:
-    """The rows' images as the backbone's processor gives them, before normalising.
+    """Process the images of rows for a backbone, up to normalisation, through the cache on disk.
 
-    What any process ever stored for this subset and geometry is not decoded again. The rest is decoded now, on several threads, and stored.
-    Ctrl-C or a kill loses at most the last two seconds of that. While another process stores images of the same kind, this one waits.
+    Images that any process has stored for this subset and geometry are not decoded again. The others are decoded now, on several threads,
+    and stored. Ctrl-C or a kill loses at most the last two seconds of work. While another process writes to the store, this one waits.
 
     Args:
         rows: rows of a MedFMC config, linked or embedded.
-        processing: as `processing_of` gives it.
-        subset: whose images they are.
+        processing: processing of the backbone, from `processing_of`.
+        subset: subset of the images.
         cache: folder of the stores; None for `default_cache()`.
-        progress: what the progress bar says.
+        progress: label of the progress bar.
         decoded: images that are in memory for training and need not be decoded again.
 
     Raises:
-        MedfmcError: an image cannot be decoded, or the folder cannot hold the pixels.
+        MedfmcError: an image cannot be decoded, or the pixels cannot be stored in the folder.
     """
     images = ImageRows(rows, processing.grey)
     root = Path(cache) if cache is not None else default_cache()
@@ -123,18 +123,18 @@ def evaluation_pixels(
         if _missing(store, images):
             _fill(store, images, processing, progress, decoded.whole_images() if decoded else {})
         return EvaluationPixels(store, images, processing)
-    except (OSError, NotImplementedError) as error:  # the latter from file systems without locks
+    except (OSError, NotImplementedError) as error:  # NotImplementedError comes from file systems without locks
         reason = getattr(error, "strerror", None) or error
-        raise MedfmcError(f"pixels cannot be stored in {root} ({reason}); name another folder as the pixel cache.") from None
+        raise MedfmcError(f"pixels cannot be stored in {root} ({reason}); choose another folder as the pixel cache.") from None
 
 
 def _missing(store: PixelStore, images: ImageRows) -> dict[bytes, int]:
-    """The images that the store lacks, and a row of each."""
+    """The images that the store lacks, with a row of each."""
     return {identity: row for identity, row in images.distinct().items() if identity not in store.where}
 
 
 def _fill(store: PixelStore, images: ImageRows, processing: Processing, progress: str, decoded: dict[bytes, torch.Tensor]) -> None:
-    """Store what is missing, unless another process does so first."""
+    """Store the missing images, unless another process does so first."""
     store.lock_path.parent.mkdir(parents=True, exist_ok=True)
     lock, told = FileLock(store.lock_path), False
     while True:
@@ -143,7 +143,7 @@ def _fill(store: PixelStore, images: ImageRows, processing: Processing, progress
             break
         except Timeout:
             if not told:
-                notify(f"waiting for another process that stores pixels in {store.folder}")
+                notify(f"waiting for another process that is storing pixels in {store.folder}")
                 told = True
             store.refresh()
             if not _missing(store, images):

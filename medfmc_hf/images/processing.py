@@ -1,7 +1,7 @@
-"""What lies between a decoded image and the tensor a backbone expects: numbers, and their application.
+"""From a decoded image to the tensor a backbone expects: the parameters, and functions that apply them.
 
-`medfmc_hf.models.image_processor` reads the numbers of a backbone. Pixels stay uint8, and grey ones stay grey, until they are normalised;
-values are those of transformers' PIL processors to one grey level.
+`medfmc_hf.models.image_processor` reads the parameters of a backbone. Pixels stay uint8, and grey images stay grey, until they are
+normalised; values are those of transformers' PIL processors to one grey level.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Processing:
-    """All the numbers between a decoded image and the backbone.
+    """All parameters of processing an image for a backbone.
 
-    An image is resized, cropped at its centre (zeros outside it) to `height` x `width`, and normalised as `(x * rescale - mean) / std`.
+    An image is resized, centre-cropped (padded with zeros) to `height` x `width`, and normalised as `(x * rescale - mean) / std`.
 
     Attributes:
-        height: rows of the result, in pixels.
-        width: columns of the result, in pixels.
+        height: height of the result, in pixels.
+        width: width of the result, in pixels.
         resize: `(height, width)`, which squashes the image to that size, or `(edge,)`, which scales the shorter edge to `edge` and keeps
-            the shape.
+            the aspect ratio.
         resample: one of `medfmc_hf.images.resize.RESAMPLES`.
         rescale: factor that is applied to 0..255 before normalising.
         mean: per channel (red, green, blue), subtracted after rescaling.
@@ -45,11 +45,11 @@ class Processing:
 
     def __post_init__(self) -> None:
         if self.resample not in RESAMPLES:
-            raise MedfmcError(f"resample is one of {', '.join(RESAMPLES)}; got {self.resample!r}.")
+            raise MedfmcError(f"resample must be one of {', '.join(RESAMPLES)}; got {self.resample!r}.")
         if len(self.resize) not in (1, 2) or min(self.height, self.width, *self.resize) < 1:
-            raise MedfmcError(f"sizes are at least one pixel; got {self.height} x {self.width}, resize {self.resize}.")
+            raise MedfmcError(f"sizes must be at least one pixel; got {self.height} x {self.width}, resize {self.resize}.")
         if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
-            raise MedfmcError(f"expected three means and three standard deviations other than 0; got {self.mean} and {self.std}.")
+            raise MedfmcError(f"expected three means and three nonzero standard deviations; got {self.mean} and {self.std}.")
 
     @property
     def rule(self) -> str:
@@ -58,14 +58,14 @@ class Processing:
 
     @property
     def geometry(self) -> str:
-        """What determines the uint8 pixels, as short text fit for a file name: backbones that differ in mean and std alone share it."""
+        """A short name of what determines the uint8 pixels, fit for a file name; backbones that differ only in mean and std share it."""
         name = f"{self.height}x{self.width}-{self.resample}"
         if self.rule == "shortest-edge":
             return f"{name}-edge{self.resize[0]}"
         return name if self.resize == (self.height, self.width) else f"{name}-from{self.resize[0]}x{self.resize[1]}"
 
     def key(self) -> str:
-        """All the numbers as stable text: equal text, equal tensors."""
+        """All parameters as stable text: equal text means equal tensors."""
         return f"{self.geometry}:" + ",".join(f"{value:.9g}" for value in (self.rescale, *self.mean, *self.std))
 
 
@@ -74,7 +74,7 @@ def process(image: np.ndarray | torch.Tensor, processing: Processing) -> torch.T
 
     Args:
         image: uint8, (H, W) grey or (H, W, 3) RGB.
-        processing: as `processing_of` gives it.
+        processing: processing of the backbone, from `processing_of`.
 
     Returns:
         uint8, (C, height, width); C is 1 for grey and 3 for RGB. Within one grey level of transformers' PIL processor.
@@ -94,9 +94,9 @@ def normalise(
 
     Args:
         batch: uint8, (B, C, h, w), C = 1 or 3.
-        processing: as `processing_of` gives it.
-        dtype: of the result; the arithmetic is float32.
-        device: where to; the pixels travel as bytes.
+        processing: processing of the backbone, from `processing_of`.
+        dtype: dtype of the result; the arithmetic is float32.
+        device: device of the result, None for that of the batch; pixels are transferred as uint8.
 
     Returns:
         (B, 3, h, w), `(x * rescale - mean) / std`.

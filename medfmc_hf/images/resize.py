@@ -1,7 +1,7 @@
 """Resizing and cropping uint8 images as Pillow and transformers do, in plain torch, without torchvision.
 
-torch's antialiased kernel for uint8 has Pillow's filters and shrinks a photograph many times faster. It is fast for three or four
-channels, so a grey image is cut in four and its quarters are resized as if they were channels.
+torch's antialiased uint8 kernel has Pillow's filters and downscales a photograph many times faster. It is fast for three or four
+channels, so a grey image is cut into four parts, which are resized as if they were channels.
 """
 
 import math
@@ -11,33 +11,33 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-with warnings.catch_warnings():  # torch warns once of arrays it may not write to, such as Pillow gives; nothing here writes to images
+with warnings.catch_warnings():  # torch warns once about read-only arrays, such as Pillow's; nothing here writes to images
     warnings.simplefilter("ignore")
     torch.from_numpy(np.frombuffer(b"0", np.uint8))
 
-RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's numbers, which processors store
+RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in the order of Pillow's constants, which processors store
 
 
 def channels_first(image: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """An image (H, W) or (H, W, 3) as (1, H, W) or (3, H, W), in the same memory, which is not to be written to."""
+    """An image (H, W) or (H, W, 3) as a read-only view (1, H, W) or (3, H, W)."""
     image = torch.as_tensor(image)
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1)
 
 
 def shortest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
-    """(height, width) of an image whose shorter side is scaled to `edge`; the longer one is rounded down."""
+    """(height, width) of an image with its shorter side scaled to `edge`; the longer one is rounded down."""
     if width <= height:
         return int(edge * height / width), edge
     return edge, int(edge * width / height)
 
 
 def resize_as_pillow(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """`resize`, within one grey level of what the installed Pillow gives.
+    """`resize`, within one grey level of the installed Pillow.
 
-    Both work on columns and rows one after the other, and round and clip in between. torch does columns first. So does Pillow, but from
-    13.0 on it turns round where the height shrinks much more than the width, which shows at edges. Where bicubic hardly shrinks, the
-    rounding in between can grow to two levels. Pillow itself does these cases, which are rare or small. (What is left: two levels in one
-    value of a million of black-and-white noise, none found in anything smoother.)
+    Both resize columns and rows in separate passes, and round and clip in between. torch does columns first. So does Pillow, but from 13.0
+    on it swaps the passes if the height shrinks much more than the width, which is visible at edges. If bicubic hardly shrinks, the
+    rounding in between can grow to two levels. These cases, which are rare or small, are left to Pillow itself. (What remains: two levels
+    in one value of a million of black-and-white noise, none found in anything smoother.)
 
     Args:
         image: uint8, (C, H, W), on the CPU.
@@ -55,10 +55,10 @@ def resize_as_pillow(image: torch.Tensor, size: tuple[int, int], resample: str) 
 
 
 def resize(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """Antialiased resize of one image, on the device it is on: columns, then rows, each rounded to whole grey levels.
+    """Resize one image with antialiasing, on its device: columns, then rows, each rounded to whole grey levels.
 
     Args:
-        image: uint8, (C, H, W), in any memory order; C is 1 or 3.
+        image: uint8, (C, H, W), in any memory layout; C is 1 or 3.
         size: (height, width), in pixels.
         resample: one of `RESAMPLES`.
 
@@ -79,7 +79,7 @@ def resize(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.T
 
 
 def _float_resize(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """For devices whose kernels know no uint8."""
+    """Resize on devices without uint8 kernels."""
     values = image[None].float()
     for step in ((image.shape[1], size[1]), size):
         values = F.interpolate(values, size=step, mode=resample, antialias=True).add_(0.5).floor_().clamp_(0, 255)
@@ -93,7 +93,7 @@ def _interpolate(packed: np.ndarray, size: tuple[int, int], resample: str) -> np
 
 
 def _grey_columns(image: np.ndarray, width: int, resample: str) -> np.ndarray:
-    """(H, W) to (H, width). Rows do not mix, so four blocks of rows can be the channels of one image."""
+    """(H, W) to (H, width). Rows are independent, so four blocks of rows can be the channels of one image."""
     if image.shape[1] == width:
         return image
     height = image.shape[0]
@@ -107,7 +107,7 @@ def _grey_columns(image: np.ndarray, width: int, resample: str) -> np.ndarray:
 
 
 def _grey_rows(image: np.ndarray, height: int, resample: str) -> np.ndarray:
-    """(H, W) to (height, W). Columns do not mix, so four neighbours can be the channels of one pixel."""
+    """(H, W) to (height, W). Columns are independent, so four neighbours can be the channels of one pixel."""
     if image.shape[0] == height:
         return np.ascontiguousarray(image)
     have, width = image.shape
@@ -118,7 +118,7 @@ def _grey_rows(image: np.ndarray, height: int, resample: str) -> np.ndarray:
 
 
 def _pillow(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """The filters that torch lacks."""
+    """Resize with Pillow, which has filters that torch lacks."""
     from PIL import Image
 
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).cpu().numpy())
@@ -129,7 +129,7 @@ def _pillow(image: torch.Tensor, size: tuple[int, int], resample: str) -> torch.
 
 
 def centre_crop(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The middle of an image (C, H, W) as (C, height, width), with zeros around it where it is smaller, placed as transformers does."""
+    """Centre crop of an image (C, H, W) to (C, height, width), padded with zeros if it is smaller, placed as in transformers."""
     have_height, have_width = image.shape[1:]
     if (have_height, have_width) == (height, width):
         return image

@@ -1,4 +1,4 @@
-"""The images of a dataset's rows, undecoded: which are the same, and where each one is."""
+"""The images of a dataset's rows, undecoded: their identities and sources."""
 
 import os
 from collections import deque
@@ -14,36 +14,36 @@ from .grey_range import GreyRange
 if TYPE_CHECKING:
     import datasets
 
-_SLICE = 64  # embedded images that are in memory at once, and images that a thread asks for in one go
+_SLICE = 64  # embedded images that are in memory at once, and images that a thread identifies at a time
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def image_sources(dataset: "datasets.Dataset") -> list[dict]:
-    """Where each image is, in row order, undecoded: `{"bytes": None, "path": "/..."}` or, embedded, `{"bytes": b"...", "path": "name"}`.
+    """Undecoded sources of the images, in row order: `{"bytes": None, "path": "/..."}` or, embedded, `{"bytes": b"...", "path": "name"}`.
 
-    The bytes of embedded images come into memory: of a large dataset ask a slice at a time.
+    The bytes of embedded images are loaded into memory: pass a large dataset a slice at a time.
     """
     return dataset.select_columns(["image"]).with_format("arrow")[:]["image"].to_pylist()
 
 
 class ImageRows:
-    """Rows of a MedFMC config, seen as images.
+    """The images of rows of a MedFMC config.
 
     Args:
         rows: the rows.
         grey: the range of grey values of more than 8 bits, see `medfmc_hf.images.decoding.decode`.
 
     Attributes:
-        identities: of each row, as `medfmc_hf.images.decoding.identity` gives it; rows that repeat an image have the same.
+        identities: identity of each row's image, from `medfmc_hf.images.decoding.identity`; rows that repeat an image share it.
     """
 
     def __init__(self, rows: "datasets.Dataset", grey: GreyRange | None = None) -> None:
         self.identities: list[bytes] = []
         self.grey = grey
         self._rows = rows
-        self._sources: list[dict | None] = []  # None: embedded, to be fetched again
-        with ThreadPoolExecutor(threads()) as pool:  # network file systems answer slowly, and hashing frees the interpreter
+        self._sources: list[dict | None] = []  # None: embedded, read again when needed
+        with ThreadPoolExecutor(threads()) as pool:  # network file systems are slow, and hashing releases the GIL
             length = _SLICE
             while len(self.identities) < len(rows):
                 start = len(self.identities)
@@ -66,7 +66,7 @@ class ImageRows:
         return decode(self.source(row), self.grey)
 
     def distinct(self) -> dict[bytes, int]:
-        """Each different image and a row that has it, in row order."""
+        """The distinct images, each with its first row, in row order."""
         first: dict[bytes, int] = {}
         for row, name in enumerate(self.identities):
             first.setdefault(name, row)
@@ -74,13 +74,13 @@ class ImageRows:
 
 
 def threads() -> int:
-    """Threads to decode on: Pillow frees the interpreter, so threads are as good as processes. At least 2, at most 16."""
+    """Number of decoding threads, 2 to 16; Pillow releases the GIL, so threads are as good as processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
     return max(2, min(cores, 16))
 
 
 def in_order(work: Callable[[Item], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
-    """`map(work, items)` on several threads, with few results in memory; what was not begun is dropped when the reader stops."""
+    """`map(work, items)` on several threads, with few results in memory; items not started are dropped when the reader stops."""
     pool = ThreadPoolExecutor(threads())
     waiting: deque[Future[Result]] = deque()
     try:

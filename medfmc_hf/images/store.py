@@ -1,14 +1,14 @@
-"""The files that hold evaluation images at final size: found by any process, grown by any, safe to kill, checked when read.
+"""The pixel cache: files of evaluation images at final size, which any process can read and extend, crash-safe and checksummed.
 
 A store is a folder `<subset>-<geometry>-v<SCHEMA>/` of three files:
 
-- `store.json`, which says what it is;
+- `store.json`, a description of the store;
 - `pixels.bin`, images one after another, each uint8 (C, height, width);
-- `index.bin`, 40 bytes an image: its identity, where it starts, its channels, a checksum of its pixels, and a checksum of these.
+- `index.bin`, 40 bytes per image: identity, offset, channels, checksum of the pixels, and checksum of the preceding fields.
 
-Both files are only ever appended to. Pixels are written and synced before the index names them; of two entries of one image the later
-counts, which is how a damaged image is replaced. A process that dies leaves at most some bytes that no index names. A lock keeps two
-processes from doing the same work; where it excludes nobody, images are stored twice and nothing else happens. Readers take no lock.
+Both binary files are append-only. Pixels are written and synced before their index entry; the later of two entries of one image counts,
+which is how a damaged image is replaced. A process that dies leaves at most bytes that no index entry points to. A lock keeps two
+processes from doing the same work; if it does not work, images are stored twice and nothing worse happens. Readers take no lock.
 """
 
 import json
@@ -32,7 +32,7 @@ from ..progress import notify
 SCHEMA = 2
 _KIND = "medfmc_hf pixels"
 _INDEX, _PIXELS, _STORE = "index.bin", "pixels.bin", "store.json"
-_FILES = (_INDEX, _PIXELS, _STORE)  # in the order in which they are removed
+_FILES = (_INDEX, _PIXELS, _STORE)  # in the order of removal
 _RECORD = np.dtype([("identity", "V16"), ("offset", "<u8"), ("channels", "<u4"), ("sum", "<u8"), ("check", "<u4")])
 
 
@@ -40,8 +40,8 @@ class Place(NamedTuple):
     """Where a stored image is.
 
     Attributes:
-        start: first byte in `pixels.bin`.
-        channels: 1 or 3.
+        start: offset in `pixels.bin`, in bytes.
+        channels: number of channels, 1 or 3.
         sum: checksum of its bytes.
     """
 
@@ -61,10 +61,10 @@ class PixelStore:
     """One store.
 
     Attributes:
-        folder: where its files are.
-        height: rows of its images, in pixels.
-        width: columns of its images, in pixels.
-        where: identity of a stored image to its `Place`, as of the last `refresh`.
+        folder: folder of its files.
+        height: height of its images, in pixels.
+        width: width of its images, in pixels.
+        where: identity of each stored image -> its `Place`, as of the last `refresh`.
     """
 
     def __init__(self, root: Path, subset: str, geometry: str, height: int, width: int) -> None:
@@ -72,17 +72,17 @@ class PixelStore:
         self.height, self.width = height, width
         self.where: dict[bytes, Place] = {}
         self._description = {"kind": _KIND, "schema": SCHEMA, "subset": subset, "geometry": geometry, "height": height, "width": width}
-        self._read = 0  # bytes of the index
+        self._read = 0  # bytes of the index read so far
         self._damaged: set[Place] = set()
         self.refresh()
 
     @property
     def lock_path(self) -> Path:
-        """Who holds this lock may work for the store. It lies outside the folder, so that it outlives a cleared store."""
+        """The lock of writers. It is outside the folder, so that it outlives a cleared store."""
         return _lock_path(self.folder)
 
     def refresh(self) -> None:
-        """Learn of the images that other processes have stored since. A store of another description has none."""
+        """Read the index entries that were added since the last refresh. A store with another description counts as empty."""
         try:
             if not self._read and _read_description(self.folder / _STORE) != self._description:
                 return
@@ -95,20 +95,20 @@ class PixelStore:
         records = np.frombuffer(data, _RECORD, count=len(data) // _RECORD.itemsize)
         self._read += len(records) * _RECORD.itemsize
         area = self.height * self.width
-        # What a crash tore, or a disk spoilt, is passed over: its images will be stored again.
+        # Entries damaged by a crash or the disk are skipped: their images will be stored again.
         records = records[(_check(records) == records["check"]) & (records["offset"] + records["channels"] * np.uint64(area) <= size)]
         places = map(Place, records["offset"].tolist(), records["channels"].tolist(), records["sum"].tolist())
         named = zip((bytes(name) for name in records["identity"]), places)
         self.where.update((name, place) for name, place in named if place not in self._damaged)
 
     def open(self) -> "Reader":
-        """What reads stored images."""
+        """Open a reader of the stored images."""
         return Reader(self.folder / _PIXELS, self.height * self.width)
 
     def drop_damaged(self, identities: Sequence[bytes]) -> int:
-        """Forget those of some images whose bytes are not what was stored, so that they are stored again. Returns how many that are.
+        """Drop the given images that are damaged, so that they are stored again. Returns how many were.
 
-        A process reads each through once.
+        A process checks each image once.
         """
         reader, damaged = self.open(), 0
         for identity in dict.fromkeys(identities):
@@ -116,11 +116,11 @@ class PixelStore:
                 self._damaged.add(self.where.pop(identity))
                 damaged += 1
         if damaged:
-            notify(f"{damaged} of the stored images in {self.folder} are damaged, perhaps by the disk; they are made again.")
+            notify(f"{damaged} of the stored images in {self.folder} are damaged, perhaps by the disk; they are processed again.")
         return damaged
 
     def prepare(self) -> None:
-        """Make the folder, and read the index anew. The caller holds the lock.
+        """Create the folder, and read the index again from its start. The caller holds the lock.
 
         Raises:
             MedfmcError: the folder is of another version.
@@ -138,7 +138,7 @@ class PixelStore:
         """Store images, durably. The caller holds the lock and has called `prepare`.
 
         Args:
-            images: (identity, uint8 (C, height, width)).
+            images: pairs of identity and pixels, uint8 (C, height, width).
         """
         if not images:
             return
@@ -155,12 +155,12 @@ class PixelStore:
 
 
 class Reader:
-    """Reads images out of `pixels.bin`, from any thread, and compares the bytes of each with what was stored, once in a process.
+    """Reads images from `pixels.bin`, from any thread, and verifies the checksum of each once per process.
 
-    It reads and does not map: what another process does to the file is then an answer, and not the end of this process.
+    It does not map the file into memory, so that this process survives if another one truncates it.
     """
 
-    _sound: ClassVar[dict[tuple, set[Place]]] = {}  # by file: places that this process has compared
+    _sound: ClassVar[dict[tuple, set[Place]]] = {}  # by file: places that this process has verified
 
     def __init__(self, path: Path, area: int) -> None:
         self._area, self._lock = area, threading.Lock()
@@ -171,11 +171,11 @@ class Reader:
         self._compared = self._sound.setdefault((str(path.absolute()), status.st_dev, status.st_ino), set())
 
     def is_sound(self, place: Place) -> bool:
-        """Whether the bytes of an image are what was stored."""
+        """Whether the bytes of an image are those that were stored."""
         return self._file is not None and (place in self._compared or self.read(place) is not None)
 
     def read(self, place: Place) -> np.ndarray | None:
-        """The bytes of an image: uint8, (channels * height * width,), not to be written to. None if they are not what was stored."""
+        """Read an image: uint8, (channels * height * width,), read-only. None if its bytes are not those that were stored."""
         size = place.channels * self._area
         content = b"" if self._file is None else self._at(self._file, place.start, size)
         if len(content) != size or (place not in self._compared and checksum(content) != place.sum):
@@ -184,7 +184,7 @@ class Reader:
         return np.frombuffer(content, np.uint8)
 
     def forget(self) -> None:
-        """Forget which images of this file were compared."""
+        """Forget which images of this file were verified."""
         if self._file is not None:
             self._compared.clear()
 
@@ -204,33 +204,33 @@ class Reader:
 
 
 def checksum(content: bytes | memoryview) -> int:
-    """A 64-bit checksum, some ten times faster than a disk."""
+    """A 64-bit checksum, about ten times faster than a disk."""
     return xxhash.xxh3_64_intdigest(content)
 
 
 def _append(path: Path, content: bytes, align: int = 1) -> int:
-    """Add bytes at the end of a file, wait until they are on disk, and return where they begin.
+    """Append bytes to a file, sync them to disk, and return their offset.
 
     Args:
-        path: the file; made if it is not there.
-        content: what to add.
-        align: the bytes begin at a multiple of this; what a crash left of a shorter piece is filled up with zeros.
+        path: file, created if it does not exist.
+        content: bytes to append.
+        align: alignment of the offset; a partial record left by a crash is padded with zeros.
     """
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666), "r+b", buffering=0) as file:
         end = os.fstat(file.fileno()).st_size
         if end % align:
             file.write(bytes(align - end % align))
         view = memoryview(content)
-        while view:  # one call, but for the sizes that a system limits
+        while view:  # one call, unless the system limits its size
             written = file.write(view)
             view = view[written:]
-        end = file.tell()  # where the system put it: another process may have added to the file meanwhile
+        end = file.tell()  # the actual end: another process may have appended in the meantime
     sync(path)
     return end - len(content)
 
 
 def _check(records: np.ndarray) -> np.ndarray:
-    """A checksum of each record, uint32; not 0 for a record of zeros, which a crash may leave."""
+    """A checksum of each record, uint32; nonzero for a record of zeros, which a crash may leave."""
     words = np.ascontiguousarray(records).view("<u4").reshape(len(records), -1)[:, :-1]
     factors = [2654435761, 2246822519, 3266489917, 668265263, 374761393, 2869860233, 3624381081, 2146121005, 3042594569]
     return (words * np.array(factors, np.uint32)).sum(axis=1, dtype=np.uint32) + np.uint32(0x9E3779B9)
@@ -241,7 +241,7 @@ def _lock_path(folder: Path) -> Path:
 
 
 def _read_description(path: Path) -> dict | None:
-    """What `store.json` says, if it is one of ours."""
+    """The content of `store.json`, or None if it is not one of ours."""
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -251,14 +251,14 @@ def _read_description(path: Path) -> dict | None:
 
 @dataclass(frozen=True)
 class StoreInfo:
-    """What `medfmc cache` tells of a store.
+    """What `medfmc cache` prints about a store.
 
     Attributes:
-        folder: where it is.
+        folder: folder of the store.
         subset: subset key.
-        geometry: size and interpolation, as `Processing.geometry` writes them.
-        images: stored images.
-        bytes: of its files.
+        geometry: size and interpolation, see `Processing.geometry`.
+        images: number of stored images.
+        bytes: size of its files, in bytes.
     """
 
     folder: Path
@@ -269,7 +269,7 @@ class StoreInfo:
 
 
 def list_stores(root: Path) -> list[StoreInfo]:
-    """The stores below `root`, by name; whatever else is there is passed over."""
+    """The stores below `root`, by name; anything else there is ignored."""
     found = []
     for path in sorted(root.glob(f"*/{_STORE}")):
         description = _read_description(path)
@@ -309,16 +309,19 @@ def clear_store(store: StoreInfo) -> None:
 
 
 def check_disk(folder: Path, needed: int) -> None:
-    """Raise before a disk is filled.
+    """Raise if a disk lacks space.
 
     Args:
-        folder: where, whether it exists yet or not.
-        needed: bytes that are about to be written.
+        folder: folder to write to, which need not exist yet.
+        needed: number of bytes to be written.
+
+    Raises:
+        MedfmcError: less than that and 64 MiB is free.
     """
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(existing).free
     if free < needed + (64 << 20):
         raise MedfmcError(
             f"the pixels to store take about {needed / 1e9:.1f} GB and {existing} has {free / 1e9:.1f} GB free; "
-            "free some space (`medfmc cache` lists what is stored), or name another folder as the pixel cache."
+            "free some space (`medfmc cache` lists what is stored), or choose another folder as the pixel cache."
         )

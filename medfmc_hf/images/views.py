@@ -1,4 +1,4 @@
-"""Training images: decoded once, kept in memory at full size within a budget, and cut into views for each batch."""
+"""Training images: decoded once, held in memory at full size within a budget, and cropped into views for each batch."""
 
 import threading
 from collections import OrderedDict
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 Rows = Sequence[int] | np.ndarray | torch.Tensor  # of whole numbers
 
-IMAGE_BUDGET = 4 << 30  # bytes of decoded training images kept in memory unless the caller says otherwise
-VIEWS = 4  # fixed views of an image
-GPU_SHARE = 4  # on a GPU, a fourth of its memory: decoding again costs it far more than a processor
+IMAGE_BUDGET = 4 << 30  # default bytes of decoded training images in memory
+VIEWS = 4  # fixed views per image
+GPU_SHARE = 4  # on a GPU, a quarter of its memory: waiting for a decode costs a GPU far more than a CPU
 
 
 class ImageStore:
     """Decoded images in memory, shared by all runs of a process; beyond the budget the least recently used are dropped.
 
     Args:
-        budget_bytes: how much may be kept, on all devices together; None for `IMAGE_BUDGET`, or a fourth of a GPU's memory if that is
+        budget_bytes: size limit, in bytes on all devices together; None for `IMAGE_BUDGET`, or a quarter of a GPU's memory if that is
             more.
     """
 
@@ -56,7 +56,7 @@ class ImageStore:
             return {key[0]: tensor for key, tensor in self._kept.items() if len(key) == 2}
 
     def get(self, key: tuple, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """What is kept under `key`, or else what `make` gives, which is then kept."""
+        """The tensor stored under `key`; if there is none, the result of `make`, which is then stored."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
@@ -72,12 +72,12 @@ class ImageStore:
                 if not self._told:
                     self._told = True
                     budget = f"{self.budget_bytes / 2**30:.1f} GiB"
-                    notify(f"the decoded training images exceed {budget}; some are decoded again when they are needed.")
+                    notify(f"the decoded training images exceed {budget}; those dropped are decoded again when needed.")
         return tensor
 
 
 def default_budget() -> int:
-    """Bytes of decoded images that a process keeps."""
+    """Default bytes of decoded images in a process."""
     if not torch.cuda.is_available():
         return IMAGE_BUDGET
     return max(IMAGE_BUDGET, torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory // GPU_SHARE)
@@ -87,14 +87,14 @@ class TrainingPixels:
     """Views of a dataset's rows for training.
 
     Args:
-        rows: the training rows of a config; rows that repeat an image share its decoding.
-        processing: as `processing_of` gives it.
-        augmentation: `crop-flip`, a fresh random resized crop and flip each time; `fixed-views`, one of `views` such views that an image
-            has for good, whatever the run, so that outputs of frozen blocks can be cached; `none`, what evaluation sees.
-        views: views of an image, for `fixed-views`.
-        budget_bytes: of a store of its own; what does not fit is decoded again when it is needed.
-        store: decoded images to share with other runs, instead of a store of its own.
-        device: where views are cut and returned. A GPU keeps the images in its own memory.
+        rows: training rows of a config; rows that repeat an image share its decoding.
+        processing: processing of the backbone, from `processing_of`.
+        augmentation: `crop-flip`, a new random resized crop and flip each time; `fixed-views`, one of `views` such views that are the same
+            for an image in every run, so that outputs of frozen blocks can be cached; `none`, the image as in evaluation.
+        views: number of views per image, for `fixed-views`.
+        budget_bytes: budget of a private store; images that do not fit are decoded again when needed.
+        store: store of decoded images to share with other runs, instead of a private one.
+        device: device on which views are made and returned; the decoded images are stored there too.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class TrainingPixels:
         device: torch.device | str | None = None,
     ) -> None:
         if augmentation not in ("crop-flip", "fixed-views", "none"):
-            raise MedfmcError(f"augmentation is one of crop-flip, fixed-views, none; got {augmentation!r}.")
+            raise MedfmcError(f"augmentation must be one of crop-flip, fixed-views, none; got {augmentation!r}.")
         if isinstance(views, bool) or not isinstance(views, int) or views < 1:
-            raise MedfmcError(f"views is a whole number of at least 1; got {views!r}.")
+            raise MedfmcError(f"views must be a whole number of at least 1; got {views!r}.")
         self.processing, self.augmentation = processing, augmentation
         self.views = views if augmentation == "fixed-views" else 1
         self.device = torch.device(device or "cpu")
@@ -123,26 +123,26 @@ class TrainingPixels:
 
     @property
     def identities(self) -> list[bytes]:
-        """What image each row is, as `medfmc_hf.images.decoding.identity` gives it."""
+        """Identity of each row's image, from `medfmc_hf.images.decoding.identity`."""
         return self._images.identities
 
     def precompute(self, progress: str = "training images") -> None:
-        """Decode now, on several threads, what the store has room for, so that the first epoch does not wait."""
+        """Decode as many images as the store has room for, on several threads, so that the first epoch does not wait."""
         make = self._image if self.augmentation == "crop-flip" else self._fixed
         rows = [row for row in self._images.distinct().values() if self._key(row) not in self.store]
         for _ in bar(in_order(lambda row: self.store.is_full or make(row), rows), total=len(rows), desc=progress, unit="image"):
             pass
 
     def batch(self, indices: Rows, seeds: Rows) -> torch.Tensor:
-        """Views of some rows.
+        """Make views of rows.
 
         Args:
-            indices: row numbers; a row may come more than once.
-            seeds: of the draws of each view, 0 to 2^63 - 1: a view depends on its image and its seed, whatever else is in the batch, so
-                that several processes may share one.
+            indices: row numbers, possibly repeated.
+            seeds: random seed of each view, 0 to 2^63 - 1. A view depends only on its image and its seed, not on the rest of the batch, so
+                that several processes may share a batch.
 
         Returns:
-            uint8, (B, C, height, width) on the device; C is 1 where all images are grey, else 3.
+            uint8, (B, C, height, width) on the device; C is 1 if all images are grey, else 3.
         """
         rows, seeds = np.asarray(indices, np.int64).tolist(), np.asarray(seeds, np.int64).tolist()
         views = [self._view(row, torch.Generator().manual_seed(seed)) for row, seed in zip(rows, seeds, strict=True)]
@@ -155,10 +155,10 @@ class TrainingPixels:
         """Fixed view `number` (0 to `views - 1`) of a row: uint8, (C, height, width) on the device.
 
         Raises:
-            MedfmcError: the views are drawn anew each time.
+            MedfmcError: the augmentation is `crop-flip`, which has no fixed views.
         """
         if self.augmentation == "crop-flip":
-            raise MedfmcError("crop-flip draws its views anew each time; use the augmentation fixed-views or none to have fixed ones.")
+            raise MedfmcError("crop-flip makes new views each time; use the augmentation fixed-views or none for fixed ones.")
         return self._fixed(row)[number]
 
     def _view(self, row: int, generator: torch.Generator) -> torch.Tensor:
@@ -168,7 +168,7 @@ class TrainingPixels:
         return self._fixed(row)[number]
 
     def _image(self, row: int) -> torch.Tensor:
-        """The whole image: uint8, (C, H, W), rows of pixels one after the other in memory."""
+        """The whole image: uint8, (C, H, W), with pixels row by row in memory."""
 
         def make() -> torch.Tensor:
             return channels_first(self._images.decode(row)).to(self.device)
@@ -188,6 +188,6 @@ class TrainingPixels:
         return self.store.get(self._key(row), make)
 
     def _key(self, row: int) -> tuple:
-        """Under which the store keeps what views of a row are made from."""
+        """The key under which the store holds what views of a row are made from."""
         whole = (self._images.identities[row], self.device)
         return whole if self.augmentation == "crop-flip" else (*whole, self.processing.geometry, self.augmentation, self.views)

@@ -192,7 +192,7 @@ def test_missing_and_damaged_images_are_named_with_counts(tmp_path):
         f"5 of 16 images are named but not there: {stem(names[0])}, " in release.missing_images[0]
         and "and 2 more" in release.missing_images[0]
     )
-    assert f"1 images are damaged: {images / names[5]} is cut off" in release.missing_images[1]
+    assert f"1 images are damaged: {images / names[5]} is truncated" in release.missing_images[1]
     assert set(release.image_paths) == {stem(name) for name in names[6:]}
 
 

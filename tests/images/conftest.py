@@ -1,4 +1,4 @@
-"""Images, and a count of decoded images that every test of this room begins at 0."""
+"""Images, and a counter of decoded images that starts at 0 in every test of this room."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def _count():
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """Forty small images, every third one grey, no two of one size."""
+    """Forty small images of different sizes, every third one grey."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for number in range(40):

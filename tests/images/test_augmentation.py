@@ -1,4 +1,4 @@
-"""Torchvision's random resized crop without torchvision."""
+"""torchvision's random resized crop, without torchvision."""
 
 import math
 
@@ -18,7 +18,7 @@ def seeded(seed=0):
 
 
 def described_crop(height, width):
-    """torchvision's documented crop, from torch's global generator: the slow, obvious version."""
+    """torchvision's documented crop, from torch's global generator: a slow, obvious version."""
 
     def uniform(low, high):
         return torch.empty(1).uniform_(low, high).item()
@@ -57,7 +57,7 @@ def test_crops_lie_inside_and_cover_the_stated_areas_and_shapes():
     assert abs(np.log(shapes).mean()) < 0.02
 
 
-def test_a_view_is_the_crop_resized_and_mirrored_half_of_the_time():
+def test_a_view_is_the_crop_resized_and_flipped_half_of_the_time():
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
     mirrored = 0
     for seed in range(200):

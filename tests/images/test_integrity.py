@@ -35,13 +35,13 @@ def test_whole_images(tmp_path):
     ("content", "damage"),
     [
         (b"", "is empty"),
-        (PNG[:20], "is cut off"),
-        (PNG[:-1], "is cut off"),
-        (PNG[: len(PNG) // 2], "is cut off"),
-        (LARGE[:-100], "is cut off"),
-        (LARGE[: len(LARGE) // 2], "is cut off"),
-        (JPEG[:-2], "is cut off"),
-        (JPEG[: len(JPEG) // 2], "is cut off"),
+        (PNG[:20], "is truncated"),
+        (PNG[:-1], "is truncated"),
+        (PNG[: len(PNG) // 2], "is truncated"),
+        (LARGE[:-100], "is truncated"),
+        (LARGE[: len(LARGE) // 2], "is truncated"),
+        (JPEG[:-2], "is truncated"),
+        (JPEG[: len(JPEG) // 2], "is truncated"),
         (PNG[:45] + bytes([PNG[45] ^ 1]) + PNG[46:], "is damaged"),
         (LARGE[:900_000] + bytes([LARGE[900_000] ^ 1]) + LARGE[900_001:], "is damaged"),
         (PNG[:16] + b"\0\0\0\0" + PNG[20:], "is damaged"),
@@ -64,7 +64,7 @@ def test_every_flipped_bit_of_a_small_png_is_found_or_changes_no_pixel(tmp_path)
         if inspect(str(path)).damage is None:
             harmless += 1
             np.testing.assert_array_equal(np.asarray(Image.open(path)), pixels)
-    assert harmless <= 4  # the length of the last chunk, which nobody reads
+    assert harmless <= 4  # the length of the last chunk, which no decoder reads
 
 
 def test_many_files_are_read_once_each(tmp_path):
@@ -73,7 +73,7 @@ def test_many_files_are_read_once_each(tmp_path):
     paths = [str(tmp_path / name) for name in "abcd"]
     read = inspect_all(paths)
     assert {path: found.damage for path, found in read.items() if found.damage} == {
-        paths[1]: "is cut off (a PNG without its end)",
+        paths[1]: "is truncated (a PNG without its end)",
         paths[3]: "cannot be read (No such file or directory)",
     }
     assert [read[path].sha256 for path in paths[:3]] == [hashlib.sha256(content).hexdigest() for content in (PNG, PNG[:-5], JPEG)]

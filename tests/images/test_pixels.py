@@ -1,4 +1,4 @@
-"""The decode law: each image once, for all configs, processes and runs, whatever is killed."""
+"""Each image is decoded once, for all configs, processes and runs, even if processes are killed."""
 
 import signal
 import subprocess
@@ -57,7 +57,7 @@ def test_what_training_has_decoded_is_not_decoded_again(folder, tmp_path):
     check(found, rows)
 
 
-def test_what_determines_the_pixels_has_a_store_of_its_own_and_nothing_else(folder, tmp_path):
+def test_each_subset_and_geometry_has_its_own_store(folder, tmp_path):
     rows = rows_of(folder, range(4))
     fetch(rows, tmp_path)
     fetch(rows, tmp_path, processing=Processing(16, 16, (16, 16), mean=(0.1, 0.2, 0.3)))
@@ -118,7 +118,7 @@ print(pixels.decodes.count)
 
 
 def sweep(folder, cache, numbers="range(40)", hangs_at=40, before=""):
-    """A process that stores images, and stops for good before the image of that number."""
+    """A process that stores images and hangs before the image with that number."""
     tests = str(Path(__file__).parents[1])
     script = before + SWEEP.format(tests=tests, folder=str(folder), cache=str(cache), numbers=numbers, hangs_at=hangs_at)
     return subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
@@ -176,14 +176,14 @@ def test_a_broken_image_is_named_and_the_others_are_stored(folder, tmp_path):
     assert list_stores(tmp_path / "cache")[0].images == 4
 
 
-def test_a_folder_that_cannot_be_made_is_a_clear_error(folder, tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_clear_error(folder, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(MedfmcError, match="name another folder"):
+    with pytest.raises(MedfmcError, match="choose another folder"):
         fetch(rows_of(folder), tmp_path / "file" / "cache")
 
 
-def test_processes_whose_locks_exclude_nobody(folder, tmp_path):
-    """They store some images twice, and each reads what is right."""
+def test_processes_with_locks_that_do_not_work(folder, tmp_path):
+    """They may store images twice, and each reads the right pixels."""
     before = "import fcntl\nfcntl.flock = lambda *_: None\n"
     processes = [sweep(folder, tmp_path, hangs_at=hangs_at, before=before) for hangs_at in (20, 40, 40)]
     index = tmp_path / "endo-16x16-bicubic-v2" / "index.bin"

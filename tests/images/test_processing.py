@@ -1,4 +1,4 @@
-"""The numbers between a decoded image and the network, and their application."""
+"""The parameters of processing an image, and the functions that apply them."""
 
 import numpy as np
 import pytest
@@ -30,10 +30,10 @@ def test_keys_tell_processings_apart():
     assert len({one, shifted, Processing(224, 224, (224, 224))}) == 2
 
 
-def test_impossible_numbers_are_refused():
+def test_invalid_parameters_are_refused():
     for wrong, says in (
         ({"resample": "cubic"}, "got 'cubic'"),
-        ({"std": (0.0, 1.0, 1.0)}, "other than 0"),
+        ({"std": (0.0, 1.0, 1.0)}, "nonzero"),
         ({"mean": (0.5,)}, "three means"),
         ({"height": 0}, "got 0 x 4"),
         ({"resize": (4, 0)}, r"resize \(4, 0\)"),
@@ -43,8 +43,8 @@ def test_impossible_numbers_are_refused():
             Processing(**{"height": 4, "width": 4, "resize": (4, 4), **wrong})
 
 
-def test_the_shorter_edge_decides_and_the_middle_is_cut_out():
-    image = np.arange(4 * 9, dtype=np.uint8).reshape(4, 9)  # its shorter edge has the right length, so that nothing is resized
+def test_the_shorter_edge_is_scaled_and_the_centre_is_cropped():
+    image = np.arange(4 * 9, dtype=np.uint8).reshape(4, 9)  # its shorter edge already has the right length, so nothing is resized
     cut = process(image, Processing(2, 4, (4,)))
     assert cut.shape == (1, 2, 4)
     np.testing.assert_array_equal(cut[0].numpy(), [[11, 12, 13, 14], [20, 21, 22, 23]])
@@ -53,7 +53,7 @@ def test_the_shorter_edge_decides_and_the_middle_is_cut_out():
     assert process(image.T, Processing(4, 2, (4,)))[0].tolist() == cut[0].T.tolist()
 
 
-def test_what_is_smaller_than_the_crop_lies_among_zeros():
+def test_an_image_smaller_than_the_crop_is_padded_with_zeros():
     image = np.array([[1, 2], [3, 4]], np.uint8)
     cropped = process(image, Processing(4, 6, (2, 2)))[0].tolist()
     assert cropped == [[0] * 6, [0, 0, 1, 2, 0, 0], [0, 0, 3, 4, 0, 0], [0] * 6]

@@ -53,7 +53,7 @@ def test_the_float_resize_of_other_devices_is_that_of_the_cpu(resample):
 
 @pytest.mark.parametrize("shape", [(532, 373), (471, 338), (1200, 180), (180, 1200), (600, 400), (400, 600)])
 def test_the_order_of_passes_is_that_of_the_installed_pillow(shape):
-    """Black-and-white noise, where the order shows most."""
+    """Black-and-white noise, where the order is most visible."""
     pixels = np.random.default_rng(0).integers(0, 2, (*shape, 3), dtype=np.uint8) * 255
     for size in [(270, 245), (241, 224), (100, 100), (165, 27), (27, 165)]:
         ours = resize_as_pillow(torch.from_numpy(pixels).permute(2, 0, 1), size, "bicubic").permute(1, 2, 0).numpy()

@@ -1,4 +1,4 @@
-"""The rows of a dataset as images that are not decoded."""
+"""The undecoded images of a dataset's rows."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The store on disk: what it holds, damage to it, a disk that is full, and its removal."""
+"""The store on disk: its content, damage, a full disk, and removal."""
 
 import errno
 import os
@@ -71,7 +71,7 @@ def test_a_foreign_folder_is_not_written_to(folder, tmp_path):
     assert list_stores(tmp_path) == []
 
 
-def test_clearing_spares_what_is_not_ours(folder, tmp_path):
+def test_clearing_leaves_foreign_files(folder, tmp_path):
     fetch(rows_of(folder, range(3)), tmp_path)
     fetch(rows_of(folder, range(3)), tmp_path, subset=SUBSETS["colon"])
     (tmp_path / "endo-16x16-bicubic-v2" / "notes.txt").write_text("mine")
@@ -95,7 +95,7 @@ def test_a_store_in_use_is_not_cleared(folder, tmp_path):
         clear_store(list_stores(tmp_path)[0])
 
 
-def test_a_flipped_byte_is_found_and_mended(folder, tmp_path, capsys):
+def test_a_flipped_byte_is_found_and_the_image_restored(folder, tmp_path, capsys):
     rows, store = rows_of(folder, range(10)), tmp_path / "endo-16x16-bicubic-v2" / "pixels.bin"
     right = fetch(rows, tmp_path)[:]
     content = bytearray(store.read_bytes())
@@ -114,7 +114,7 @@ def test_a_flipped_byte_is_found_and_mended(folder, tmp_path, capsys):
 
 
 def test_a_file_that_is_cut_while_it_is_read(folder, tmp_path):
-    """A mapped file would end the process."""
+    """With a memory-mapped file, this would kill the process."""
     rows, store = rows_of(folder, range(10)), tmp_path / "endo-16x16-bicubic-v2" / "pixels.bin"
     found = fetch(rows, tmp_path)
     right = found[:]
@@ -123,7 +123,7 @@ def test_a_file_that_is_cut_while_it_is_read(folder, tmp_path):
 
 
 def test_a_store_of_another_schema_is_never_read(folder, tmp_path):
-    """Under the name it had, and under the one it has now."""
+    """Neither under its old name nor under the current one."""
     rows = rows_of(folder, range(4))
     right = fetch(rows, tmp_path)[:]
     store = tmp_path / "endo-16x16-bicubic-v2"

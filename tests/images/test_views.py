@@ -19,7 +19,7 @@ PROCESSING = Processing(16, 16, (16, 16))
 
 @pytest.fixture
 def rows(tmp_path):
-    """Two grey and four colour images, the last row repeated."""
+    """Two grey and four colour images, the last one in two rows."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(6):
@@ -39,7 +39,7 @@ def test_batches_follow_their_seeds_and_mix_grey_with_colour(rows):
     assert not torch.equal(first, pixels.batch([0, 3, 1, 6], [1, 2, 3, 4]))
     assert pixels.batch([0, 1], [0, 0]).shape == (2, 1, 16, 16)
     assert pixels.batch([], []).shape == (0, 1, 16, 16)
-    order = zip((6, 1, 3, 0), (8, 7, 6, 5))  # a view is the same in whatever batch, and order, it is made
+    order = zip((6, 1, 3, 0), (8, 7, 6, 5))  # a view does not depend on its batch or position
     one_by_one = torch.cat([pixels.batch([row], [seed]).expand(-1, 3, -1, -1) for row, seed in order])
     assert torch.equal(first, one_by_one.flip(0))
 
@@ -119,7 +119,7 @@ def test_options_are_checked(rows):
 
 
 def test_another_device_gives_the_same_views(rows, monkeypatch):
-    """The path of a GPU, walked on the CPU: whole grey levels, at most a few of them one or two away from the CPU's."""
+    """The GPU's code path, run on the CPU: whole grey levels, of which at most a few differ by one or two from the CPU's."""
     here = TrainingPixels(rows, PROCESSING).batch(range(7), range(7))
     monkeypatch.setattr(augmentation, "resize", _float_resize)
     there = TrainingPixels(rows, PROCESSING).batch(range(7), range(7))
