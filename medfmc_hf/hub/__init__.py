@@ -1,1 +1,1 @@
-"""What reaches the Hub, and back: the data set, the metric and the models. Nothing here talks to the Hub unless it is asked to."""
+"""Pushes to the Hub (data set, metric, models, run records) and fetching of adapters. Nothing contacts the Hub unless asked to."""

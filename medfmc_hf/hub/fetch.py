@@ -1,4 +1,4 @@
-"""Brings a published adapter from the Hub, and no more of its repository than that; what is cached works without a network."""
+"""Fetches a published adapter from the Hub, without the rest of its repository; a cached one works without a network."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,17 @@ from ..subsets import SEEDS
 
 
 def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
-    """Download a repository that `medfmc push model` made, or of several runs the one of `seed` (the first if None).
+    """Download one run from a repository made by `medfmc push model`.
+
+    Args:
+        repo_id: `ORG/NAME`.
+        seed: seed of the run, if the repository has several; None for the first.
 
     Returns:
         The local copy of the repository's root.
 
     Raises:
-        MedfmcError: there is no such repository, or it cannot be reached and is not cached.
+        MedfmcError: there is no such repository or seed, or it cannot be reached and is not cached.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -31,19 +35,19 @@ def fetch_adapter(repo_id: str, seed: int | None = None) -> Path:
         if "backbone.json" not in paths:
             seeds = sorted({found[1] for path in paths if (found := re.match(r"seed(\d+)/backbone\.json$", path))})
             if not seeds:
-                raise MedfmcError(f"{repo_id} holds no adapted model of ours: no backbone.json is in it.")
+                raise MedfmcError(f"{repo_id} holds no model pushed by medfmc: it has no backbone.json.")
             if seed is not None and str(seed) not in seeds:
                 raise MedfmcError(f"{repo_id} has no seed {seed}; it has {', '.join(seeds)}.")
             folder = f"seed{seeds[0] if seed is None else seed}/"
-        # Nothing that could run code is brought.
+        # Nothing that could run code is downloaded.
         return Path(snapshot_download(repo_id, allow_patterns=[f"{folder}*.json", f"{folder}*.safetensors"]))
 
 
 def _cached(repo_id: str, seed: int | None, error: Exception) -> Path:
-    """The root of a copy that was brought earlier and holds what is asked for.
+    """The root of a cached copy that holds the seed.
 
     Raises:
-        MedfmcError: the copy has other seeds, or several that one would have to choose from.
+        MedfmcError: it holds only other seeds, or `seed` is None and the repository has several.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -58,8 +62,8 @@ def _cached(repo_id: str, seed: int | None, error: Exception) -> Path:
         raise error
     seeds = ", ".join(map(str, held))
     if seed is not None:
-        raise MedfmcError(f"of {repo_id} the seeds {seeds} are in the cache and {seed} is not, and the Hub does not answer.") from error
+        raise MedfmcError(f"seed {seed} of {repo_id} is not in the cache, which has {seeds}, and the Hub does not answer.") from error
     raise MedfmcError(
-        f"the Hub does not answer, so it is not known which seeds {repo_id} has; in the cache are {seeds}: say which, such as --seed "
+        f"the Hub does not answer, so it is not known which seeds {repo_id} has; the cache has {seeds}: choose one, such as --seed "
         f"{next(iter(held))}."
     ) from error

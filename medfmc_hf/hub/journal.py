@@ -1,4 +1,4 @@
-"""Remembers which files of a long push the Hub has already, so that an interrupted push goes on where it stopped."""
+"""Records which files of a long push are already on the Hub, so that an interrupted push resumes."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """The uploads of one repository that no commit shows yet: a file of JSON lines in the user's cache.
+    """The uploads to one repository that are not committed yet: a file of JSON lines in the user's cache.
 
-    They are kept by the part of the data they came from: a key that changes with everything that determines the bytes.
+    Entries are keyed by the part of the build they come from; the key changes with everything that determines the bytes.
     """
 
     def __init__(self, kind: str, repo_id: str) -> None:
@@ -28,11 +28,11 @@ class Journal:
         for line in self.path.read_text().splitlines() if self.path.is_file() else ():
             try:
                 self._take(json.loads(line))
-            except (ValueError, KeyError):  # the line that was being written when the push was killed
+            except (ValueError, KeyError):  # an incomplete line of a push that was killed
                 continue
 
     def uploaded(self, key: str) -> dict[str, "CommitOperationAdd"]:
-        """The files of a part that are on the Hub, by path, ready for a commit."""
+        """The uploaded files of a part, by path, ready for a commit."""
         return {path: uploaded_operation(path, line["sha256"], line["size"]) for path, line in self._uploaded.get(key, {}).items()}
 
     def is_complete(self, key: str) -> bool:
@@ -40,20 +40,20 @@ class Journal:
         return key in self._expected and set(self._expected[key]["expected"]) <= self._uploaded.get(key, {}).keys()
 
     def digests(self, key: str) -> dict[str, str]:
-        """What `expect` was told of the images of a part."""
+        """The image digests of a part that were passed to `expect`."""
         return self._expected.get(key, {}).get("digests", {})
 
     def expect(self, key: str, paths: Iterable[str], digests: dict[str, str] | None = None) -> None:
-        """Remember which files a part becomes, and the SHA-256 of its images by image id, where they are not those of the build."""
+        """Record the files that a part becomes, and the SHA-256 of its images by image id if they differ from the build's."""
         self._write({"key": key, "expected": sorted(paths), "digests": digests or {}})
 
     def add(self, key: str, operation: "CommitOperationAdd") -> None:
-        """Remember one uploaded file."""
+        """Record one uploaded file."""
         info = operation.upload_info
         self._write({"key": key, "path": operation.path_in_repo, "sha256": info.sha256.hex(), "size": info.size})
 
     def clear(self) -> None:
-        """Forget all: it is committed, or the Hub no longer has it."""
+        """Forget all uploads, after the commit or because the Hub no longer has them."""
         self._expected, self._uploaded = {}, {}
         self.path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""Publishes a build with its images inside, a file at a time: a linked build is embedded on the way and never lies on disk twice."""
+"""Publishes a build with embedded images, in batches of files: a linked build is embedded on the way and never doubled on disk."""
 
 import copy
 import errno
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from huggingface_hub import CommitOperationAdd
 
-BATCH_FILES = 50  # that are sent at a time, five of them at once
+BATCH_FILES = 50  # files per batch; five are sent in parallel
 RIGHTS = (
     "the images of MedFMC are other people's, and its releases state different licences: CC0 1.0 with a note against "
     "diagnosis-oriented use (NeoJaundice on figshare), CC BY-SA 4.0 (OpenDataLab), Apache-2.0 for the project (the official "
-    "repository), and access for participants alone (Grand Challenge). Nobody but you can know what yours allows. Read the licence of "
-    "the release that you downloaded, and if it lets you publish the images, privately or not, say so with --i-have-the-rights."
+    "repository), and access for participants only (Grand Challenge). Only you can know what yours allows. Read the licence of "
+    "the release that you downloaded, and if it lets you publish the images, privately or not, confirm it with --i-have-the-rights."
 )
 
 
 @dataclass(frozen=True)
 class Part:
-    """A Parquet file of the build, and the files that it becomes in the repository: itself, or shards with the images inside.
+    """A Parquet file of the build, and the files that it becomes in the repository: itself, or shards with embedded images.
 
     Attributes:
-        file: its path below the build.
-        subset: key of the subset whose rows it holds.
-        key: changes with everything that determines the bytes of what it becomes.
-        operations: what the commit needs of each file that was sent, by path in the repository; they grow while the part is sent.
+        file: path below the build.
+        subset: key of the subset of its rows.
+        key: text that changes with everything that determines the bytes of the published files.
+        operations: commit operations of the files sent so far, by path in the repository.
     """
 
     file: str
@@ -61,12 +61,12 @@ class Part:
 
 @dataclass(frozen=True)
 class WaitingFile:
-    """A file that lies on this machine, ready to be sent.
+    """A local file that is ready to be sent.
 
     Attributes:
-        part: of the build, that becomes this file.
-        path: in the repository.
-        local: on this machine.
+        part: part of the build that becomes this file.
+        path: path in the repository.
+        local: path on this machine.
     """
 
     part: Part
@@ -75,7 +75,7 @@ class WaitingFile:
 
 
 def batches(files: Iterable[WaitingFile]) -> Iterator[list[WaitingFile]]:
-    """What is sent together: at most BATCH_FILES files, fewer where they reach SHARD_BYTES. The next file is made when a batch is sent."""
+    """Split files into batches of at most BATCH_FILES, or fewer that reach SHARD_BYTES. Files are made lazily, a batch at a time."""
     batch: list[WaitingFile] = []
     size = 0
     for file in files:
@@ -90,16 +90,16 @@ def batches(files: Iterable[WaitingFile]) -> Iterator[list[WaitingFile]]:
 
 @dataclass
 class DatasetPush:
-    """One push of a build. Making it reads and checks; calling it sends.
+    """One push of a build. Constructing it reads and checks; calling it sends.
 
     Attributes:
-        folder: the build, linked or embedded.
+        folder: folder of the build, linked or embedded.
         repo_id: `ORG/medfmc`.
-        rights: the user's word that the images may be published.
-        max_side: images with a longer side above this many pixels are shrunk to it; None for none. Of a linked build only.
+        rights: whether the user confirms that the images may be published.
+        max_side: longer side, in pixels, that larger images are shrunk to; None for no limit. For linked builds only.
         public: whether a new repository is public.
-        overwrite: write into a repository that holds something else.
-        prune: remove the subsets and configs that the repository holds and `folder` does not.
+        overwrite: whether to write into a repository that holds something else.
+        prune: whether to remove the subsets and configs that the repository holds and `folder` does not.
     """
 
     folder: Path
@@ -120,12 +120,12 @@ class DatasetPush:
             raise MedfmcError(f"--max-side is a number of pixels and shrinks the images of a linked build; {found}.")
 
     def preview(self, *, offline: bool = False) -> Upload:
-        """About what would be sent, and what would be removed. Nothing is made or sent.
+        """Estimate what would be sent, and list what would be removed. Nothing is created or sent.
 
-        Images that are to be shrunk are counted as they are.
+        Images that would be shrunk are counted at their present size.
 
         Args:
-            offline: do not look at what the Hub holds; then nothing is known of what would be removed.
+            offline: whether to skip looking at the Hub; then it is not known what would be removed.
         """
         upload = self._upload()
         there = self._there(None if offline else look(upload))
@@ -135,16 +135,16 @@ class DatasetPush:
         return upload
 
     def __call__(self) -> str:
-        """Publish. Returns the commit's page.
+        """Publish. Returns the commit's URL.
 
         Raises:
-            MedfmcError: no word on the rights, the build is broken, or the Hub did not take it. What was uploaded by then is remembered.
+            MedfmcError: the rights are not confirmed, the build is broken, or the Hub rejected the push. A later push resumes.
         """
         if not self.rights:
             raise MedfmcError(RIGHTS)
         report = check_build(self.folder)
         if report.all_mistakes:
-            raise MedfmcError(f"{self.folder} has mistakes, `medfmc check` lists them all; the first is: {report.all_mistakes[0]}")
+            raise MedfmcError(f"{self.folder} has mistakes (`medfmc check` lists them all); the first is: {report.all_mistakes[0]}")
         upload = self._upload()
         repository, journal = open_repository(upload), Journal("dataset", self.repo_id)
         there = self._there(repository)
@@ -166,10 +166,10 @@ class DatasetPush:
         return Upload(self.repo_id, "dataset", {}, "Add MedFMC", (MANIFEST,), [], self.public, self.overwrite)
 
     def _there(self, repository: Repository | None) -> PublishedBuild:
-        """What the repository holds.
+        """The build that the repository holds.
 
         Raises:
-            MedfmcError: it cannot stand beside what is pushed.
+            MedfmcError: this build cannot be pushed beside it.
         """
         if self.prune:
             return published_build(repository, SUBSETS, self.manifest["schema"])
@@ -178,7 +178,7 @@ class DatasetPush:
         return there
 
     def _files(self) -> dict[str, str]:
-        """Every file of the build once, with the subset it is of: splits that are the same are the same file."""
+        """Every file of the build, with its subset; equal splits share a file."""
         return {
             file: ConfigName.parse(config).subset
             for config, splits in self.manifest["configs"].items()
@@ -187,11 +187,11 @@ class DatasetPush:
         }
 
     def _parts(self, journal: Journal) -> list[Part]:
-        """The files of the build, with what an earlier push sent of them."""
+        """The files of the build, with the operations of an earlier push."""
         return [Part(file, subset, key := self._key(file), journal.uploaded(key)) for file, subset in self._files().items()]
 
     def _sizes(self) -> dict[str, int]:
-        """About the bytes of what the files of the build become, by path in the repository."""
+        """Estimated bytes of the published files, by path in the repository."""
         if not self.linked:
             return {file: (self.folder / file).stat().st_size for file in self._files()}
         sizes: dict[str, int] = {}
@@ -202,7 +202,7 @@ class DatasetPush:
         return sizes
 
     def _send(self, parts: list[Part], repository: Repository, journal: Journal) -> None:
-        """Send every file that the Hub does not have, and note what it has in the parts and in the journal."""
+        """Send every file that the Hub does not have, and record it in its part and in the journal."""
         with tempfile.TemporaryDirectory(prefix="medfmc-push-") as temporary:
             for batch in batches(self._waiting(parts, journal, Path(temporary))):
                 operations = preupload(repository, {file.path: file.local for file in batch})
@@ -214,7 +214,7 @@ class DatasetPush:
                         file.local.unlink()
 
     def _waiting(self, parts: list[Part], journal: Journal, temporary: Path) -> Iterator[WaitingFile]:
-        """The files that the Hub does not have. Those of a linked build are written one by one, when the next is asked for."""
+        """The files that the Hub does not have. Those of a linked build are written lazily, one by one."""
         for subset, of_subset in groupby(bar(parts, desc="publishing", unit="file"), key=lambda part: part.subset):
             images = EmbeddedImages(temporary / subset, self.max_side)
             for part in of_subset:
@@ -230,18 +230,18 @@ class DatasetPush:
                 else:
                     journal.expect(part.key, [part.file])
                     yield WaitingFile(part, part.file, self.folder / part.file)
-            shutil.rmtree(images.spool, ignore_errors=True)  # smaller copies are of no use to the next subset
+            shutil.rmtree(images.spool, ignore_errors=True)  # the next subset does not use these shrunk images
 
     def _shards(self, file: str, images: EmbeddedImages) -> dict[str, "pa.Table"]:
-        """The files that a linked file of the build becomes, and the rows of each."""
+        """The files that a linked file of the build becomes, with the rows of each."""
         import pyarrow.parquet as pq
 
         table = pq.read_table(self.folder / file, partitioning=None)
         try:
             images.prepare(linked_files(table))
-            if "image_sha256" in table.column_names:  # which builds from before version 0.3.0 lack
+            if "image_sha256" in table.column_names:  # builds before version 0.3.0 lack it
                 table = images.with_digests(table)
-            # A build names its files by their content, and that changes here; the Hub tells versions apart by itself.
+            # A build names its files by a content hash, which changes here; on the Hub, commits tell versions apart.
             return shards_of(table, re.sub(r"(-[0-9a-f]{12})?\.parquet$", "", file), images)
         except FileNotFoundError as error:
             raise MedfmcError(
@@ -249,7 +249,7 @@ class DatasetPush:
             ) from None
 
     def _key(self, file: str) -> str:
-        """What changes with everything that determines the bytes of the files that a file of the build becomes."""
+        """`Part.key` of a file of the build."""
         path = self.folder / file
         if not self.linked:
             return f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}"
@@ -259,18 +259,18 @@ class DatasetPush:
         for image in linked_files(pq.read_table(path, columns=["image"], partitioning=None)):
             status = Path(image).stat() if Path(image).exists() else None
             digest.update(repr(status and (status.st_size, status.st_mtime_ns)).encode())
-        kind = "" if self.max_side is None else " with their own digests"  # uploads of before had those of the originals
+        kind = "" if self.max_side is None else " with their own digests"  # earlier versions uploaded the digests of the originals
         return f"{file} {digest.hexdigest()} {self.max_side}{kind} {__version__}"
 
     def _new_digests(self, shards: dict[str, "pa.Table"]) -> dict[str, str]:
-        """Image id -> SHA-256 (hex) of the images of a part, where they may have been shrunk."""
+        """Image id -> SHA-256 (hex) of the images of a part, if images may be shrunk; else empty."""
         if self.max_side is None:
             return {}
         columns = [rows.select(["image_id", "image_sha256"]).to_pydict() for rows in shards.values() if "image_sha256" in rows.column_names]
         return {image_id: digest for each in columns for image_id, digest in zip(each["image_id"], each["image_sha256"])}
 
     def _published_manifest(self, parts: list[Part], journal: Journal) -> dict[str, Any]:
-        """The manifest of what is published: embedded, with the digests of shrunk images, and without the folders of this machine."""
+        """The published manifest: embedded, with the digests of shrunk images, and without folders of this machine."""
         if not self.linked:
             return self.manifest
         uploaded = {part.file: [part.operations[path] for path in sorted(part.operations)] for part in parts}
@@ -305,18 +305,16 @@ class DatasetPush:
                 raise
             if "lfs pointer" in str(error).lower():
                 journal.clear()
-                raise MedfmcError(
-                    "the Hub no longer has all that an earlier push sent; run the same command again to send it anew."
-                ) from error
+                raise MedfmcError("the Hub no longer has all that an earlier push sent; run the same command again to send it.") from error
             if "eval.yaml" not in str(error):
                 raise
-            notify(f"without eval.yaml, for the Hub does not know this benchmark yet: {error}")
+            notify(f"publishing without eval.yaml, because the Hub does not know this benchmark yet: {error}")
             del repository.upload.files["eval.yaml"]
             return commit(repository, sent)
 
 
 def eval_yaml(manifest: dict[str, Any]) -> str:
-    """The benchmark's tasks for the Hub: one for each subset, number of shots and protocol, whatever the seed, that has a labelled test."""
+    """The benchmark's tasks for the Hub: one per subset, number of shots and protocol, for all seeds, with a labelled test split."""
     import yaml
 
     tasks: dict[str, dict[str, str]] = {}

@@ -1,4 +1,4 @@
-"""Publishes `medfm_score` as a Space, from which `evaluate.load("ORG/medfm_score")` loads it on a machine without this package."""
+"""Publishes `medfm_score` as a Space, so that `evaluate.load("ORG/medfm_score")` works on a machine without this package."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class MetricPush:
     Attributes:
         repo_id: `ORG/medfm_score`.
         public: whether a new Space is public.
-        overwrite: write into a Space that holds something else.
+        overwrite: whether to write into a Space that holds something else.
     """
 
     repo_id: str
@@ -24,19 +24,19 @@ class MetricPush:
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
         if self.repo_id.rpartition("/")[2] != NAME:
-            raise MedfmcError(f"evaluate looks for a script of the Space's own name, so give --repo-id ORG/{NAME}; got {self.repo_id!r}.")
+            raise MedfmcError(f"evaluate looks for a script with the Space's name, so give --repo-id ORG/{NAME}; got {self.repo_id!r}.")
 
     def preview(self, *, offline: bool = False) -> Upload:
-        """What would be sent; nothing is. With `offline` the Hub is not even asked whether it holds something else."""
+        """List what would be sent, without sending it. With `offline`, the Hub is not contacted."""
         upload = Upload(self.repo_id, "space", dict(sources()), f"Add {NAME}", (f"{NAME}.py",), [], self.public, self.overwrite)
         if not offline:
             look(upload)
         return upload
 
     def __call__(self) -> str:
-        """Publish. Returns the commit's page.
+        """Publish. Returns the commit's URL.
 
         Raises:
-            MedfmcError: the Hub did not take it.
+            MedfmcError: the Hub rejected the push.
         """
         return commit(open_repository(self.preview(offline=True)))

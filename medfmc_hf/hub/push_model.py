@@ -1,6 +1,6 @@
-"""Publishes an experiment in one repository: adapters, image processor, one card, scores in the Hub's form, and the run records.
+"""Publishes an experiment in one repository: adapters, image processor, model card, scores in the Hub's format, and run records.
 
-A push adds: runs that the repository holds already stay in it, but for those of the same seeds.
+Runs that the repository already holds stay in it, except those with the same seeds.
 """
 
 import dataclasses
@@ -33,19 +33,19 @@ _OF_A_PUSH = re.compile(rf"({_PLACE}/)?({'|'.join(map(re.escape, _OF_A_RUN))})|{
 
 @dataclasses.dataclass(frozen=True)
 class ModelPush:
-    """One push of runs. Making it reads the runs; calling it sends.
+    """One push of runs. Calling it sends.
 
-    One run lies at the root, several in `seed0/`, `seed1/` and so on. Predictions stay at home: they hold the labels of the data set.
+    One run is published at the root, several in `seed0/`, `seed1/` and so on. Predictions are not sent: they hold labels of the data set.
 
     Attributes:
         roots: run folders, or folders of runs.
         repo_id: `ORG/NAME`.
         public: whether a new repository is public.
-        overwrite: replace another experiment, or write into a repository that is not ours.
-        prune: remove the runs that the repository holds and `roots` do not.
-        dataset_id: the data set on the Hub that the scores belong to; `ORG/medfmc` if None.
-        base_model: id of the backbone on the Hub, where the runs used a local copy of it.
-        all_data: file the scores of runs on invented or incomplete data, too.
+        overwrite: whether to replace another experiment, or write into a repository not made by medfmc.
+        prune: whether to remove the runs that the repository holds and `roots` do not.
+        dataset_id: data set on the Hub that the scores belong to; `ORG/medfmc` if None.
+        base_model: id of the backbone on the Hub, if the runs used a local copy of it.
+        all_data: whether to file the scores of runs on invented or incomplete data, too.
     """
 
     roots: Sequence[str | Path]
@@ -68,10 +68,10 @@ class ModelPush:
         return f"{self.repo_id.split('/')[0]}/medfmc" if self.dataset_id is None else self.dataset_id
 
     def __call__(self) -> str:
-        """Publish. Returns the commit's page.
+        """Publish. Returns the commit's URL.
 
         Raises:
-            MedfmcError: the runs are not of one experiment, have no weights, or the Hub did not take them.
+            MedfmcError: the runs are not of one experiment, have no weights, or the Hub rejected the push.
         """
         own = self._own()
         upload = self._upload_of(own)
@@ -80,10 +80,10 @@ class ModelPush:
         return commit(repository)
 
     def preview(self, *, offline: bool = False) -> Upload:
-        """What would be sent and removed; nothing is made or sent.
+        """List what would be sent and removed, without creating or sending anything.
 
         Args:
-            offline: do not look at what the Hub holds, and take `base_model` by its word.
+            offline: whether to skip looking at the Hub, and not to verify `base_model`.
         """
         own = self._own(check=not offline)
         upload = self._upload_of(own)
@@ -94,10 +94,10 @@ class ModelPush:
         return Upload(self.repo_id, "model", {}, f"Add {model_card.title(own)}", MARKS, [], self.public, self.overwrite)
 
     def _own(self, check: bool = True) -> Experiment:
-        """The runs at hand as the world may see them.
+        """The local runs, with records as published.
 
         Args:
-            check: compare their backbone with `base_model`.
+            check: whether to compare their backbone with `base_model`.
         """
         experiment = experiment_of(self.roots)
         for run in experiment.runs:
@@ -111,13 +111,13 @@ class ModelPush:
         return one_experiment([dataclasses.replace(run, record=published_record(run.record, base)) for run in experiment.runs])
 
     def _fill(self, upload: Upload, own: Experiment, repository: Repository | None) -> None:
-        """Put into the upload what goes, and what leaves, given what the repository holds."""
+        """Add to the upload the files to send and the paths to remove, given what the repository holds."""
         there = {} if repository is None else _runs_there(repository)
-        kept = self._kept(own, there, upload)
-        merged = one_experiment([*kept.values(), *own.runs])
+        remaining = self._remaining(own, there, upload)
+        merged = one_experiment([*remaining.values(), *own.runs])
         for run in merged.runs:
             place = f"{place_of(run)}/" if len(merged.runs) > 1 else ""
-            files = _stored(run) if place_of(run) in kept else files_of(run)
+            files = _stored(run) if place_of(run) in remaining else files_of(run)
             upload.files |= {f"{place}{name}": file for name, file in files.items()}
         upload.files["README.md"] = model_card.model_card(merged, self.repo_id, self.scores_belong_to).encode()
         if (why := why_not_filed(merged, self.all_data)) is None:
@@ -130,11 +130,11 @@ class ModelPush:
         if gone:
             notify(f"removed from {upload.url}: {', '.join(gone)}")
 
-    def _kept(self, own: Experiment, there: dict[str, Run], upload: Upload) -> dict[str, Run]:
+    def _remaining(self, own: Experiment, there: dict[str, Run], upload: Upload) -> dict[str, Run]:
         """The runs of the repository that stay, by `place_of`.
 
         Raises:
-            MedfmcError: they are of another experiment, which is not to be replaced.
+            MedfmcError: they are of another experiment, and `overwrite` is false.
         """
         foreign = bool(there) and len(group([*there.values(), *own.runs])[1]) > 1
         if foreign and not self.overwrite:
@@ -148,16 +148,16 @@ class ModelPush:
 
 
 def place_of(run: Run) -> str:
-    """The folder of a run in a repository that holds several: `seed0`, or `seed0-training100` where it was trained with another seed."""
+    """The folder of a run in a repository of several: `seed0`, or `seed0-training100` if its training seed differs from its seed."""
     return f"seed{run.seed}" + (f"-training{run.training_seed}" if run.training_seed != run.seed else "")
 
 
 def published_record(record: RunRecord, base: Checkpoint | None = None) -> RunRecord:
-    """A record as the world may see it: without the folders of this machine. A local backbone keeps its name, an error its last line.
+    """A record for publication, without folders of this machine. Of a local backbone only the name is kept, of an error the last line.
 
     Args:
-        record: of a run, finished or not.
-        base: the backbone on the Hub that stands for the local one; None for none.
+        record: record of a run, finished or not.
+        base: backbone on the Hub that replaces the local one; None to keep it.
     """
     backbone = dict(record.backbone)
     if base is not None:
@@ -171,13 +171,13 @@ def published_record(record: RunRecord, base: Checkpoint | None = None) -> RunRe
 
 
 def _stored(run: Run) -> dict[str, Path]:
-    """The files of a run that are published, as they lie on this machine, by name."""
+    """The local files of a run that are published, by name."""
     folder = adapter_of(run)
     return {} if folder is None else {path.name: path for path in sorted(folder.iterdir()) if path.name in _OF_A_RUN and path.is_file()}
 
 
 def files_of(run: Run) -> dict[str, File]:
-    """The files of a run by their names in the repository; those that name the backbone say what the record says."""
+    """The files of a run by their names in the repository; those that name the backbone agree with the record."""
     backbone = run.record.backbone
     renamed = {
         "adapter_config.json": {"base_model_name_or_path": backbone["name"], "revision": backbone.get("revision")},
@@ -193,13 +193,13 @@ def files_of(run: Run) -> dict[str, File]:
 
 
 def record_json(record: RunRecord, files: Mapping[str, File]) -> bytes:
-    """`run.json` as it is sent, with the SHA-256 of the run's other files."""
+    """`run.json` as published, with the SHA-256 of the run's other files."""
     hashes = {name: hashlib.sha256(file).hexdigest() if isinstance(file, bytes) else sha256_of(Path(file)) for name, file in files.items()}
     return json_bytes(dataclasses.asdict(dataclasses.replace(record, files=hashes)))
 
 
 def json_bytes(value: object) -> bytes:
-    """A JSON file as it is sent."""
+    """A JSON file as published."""
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -213,7 +213,7 @@ def _runs_there(repository: Repository) -> dict[str, Run]:
             continue
         names = [name for name in (path.replace("run.json", name) for name in _OF_A_RUN) if name in repository.paths]
         with explained(repository.upload.repo_id, reading=True):
-            # Each by its name: of what `snapshot_download` cannot reach it may leave out files, and what is left out here is removed there.
+            # File by file: `snapshot_download` may skip files that it cannot reach, and files missing here would be removed there.
             folders = [Path(hf_hub_download(repository.upload.repo_id, name, revision=repository.sha)).parent for name in names]
         run = Run(RunRecord.load(folders[0]), folders[0])
         found[place_of(run)] = run
@@ -221,10 +221,10 @@ def _runs_there(repository: Repository) -> dict[str, Run]:
 
 
 def same_backbone(record: RunRecord, repo_id: str) -> Checkpoint:
-    """The checkpoint on the Hub that a run's local backbone is a copy of.
+    """The checkpoint on the Hub of which a run's local backbone is a copy.
 
     Raises:
-        MedfmcError: it is not there, or it is another one.
+        MedfmcError: it does not exist, or it is another one.
     """
     from ..models.backbones import same_model
 
@@ -236,10 +236,10 @@ def same_backbone(record: RunRecord, repo_id: str) -> Checkpoint:
     if local.is_dir():
         here = find_checkpoint(str(local))
         if known in (here.content, here.fingerprint) and same_model(here, there, record.subset):
-            return there  # the same numbers in files of another form
+            return there  # the same weights in another file format
     raise MedfmcError(
         f"{repo_id} on the Hub (commit {there.fingerprint[:12]}) is not the backbone that was adapted: its config or weights differ from "
-        f"those of {local.name}. Whoever loaded the model would get other numbers; give the id of the repository that the local copy is "
+        f"those of {local.name}. The published model would give other results; give the id of the repository that the local copy is "
         "from."
     )
 
@@ -248,12 +248,12 @@ def why_not_filed(experiment: Experiment, all_data: bool = False) -> str | None:
     """Why the score is not filed as a result on the Hub; None if it is.
 
     Args:
-        experiment: what is published.
-        all_data: file it on whatever data it was obtained.
+        experiment: experiment to publish.
+        all_data: whether to file scores on invented or incomplete data.
     """
     words = sorted({words for run in experiment.runs for words in unfit_marks(run.record)})
     if words and not all_data:
-        return f"the runs are on images that are {' and '.join(words)} (--all-data files their scores all the same)."
+        return f"the runs are on images that are {' and '.join(words)} (--all-data files their scores anyway)."
     if experiment.config.dataset_config.seed is not None and set(experiment.seeds) != set(SEEDS):
         held = ", ".join(map(str, experiment.seeds))
         return f"a task's value is the mean of the seeds {SEEDS[0]} to {SEEDS[-1]}, and the repository holds {held}."
@@ -261,7 +261,7 @@ def why_not_filed(experiment: Experiment, all_data: bool = False) -> str | None:
 
 
 def eval_results(experiment: Experiment, dataset_id: str) -> str:
-    """What `.eval_results/medfmc.yaml` says: the score in percent, for the task of this name in the data set's eval.yaml."""
+    """Content of `.eval_results/medfmc.yaml`: the score in percent, for the task of this name in the data set's eval.yaml."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 

@@ -1,4 +1,4 @@
-"""Publishes run records as a data set: what a board or a colleague needs of a sweep, and nothing of its patients unless asked."""
+"""Publishes run records as a data set: what a board or a colleague needs of a sweep, without patient data unless asked."""
 
 import os
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ class RecordsPush:
     Attributes:
         roots: run folders, or folders of runs.
         repo_id: `ORG/NAME`.
-        predictions: send `predictions.parquet` too: image ids, patient ids and labels of the test set.
-        adapters: send what is in `adapter/`, too.
+        predictions: whether to send `predictions.parquet`: image ids, patient ids and labels of the test set.
+        adapters: whether to send the files in `adapter/`.
         public: whether a new repository is public.
-        overwrite: write into a repository that holds something else.
+        overwrite: whether to write into a repository that holds something else.
     """
 
     roots: Sequence[str | os.PathLike[str]]
@@ -51,17 +51,17 @@ class RecordsPush:
         check_repo_id(self.repo_id)
 
     def preview(self, *, offline: bool = False) -> Upload:
-        """What would be sent; nothing is. With `offline` the Hub is not even asked whether it holds something else."""
+        """List what would be sent, without sending it. With `offline`, the Hub is not contacted."""
         upload = self._upload()
         if not offline and (found := look(upload)) is not None:
             _leave_card(found)
         return upload
 
     def __call__(self) -> str:
-        """Publish. Returns the commit's page.
+        """Publish. Returns the commit's URL.
 
         Raises:
-            MedfmcError: there is no run, or the Hub did not take them.
+            MedfmcError: there is no run, or the Hub rejected the push.
         """
         repository = open_repository(self._upload())
         _leave_card(repository)
@@ -82,7 +82,7 @@ class RecordsPush:
         return Upload(self.repo_id, "dataset", files, f"Add {count} runs", marks, [], self.public, self.overwrite)
 
     def _sent(self, folder: Path, record: RunRecord) -> dict[str, File]:
-        """What goes of a run besides its record, by path below its folder."""
+        """The files of a run that are sent besides its record, by path below its folder."""
         sent: dict[str, File] = {}
         if self.predictions and (folder / "predictions.parquet").is_file():
             record.check_file(folder, "predictions.parquet")
@@ -94,6 +94,6 @@ class RecordsPush:
 
 
 def _leave_card(repository: Repository) -> None:
-    """Send no card where there is one: somebody may have written more."""
+    """Do not replace an existing card, which may have been edited."""
     if "README.md" in repository.paths:
         del repository.upload.files["README.md"]

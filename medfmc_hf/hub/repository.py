@@ -1,4 +1,4 @@
-"""Brings a tree of files into one repository of the Hub by one commit: nothing of it is visible before, all of it after."""
+"""Uploads files to a repository on the Hub in one commit, so that all of them become visible at once."""
 
 import os
 import time
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import CommitOperation, RepoSibling
 
 T = TypeVar("T")
-File: TypeAlias = str | os.PathLike[str] | bytes  # a path, or a content
+File: TypeAlias = str | os.PathLike[str] | bytes  # a path, or the content itself
 
-WAITS = (1, 2, 4, 8)  # seconds before trying again what huggingface_hub tries only once
+WAITS = (1, 2, 4, 8)  # seconds between retries of calls that huggingface_hub does not retry
 
 
 @dataclass
 class Upload:
-    """What goes where.
+    """What to upload, and where.
 
     Attributes:
         repo_id: `ORG/NAME`.
         kind: model, dataset or space.
         files: path in the repository -> a file, or its content.
-        message: of the commit.
-        marks: patterns of paths that tell a repository of ours from any other.
-        removed: paths that go. Nothing else of what the repository holds is ever removed.
+        message: commit message.
+        marks: patterns of paths that identify a repository made by medfmc.
+        removed: paths to remove. Nothing else in the repository is ever removed.
         public: whether a new repository is public.
-        overwrite: push into a repository that is not ours, or holds something else.
-        unmade: of a preview, path in the repository -> about the bytes of a file that only the push itself makes.
+        overwrite: whether to push into a repository that holds something else.
+        unmade: for a preview, path in the repository -> estimated bytes of a file that only the push itself makes.
     """
 
     repo_id: str
@@ -65,7 +65,7 @@ class Upload:
         return dict(sorted((made | self.unmade).items()))
 
     def tree(self) -> str:
-        """What a dry run prints: every path with its bytes, the sum, and what would be removed."""
+        """The output of a dry run: every path with its bytes, the total, and what would be removed."""
         sizes = self.sizes()
         width = max((len(f"{size:,}") for size in sizes.values()), default=1)
         lines = [f"{'public' if self.public else 'private'} {self.kind} {self.repo_id}"]
@@ -75,7 +75,7 @@ class Upload:
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Raise if `repo_id` is not `ORG/NAME`: a bare name would go to whoever the token belongs to."""
+    """Raise if `repo_id` is not `ORG/NAME`: a bare name would go to the owner of the token."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     try:
@@ -88,7 +88,7 @@ def check_repo_id(repo_id: str) -> None:
 
 @dataclass
 class Repository:
-    """A repository that may be written to: the commit it stands at, its paths, and whether it is private, if the Hub says so."""
+    """A repository that may be written to: its latest commit, its paths, and whether it is private (None if unknown)."""
 
     upload: Upload
     sha: str | None = None
@@ -97,15 +97,15 @@ class Repository:
 
 
 def look(upload: Upload) -> Repository | None:
-    """The repository as it is now; None if there is none. Nothing is made or sent.
+    """The current repository; None if there is none. Nothing is created or sent.
 
     Raises:
-        MedfmcError: no token, no network; or a repository of that name is there that must not be written to.
+        MedfmcError: there is no token or no network, or a repository of that name exists that must not be written to.
     """
     from huggingface_hub import constants, get_token
 
     if get_token() is None:
-        raise MedfmcError(f"there is no token, and the Hub must know who pushes. {LOGIN}")
+        raise MedfmcError(f"there is no token, and a push needs one. {LOGIN}")
     with explained(upload.repo_id):
         try:
             info = _patiently(lambda: _info(upload))
@@ -113,23 +113,23 @@ def look(upload: Upload) -> Repository | None:
             if status_of(error) == 404:
                 return None
             raise
-    sha = info.sha if constants.REGEX_COMMIT_OID.fullmatch(info.sha or "") else None  # another Hub may count its commits otherwise
+    sha = info.sha if constants.REGEX_COMMIT_OID.fullmatch(info.sha or "") else None  # other Hub servers may have other commit ids
     found = Repository(upload, sha, [sibling.rfilename for sibling in info.siblings or ()], info.private)
     if found.private is False and not upload.public:
-        raise MedfmcError(f"{upload.url} is there already and is public; give --public to publish in it, or make it private first.")
-    # A Space comes with a README.md; an interrupted push leaves a repository without files of its own.
+        raise MedfmcError(f"{upload.url} exists and is public; give --public to publish in it, or make it private first.")
+    # A new Space has a README.md; an interrupted push leaves a repository without other files.
     empty = set(found.paths) <= {".gitattributes", *(["README.md"] if upload.kind == "space" else [])}
     ours = any(fnmatch(path, mark) for path in found.paths for mark in upload.marks)
     if not empty and not ours and not upload.overwrite:
         raise MedfmcError(
-            f"{upload.url} is there already and holds something else ({len(found.paths)} files, no {upload.marks[0]}). "
+            f"{upload.url} exists and holds something else ({len(found.paths)} files, no {upload.marks[0]}). "
             "Choose another name, or give --overwrite to write into it; its other files stay."
         )
     return found
 
 
 def _info(upload: Upload, files_metadata: bool = False) -> "ModelInfo | DatasetInfo | SpaceInfo":
-    """What the Hub says of a repository. Of the kinds that `repo_info` knows, kernels alone have no list of files."""
+    """The Hub's info on a repository. Of the kinds that `repo_info` returns, only kernels have no list of files."""
     from huggingface_hub import HfApi
 
     info = HfApi().repo_info(upload.repo_id, repo_type=upload.kind, files_metadata=files_metadata)
@@ -137,10 +137,10 @@ def _info(upload: Upload, files_metadata: bool = False) -> "ModelInfo | DatasetI
 
 
 def open_repository(upload: Upload) -> Repository:
-    """Make the repository, or look at the one that is there.
+    """Create the repository, or look at the existing one.
 
     Raises:
-        MedfmcError: no token, no rights, no network; or a repository of that name is there that must not be written to.
+        MedfmcError: there is no token, no permission or no network, or a repository of that name exists that must not be written to.
     """
     from huggingface_hub import HfApi
 
@@ -151,23 +151,23 @@ def open_repository(upload: Upload) -> Repository:
             _patiently(lambda: make(upload.repo_id, repo_type=upload.kind, private=not upload.public, exist_ok=True, space_sdk=sdk))
         found = look(upload)
         if found is None:
-            raise MedfmcError(f"{upload.url} was made and cannot be seen; run the same command again in a minute.")
+            raise MedfmcError(f"{upload.url} was created but is not visible yet; run the same command again in a minute.")
     if found.private and upload.public:
-        notify(f"{upload.url} is private and stays so; its settings can make it public.")
+        notify(f"{upload.url} is private and stays so; you can make it public in its settings.")
     return found
 
 
 def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()) -> str:
-    """Upload what is not uploaded yet and make all of it visible at once. Returns the commit's page.
+    """Upload the files that are not uploaded yet and commit all of them at once. Returns the commit's URL.
 
-    `HfApi.upload_folder` does not do: it makes several commits of what is large.
+    `HfApi.upload_folder` does not suffice: it splits large uploads into several commits.
 
     Args:
-        repository: as `open_repository` returned it; its upload's files are sent.
-        uploaded: files that were sent before, by `preupload`.
+        repository: repository from `open_repository`; the files of its upload are sent.
+        uploaded: operations of files that `preupload` has sent.
 
     Raises:
-        MedfmcError: the Hub did not take it. Then the repository is as it was.
+        MedfmcError: the Hub rejected the commit. Then the repository is unchanged.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
@@ -187,7 +187,7 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
             )
             return made.oid
         except Exception as error:
-            # A commit cannot simply be sent twice: its answer may be lost after it was made.
+            # A commit cannot simply be sent twice: it may have been made although its answer did not arrive.
             if (is_transient(error) or status_of(error) in (409, 412)) and (sha := _made(repository, added, stale)):
                 return sha
             raise
@@ -199,14 +199,14 @@ def commit(repository: Repository, uploaded: Iterable["CommitOperationAdd"] = ()
 
 
 def preupload(repository: Repository, files: Mapping[str, Path]) -> dict[str, "CommitOperationAdd"]:
-    """Send files ahead of the commit that will show them, several at once. They may be removed from the disk afterwards.
+    """Send files before their commit, several in parallel. They may be deleted locally afterwards.
 
     Args:
-        repository: as `open_repository` returned it.
+        repository: repository from `open_repository`.
         files: path in the repository -> file.
 
     Returns:
-        What `commit` takes, by path. The Hub may want a small file in the commit itself; its content is then in memory.
+        Operations for `commit`, by path. The Hub may want a small file in the commit itself; its content is then held in memory.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -221,10 +221,10 @@ def preupload(repository: Repository, files: Mapping[str, Path]) -> dict[str, "C
 
 
 def _made(repository: Repository, added: list["CommitOperationAdd"], removed: list[str]) -> str | None:
-    """The commit the repository stands at, if it is another than before and holds exactly what was sent."""
+    """The latest commit of the repository, if it is new and holds exactly what was sent; else None."""
     try:
         info = _info(repository.upload, files_metadata=True)
-    except Exception:  # the caller has the error that matters
+    except Exception:  # the caller raises the original error
         return None
     there = {sibling.rfilename: sibling for sibling in info.siblings or ()}
     if info.sha == repository.sha or any(path in there for path in removed):
@@ -244,13 +244,13 @@ def _same(operation: "CommitOperationAdd", there: "RepoSibling") -> bool:
 
 
 def _patiently(call: Callable[[], T]) -> T:
-    """Call, and call again after a while where the network or the Hub failed."""
+    """Call, and retry after a while if the network or the Hub fails."""
     for wait in WAITS:
         try:
             return call()
         except Exception as error:
             if not is_transient(error):
                 raise
-            notify(f"the Hub did not answer as it should ({type(error).__name__}); trying again in {wait} s")
+            notify(f"the Hub did not answer as expected ({type(error).__name__}); retrying in {wait} s")
             time.sleep(wait)
     return call()

@@ -1,4 +1,4 @@
-"""What is brought of a published experiment, and that it is enough without a network."""
+"""Which files of a published experiment are fetched, and that they suffice without a network."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def fetched(folder) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_one_run_is_brought_without_code(client):
+def test_one_run_is_fetched_without_code(client):
     publish(client, "clinic/one-run", "")
     assert fetched(fetch_adapter("clinic/one-run")) == {"run.json", "backbone.json", "adapter_model.safetensors"}
 
@@ -37,7 +37,7 @@ def test_of_several_seeds_one_is_fetched(client):
         fetch_adapter("clinic/seeds", 1)
 
 
-def test_what_was_brought_once_is_enough_without_a_network(client, monkeypatch):
+def test_a_cached_run_is_enough_without_a_network(client, monkeypatch):
     from huggingface_hub import constants
 
     publish(client, "clinic/cached", "")
@@ -50,7 +50,7 @@ def test_what_was_brought_once_is_enough_without_a_network(client, monkeypatch):
 
 def test_other_repositories_are_told_apart(client):
     client.add_repo("model", "clinic/bert", {"config.json": b"{}"})
-    with pytest.raises(MedfmcError, match=r"holds no adapted model of ours: no backbone\.json"):
+    with pytest.raises(MedfmcError, match=r"holds no model pushed by medfmc: it has no backbone\.json"):
         fetch_adapter("clinic/bert")
     with pytest.raises(MedfmcError, match=r"no clinic/nothing on the Hub"):
         fetch_adapter("clinic/nothing")

@@ -1,4 +1,4 @@
-"""What the journal of a long push remembers, in another process and after it was torn."""
+"""What the journal of a long push holds, in another process and after an incomplete write."""
 
 import pytest
 from huggingface_hub import CommitOperationAdd
@@ -15,7 +15,7 @@ def home(monkeypatch, tmp_path):
 
 
 def journal() -> Journal:
-    """As a process that starts reads it."""
+    """The journal as a new process reads it."""
     return Journal("dataset", "clinic/medfmc")
 
 
@@ -39,7 +39,7 @@ def test_a_part_is_complete_when_all_that_was_expected_is_there(home):
     assert journal().digests("part") == {"image": "00"} and journal().digests("other part") == {}
 
 
-def test_a_torn_line_costs_no_other(home):
+def test_an_incomplete_line_is_skipped(home):
     kept = journal()
     for name in ("a", "b"):
         kept.add("part", CommitOperationAdd(name, name.encode()))
@@ -49,7 +49,7 @@ def test_a_torn_line_costs_no_other(home):
 
 
 def test_a_line_without_digests_is_read(home):
-    """As version 0.3.0 wrote it at first."""
+    """The first builds of version 0.3.0 wrote such lines."""
     kept = journal()
     kept.path.parent.mkdir(parents=True)
     kept.path.write_text('{"key": "part", "expected": []}\n')

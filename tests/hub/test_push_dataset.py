@@ -1,4 +1,4 @@
-"""The data set on the Hub: what is sent, what an interruption costs, and that what is loaded back is what was built."""
+"""The data set on the Hub: what is sent, what is resent after an interruption, and that it loads back as it was built."""
 
 import errno
 import hashlib
@@ -48,7 +48,7 @@ def manifest_of(hub) -> dict:
 
 
 def files_of(build) -> set[str]:
-    """The Parquet files of a build, each distinct split once, without the digests that a folder needs and a repository does not."""
+    """The Parquet files of a build, each distinct split once, without the digests that only the names in a folder need."""
     return {re.sub(r"-[0-9a-f]{12}\.parquet$", ".parquet", path.relative_to(build).as_posix()) for path in build.rglob("*.parquet")}
 
 
@@ -56,7 +56,7 @@ def push(build, **options) -> str:
     return DatasetPush(build, "clinic/medfmc", rights=True, **options)()
 
 
-def test_nothing_is_sent_without_the_users_word(client, build):
+def test_nothing_is_sent_without_the_users_confirmation(client, build):
     with pytest.raises(MedfmcError, match=r"different licences.*--i-have-the-rights"):
         DatasetPush(build, "clinic/medfmc")()
     assert client.requests == []
@@ -130,7 +130,7 @@ def test_images_are_shrunk_on_the_way(client, build, tmp_path):
 
 
 def test_shrunk_images_are_told_from_the_originals(client, build, tmp_path, monkeypatch):
-    """Their digests are those of a build that shrinks them itself, after an interruption too."""
+    """Their digests equal those of a build with --max-side, even after an interruption."""
     from medfmc_hf.data.build import build as make
 
     monkeypatch.setattr(module, "BATCH_FILES", 4)
@@ -151,8 +151,8 @@ def test_shrunk_images_are_told_from_the_originals(client, build, tmp_path, monk
 
 
 @pytest.mark.parametrize("shard_bytes", [2_000_000_000, 200_000])
-def test_an_interrupted_push_goes_on_where_it_stopped(client, build, monkeypatch, shard_bytes):
-    """The second push embeds and sends only what the first did not; rows stay in order however many files they are spread over."""
+def test_an_interrupted_push_resumes(client, build, monkeypatch, shard_bytes):
+    """The second push embeds and sends only what the first did not; rows stay in order over any number of files."""
     monkeypatch.setattr(module, "BATCH_FILES", 4)
     monkeypatch.setattr("medfmc_hf.data.parquet.SHARD_BYTES", shard_bytes)
     written = []
@@ -174,7 +174,7 @@ def test_an_interrupted_push_goes_on_where_it_stopped(client, build, monkeypatch
     assert (len(files) > 1) == (shard_bytes < 1_000_000) and files == sorted(files)
 
 
-def test_a_push_that_was_killed_goes_on(hub, build, tmp_path):
+def test_a_push_that_was_killed_resumes(hub, build, tmp_path):
     hub.faults.append(Fault("PUT /lfs", 503, skip=10))  # the client waits and tries again, long enough to be killed
     env = environment(hub, tmp_path / "home")
     arguments = ["push", "dataset", str(build), "--repo-id", "clinic/medfmc", "--i-have-the-rights"]
@@ -193,7 +193,7 @@ def test_a_push_that_was_killed_goes_on(hub, build, tmp_path):
     assert len(hub.repos["dataset", "clinic/medfmc"].commits) == 2
 
 
-def test_uploads_that_the_hub_forgot_are_sent_anew(client, build, monkeypatch):
+def test_uploads_that_the_hub_forgot_are_sent_again(client, build, monkeypatch):
     client.faults.append(Fault("POST /api/datasets/clinic/medfmc/commit", 403))
     with pytest.raises(MedfmcError, match="403"):
         push(build)
@@ -205,7 +205,7 @@ def test_uploads_that_the_hub_forgot_are_sent_anew(client, build, monkeypatch):
     assert parquet(client) == files_of(build)
 
 
-def test_images_that_changed_are_sent_anew(client, build):
+def test_images_that_changed_are_sent_again(client, build):
     client.faults.append(Fault("POST /api/datasets/clinic/medfmc/commit", 403))
     with pytest.raises(MedfmcError, match="403"):
         push(build)
@@ -245,7 +245,7 @@ def test_a_broken_build_is_not_published(client, build, tmp_path):
     assert client.requests == []
 
 
-def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(client, build):
+def test_a_dry_run_lists_what_would_be_sent_and_sends_nothing(client, build):
     offline = DatasetPush(build, "clinic/medfmc").preview(offline=True)
     assert client.requests == []
     upload = DatasetPush(build, "clinic/medfmc").preview()
@@ -260,7 +260,7 @@ def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(client, build):
 
 @pytest.mark.parametrize(("files", "shard_bytes", "sizes"), [(3, 100, [3, 2]), (100, 8, [2, 2, 1]), (1, 100, [1] * 5), (5, 100, [5])])
 def test_a_batch_ends_at_a_number_of_files_or_of_bytes(monkeypatch, tmp_path, files, shard_bytes, sizes):
-    """And no file is made before the batch that it is not in has been sent."""
+    """No file is made before the previous batch has been sent."""
     monkeypatch.setattr(module, "BATCH_FILES", files)
     monkeypatch.setattr(module, "SHARD_BYTES", shard_bytes)
     made = []
@@ -296,7 +296,7 @@ def test_a_full_disk_is_told_from_other_errors(client, build, monkeypatch):
 
 @pytest.fixture(scope="module")
 def both(build, tmp_path_factory):
-    """The same download built to two subsets, and to the other one of them."""
+    """The same download built with two subsets, and with one of the two."""
     from medfmc_hf.data.build import build as make
 
     root = tmp_path_factory.mktemp("both")
@@ -306,7 +306,7 @@ def both(build, tmp_path_factory):
 
 
 def configs_of(hub) -> set[str]:
-    """What stock `datasets` would find."""
+    """What the plain `datasets` library would find."""
     head = yaml.safe_load(hub.content("dataset", "clinic/medfmc", "README.md").decode().split("---\n")[1])
     return {config["config_name"] for config in head["configs"]}
 
@@ -322,11 +322,11 @@ def test_a_push_of_one_subset_leaves_the_others(client, both, build):
     assert audit in client.content("dataset", "clinic/medfmc", "README.md").decode()
     tasks = {task["id"] for task in yaml.safe_load(client.content("dataset", "clinic/medfmc", "eval.yaml"))["tasks"]}
     assert {"retino-5shot", "neojaundice-5shot"} <= tasks
-    push(build)  # the other one, where both are
+    push(build)  # one subset, while the repository has both
     assert configs_of(client) == card
 
 
-def test_what_goes_is_listed_and_needs_a_flag(client, both, capsys, monkeypatch):
+def test_removals_are_listed_and_need_a_flag(client, both, capsys, monkeypatch):
     two, one = both
     push(two)
     removed = DatasetPush(one, "clinic/medfmc", prune=True).preview().removed
@@ -338,7 +338,7 @@ def test_what_goes_is_listed_and_needs_a_flag(client, both, capsys, monkeypatch)
 
 
 def test_configs_that_a_build_lacks_are_not_dropped(client, both, tmp_path):
-    """As a build without lists has no few-shot configs of chest, colon and endo."""
+    """A build without lists has no few-shot configs of chest, colon and endo."""
     import shutil
 
     two, _ = both

@@ -1,4 +1,4 @@
-"""The metric's way to the Hub and back, on a machine without this package."""
+"""The metric is pushed to the Hub and loaded on a machine without this package."""
 
 import pytest
 from hub_server import environment, python
@@ -22,7 +22,7 @@ def test_the_metric_is_pushed_and_loads_without_this_package(hub, tmp_path):
     space = hub.repos["space", "clinic/medfm_score"]
     assert pushed.stdout.strip().endswith(f"/spaces/clinic/medfm_score/tree/{space.sha}") and space.private
 
-    # The formulas are those of the package: what the Space holds are its very files.
+    # The Space holds the package's own files.
     for name, content in sources().items():
         assert hub.content("space", "clinic/medfm_score", name) == content
 

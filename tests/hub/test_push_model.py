@@ -1,4 +1,4 @@
-"""Models on the Hub: what the repository holds, and that what is loaded back is what was pushed."""
+"""Models on the Hub: what the repository holds, and that they load back as they were pushed."""
 
 import io
 import json
@@ -53,12 +53,12 @@ def test_several_seeds_make_one_repository(runs):
     assert {path.removeprefix("seed1/") for path in upload.files if path.startswith("seed1/")} == in_each
 
 
-def test_one_run_lies_at_the_root(runs):
+def test_one_run_is_at_the_root(runs):
     assert "adapter_model.safetensors" in ModelPush([runs / "vpt"], "clinic/vpt").preview(offline=True).files
 
 
-def test_what_was_brought_home_is_published_anew(runs, tmp_path):
-    """A published run lies in one folder with its record, which is no file of its own."""
+def test_a_downloaded_run_can_be_published_again(runs, tmp_path):
+    """A published run has its record in the same folder, which is not one of its listed files."""
     for name, file in ModelPush([runs / "vpt"], "clinic/vpt").preview(offline=True).files.items():
         content = file if isinstance(file, bytes) else file.read_bytes()
         (tmp_path / "home" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def test_the_backbone_may_be_named_if_it_is_the_same(cache, runs, backbone):
     assert b"base_model: google/vit" in cache.content("model", "clinic/lora", "README.md")
 
 
-def test_the_same_numbers_in_another_form_are_the_same_backbone(cache, runs, backbone):
+def test_the_same_weights_in_another_format_are_the_same_backbone(cache, runs, backbone):
     from safetensors.torch import load_file
 
     files = {path.name: path.read_bytes() for path in backbone.iterdir()}
@@ -115,7 +115,7 @@ def test_another_backbone_is_not_named(cache, runs, backbone):
 
 
 def test_a_folder_of_that_name_is_not_the_backbone_on_the_hub(cache, runs, backbone, tmp_path, monkeypatch, image):
-    """Neither when it is named, nor when the model is loaded."""
+    """Neither in a push, nor when the model is loaded."""
     (tmp_path / "google").mkdir()
     shutil.copytree(backbone, tmp_path / "google" / "vit")
     monkeypatch.chdir(tmp_path)
@@ -138,9 +138,9 @@ def test_a_hub_that_does_not_answer_and_what_the_cache_holds(cache, runs, backbo
     cache.faults.append(Fault("GET|HEAD", answer))
     found = load_adapted("clinic/m", seed=1, backbone=backbone).probabilities([image])
     np.testing.assert_array_equal(found, expected)
-    with pytest.raises(MedfmcError, match="the seeds 1 are in the cache and 0 is not"):
+    with pytest.raises(MedfmcError, match=r"seed 0 of .* is not in the cache, which has 1"):
         load_adapted("clinic/m", seed=0, backbone=backbone)
-    with pytest.raises(MedfmcError, match=r"not known which seeds .* in the cache are 1: say which, such as --seed 1"):
+    with pytest.raises(MedfmcError, match=r"not known which seeds .* the cache has 1: choose one, such as --seed 1"):
         load_adapted("clinic/m", backbone=backbone)
     with pytest.raises(MedfmcError) as caught:
         load_adapted("clinic/other", backbone=backbone)
@@ -174,7 +174,7 @@ def test_eval_results_are_read_by_the_hubs_own_code(runs):
     assert entry.date == "2026-01-05T12:00:00+00:00"
 
 
-def test_the_score_of_some_seeds_is_not_filed_as_the_mean_of_five(runs, capsys):
+def test_the_score_of_fewer_seeds_is_not_filed_as_the_mean_of_five(runs, capsys):
     for name in ("lora", "vpt"):
         assert RESULTS not in ModelPush([runs / name], "clinic/x").preview(offline=True).files
         assert "the mean of the seeds 0 to 4" in capsys.readouterr().err
@@ -202,7 +202,7 @@ def test_scores_on_unfit_data_are_filed_nowhere_unless_asked_for(runs, tmp_path,
         ({"predict_challenge": True}, "several runs of the same seed"),
     ],
 )
-def test_runs_that_are_no_seeds_of_one_experiment_are_refused(tmp_path, changes, says):
+def test_runs_of_different_experiments_are_refused(tmp_path, changes, says):
     invent_run(tmp_path / "a", subset="endo", seed=1)
     invent_run(tmp_path / "b", **{"subset": "endo", "seed": 1} | changes)
     with pytest.raises(MedfmcError, match=says):
@@ -255,7 +255,7 @@ def test_a_push_of_one_seed_leaves_the_others(client, runs):
 
 
 def test_a_single_seed_makes_room_for_others(client, runs, tmp_path):
-    """The first lies at the root; it moves into a folder of its own and stays what it was."""
+    """The first is at the root; it moves unchanged into a folder."""
     ModelPush([run_of(runs / "five", 3)], "clinic/m")()
     weights = client.content("model", "clinic/m", "adapter_model.safetensors")
     ModelPush([runs / "lora"], "clinic/m")()
@@ -280,7 +280,7 @@ def test_seeds_are_removed_by_a_flag_alone_and_files_of_others_never(client, run
     assert {"seed0/notes.md", "seed9/plot.png", "figure.json"} <= repo.files.keys()
 
 
-def test_predict_takes_the_seed_it_was_asked_for_or_none(cache, runs, backbone, image):
+def test_predict_uses_the_requested_seed_or_none(cache, runs, backbone, image):
     ModelPush([run_of(runs / "five", 3)], "clinic/m")()
     with pytest.raises(MedfmcError, match=r"clinic/m has no seed 0; it has 3"):
         load_adapted("clinic/m", seed=0, backbone=backbone)
@@ -293,7 +293,7 @@ def test_predict_takes_the_seed_it_was_asked_for_or_none(cache, runs, backbone, 
     np.testing.assert_array_equal(load_adapted("clinic/m", seed=3, backbone=backbone).probabilities([image]), expected)
 
 
-def test_a_damaged_adapter_is_neither_published_nor_believed(client, runs, tmp_path, image):
+def test_a_damaged_adapter_is_neither_published_nor_used(client, runs, tmp_path, image):
     folder = shutil.copytree(run_of(runs / "lora", 0), tmp_path / "run")
     path = folder / "adapter" / "adapter_model.safetensors"
     content = bytearray(path.read_bytes())
@@ -303,7 +303,7 @@ def test_a_damaged_adapter_is_neither_published_nor_believed(client, runs, tmp_p
         with pytest.raises(MedfmcError, match=r"adapter_model.safetensors is not the file that this run wrote"):
             use()
     record = RunRecord.load(folder)
-    record.files = {}  # as records were before
+    record.files = {}  # as in older records
     record.save(folder)
     with pytest.raises(MedfmcError, match="not finite"):
         load_adapted(folder).probabilities([image])

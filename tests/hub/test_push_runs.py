@@ -1,4 +1,4 @@
-"""Run records on the Hub: enough for a board, and nothing of patients or of this machine unless asked for."""
+"""Run records on the Hub: enough for a board, without patient data unless asked for and without paths of this machine."""
 
 import json
 
@@ -29,7 +29,7 @@ def runs(tmp_path_factory, backbone):
         seed=1,
         model=str(backbone),
         status="failed",
-        error=f"Traceback\n{backbone}/model.safetensors of {backbone} is cut off",
+        error=f"Traceback\n{backbone}/model.safetensors of {backbone} is truncated",
     )
     assert failed.is_dir()
     return root
@@ -82,8 +82,8 @@ def test_what_is_not_ours_is_left_alone(client, runs, tmp_path):
         RecordsPush([tmp_path], "clinic/runs")()
 
 
-def test_a_sweep_that_was_brought_home_predicts(client, runs, backbone, tmp_path):
-    """Adapters that name a folder of another machine are rewritten on the way, and are still what the record says."""
+def test_a_downloaded_sweep_predicts(client, runs, backbone, tmp_path):
+    """Adapters that name a folder of another machine are rewritten when sent, and still match the hashes in the record."""
     RecordsPush([runs], "clinic/runs", predictions=True, adapters=True)()
     for path, content in contents(client).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Pushes against a Hub that fails: each ends in one clear message or in exactly one commit, never in between."""
+"""Pushes to a Hub that fails: each ends in one clear message or in exactly one commit."""
 
 import socket
 
@@ -52,7 +52,7 @@ def test_an_existing_repository_keeps_its_visibility_or_the_push_is_refused(clie
         assert len(client.repos["model", "clinic/thing"].commits) == 1
 
 
-def test_a_second_push_adds_and_removes_what_it_names_alone(client, capsys):
+def test_a_second_push_adds_and_removes_only_what_it_names(client, capsys):
     push()
     new = {"README.md": b"---\ntags: [b]\n---\n", "mark.json": b"{}", "seed1/x.json": b"2"}
     push(files=new, removed=["seed0/x.json", "never/there.json", "mark.json"])
@@ -81,7 +81,7 @@ def test_somebody_elses_repository_is_left_alone(client):
         (Fault("POST /api/repos/create", 401, message="Invalid token"), "does not accept the token .*Invalid token.*hf auth login"),
         (Fault("POST /api/repos/create", 403, message="read-only token"), "may not write to clinic/thing .*read-only token"),
         (Fault("POST /api/repos/create", 500), "fails on its own side .500."),
-        (Fault("GET /api/models/clinic/thing", 404), "was made and cannot be seen"),
+        (Fault("GET /api/models/clinic/thing", 404), "was created but is not visible yet"),
         (Fault("GET /api/models/clinic/thing", 401, message="Invalid token"), "does not accept the token .*Invalid token.*hf auth login"),
         (Fault("POST .*/preupload", 403), "may not write"),
         (Fault("POST .*/preupload", 429, message="too many requests"), "slow down .429.*too many requests.*again"),
@@ -96,29 +96,29 @@ def test_somebody_elses_repository_is_left_alone(client):
         (Fault(COMMIT, "cut"), "cannot be reached .*run the same command again"),
     ],
 )
-def test_what_cannot_be_mended_ends_in_one_message_and_changes_nothing(client, fault, says):
+def test_a_permanent_failure_ends_in_one_message_and_changes_nothing(client, fault, says):
     client.faults.append(fault)
     with pytest.raises(MedfmcError, match=says):
         push()
     repo = client.repos.get(("model", "clinic/thing"))
     assert repo is None or len(repo.commits) == 1
     client.faults.clear()
-    push()  # and the same command mends it
+    push()  # and the same command then works
     assert committed(client) == upload().files
     assert len(client.repos["model", "clinic/thing"].commits) == 2
 
 
 @pytest.mark.parametrize("answer", [429, 500, 503, "cut", "cut-after"])
 @pytest.mark.parametrize("request_", ["POST /api/repos/create", "POST .*/preupload", "POST .*objects/batch", "PUT /lfs", COMMIT])
-def test_a_passing_trouble_is_survived(client, request_, answer):
+def test_a_transient_failure_is_retried(client, request_, answer):
     client.faults.append(Fault(request_, answer, times=2 if answer != "cut-after" else 1))
     push()
     assert client.faults[0].times == 0
     assert committed(client) == upload().files
-    assert len(client.repos["model", "clinic/thing"].commits) == 2, "a commit whose answer was lost is not made again"
+    assert len(client.repos["model", "clinic/thing"].commits) == 2, "a commit is not made again if only its answer did not arrive"
 
 
-def test_a_lost_answer_is_not_taken_for_a_commit_of_somebody_else(client):
+def test_a_commit_of_somebody_else_is_not_taken_for_ours(client):
     push()
     repo = client.repos["model", "clinic/thing"]
     client.faults.append(Fault(COMMIT, "cut"))
@@ -129,7 +129,7 @@ def test_a_lost_answer_is_not_taken_for_a_commit_of_somebody_else(client):
         commit(opened)
 
 
-def test_a_change_between_is_not_overwritten(client):
+def test_a_concurrent_change_is_not_overwritten(client):
     opened = open_repository(upload())
     repo = client.repos["model", "clinic/thing"]
     client.commit(repo, "somebody else's", {**repo.files, "README.md": b"theirs"})
@@ -190,7 +190,7 @@ def test_a_proxy_that_wants_a_password(client, monkeypatch):
 
 
 @pytest.mark.parametrize("repo_id", ["thing", "a/b/c", "a/..", "", "a b/c"])
-def test_a_name_that_does_not_do_is_refused_before_anything_is_sent(repo_id):
+def test_an_invalid_name_is_refused_before_anything_is_sent(repo_id):
     with pytest.raises(MedfmcError, match="not a repository id"):
         upload(repo_id=repo_id)
 
