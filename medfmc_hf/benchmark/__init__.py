@@ -1,1 +1,1 @@
-"""Many runs in one process: the grid, its plan, the sweep and its live table."""
+"""Benchmarks of many runs: the grid, its plan, the sweep and its live table."""

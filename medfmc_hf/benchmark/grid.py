@@ -1,4 +1,4 @@
-"""The grid file: subsets, shots, seeds, methods and backbones, multiplied out into the configs of its runs."""
+"""The grid file: subsets, shots, seeds, methods and backbones, and the run config of each combination."""
 
 import dataclasses
 import itertools
@@ -15,7 +15,7 @@ from ..shipped import shipped
 from ..subsets import SEEDS, SHOTS, SUBSETS
 
 _AXES = {"subset", "shots", "seed", "training_seed", "model", "revision", "method", "recipe"}
-_APART = 100  # between the training seeds of one split, so that no two runs of an experiment share one
+_APART = 100  # step between the training seeds of one seed, so that no two runs of an experiment share one
 _BACKBONE = ("model", "revision", "image_size")
 
 
@@ -23,16 +23,16 @@ _BACKBONE = ("model", "revision", "image_size")
 class Grid:
     """A benchmark: one run for every combination of its axes.
 
-    The options of a run, the later over the earlier: its method's recipe, `overrides`, the backbone's own keys, the method's own keys.
-    Each has the type and the range that it has in `RunConfig`.
+    The options of a run come from its method's recipe, `overrides`, the backbone's keys and the method's keys; later ones take precedence.
+    Types and ranges are those of `RunConfig`.
 
     Attributes:
-        backbones: Hub ids or folders; or mappings of `model`, `revision` and `image_size`.
-        methods: names of methods or recipes; or mappings of `method` and options of a run, such as `{method: lora, learning_rate: 0.002}`.
+        backbones: Hub ids or folders, or mappings of `model`, `revision` and `image_size`.
+        methods: names of methods or recipes, or mappings of `method` and options of a run, such as `{method: lora, learning_rate: 0.002}`.
         subsets: subset keys.
         shots: 1, 5, 10 or None for the whole pool (`all` in the file).
-        seeds: of the split (the support set), 0 to 4.
-        repeat: how often each of these is trained, with training seeds s, s + 100, s + 200 and so on.
+        seeds: seeds of the split, 0 to 4.
+        repeat: number of training seeds per seed s: s, s + 100, s + 200 and so on.
         overrides: options of every run, such as `{epochs: 20, protocol: official}`.
     """
 
@@ -46,10 +46,10 @@ class Grid:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Grid":
-        """A grid from the keys of its file.
+        """Make a grid from the keys of its file.
 
         Raises:
-            MedfmcError: a key is unknown or lacking, or a value is of the wrong kind; the message lists the known ones.
+            MedfmcError: a key is unknown or missing, or a value has the wrong type; the message lists the known keys.
         """
         known = [f.name for f in dataclasses.fields(cls)]
         _refuse_unknown("grid", values, known)
@@ -59,19 +59,19 @@ class Grid:
         values = dict(values)
         overrides = values.pop("overrides", None) or {}
         if not isinstance(overrides, Mapping):
-            raise MedfmcError(f"overrides is a list of `option: value` lines; got {overrides!r}.")
+            raise MedfmcError(f"overrides must be a mapping of `option: value` lines; got {overrides!r}.")
         repeat = checked("repeat", values.pop("repeat", 1), int, {"low": 1, "high": 1000})
         axes = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in values.items()}
         for name, axis in axes.items():
             if not axis:
-                raise MedfmcError(f"{name} is empty; leave the key out for all of them, or name at least one.")
+                raise MedfmcError(f"{name} is empty; omit the key for all of them, or give at least one.")
         return cls(**axes, repeat=repeat, overrides=overrides)
 
     def configs(self) -> list[RunConfig]:
-        """Every run of the grid, each once, backbone by backbone and subset by subset.
+        """The distinct runs of the grid, by backbone and subset.
 
         Raises:
-            MedfmcError: an option is unknown, a recipe is not there, or a combination makes no config.
+            MedfmcError: an option or a recipe is unknown, or a combination is not a valid config.
         """
         options = [f.name for f in dataclasses.fields(RunConfig) if f.name not in _AXES]
         _refuse_unknown("overrides", self.overrides, options)
@@ -96,7 +96,7 @@ def read_grid(path: str | Path) -> Grid:
     """Read a grid file.
 
     Raises:
-        MedfmcError: there is no such file, it is not YAML, or it does not describe a grid.
+        MedfmcError: the file does not exist, is not YAML, or does not describe a grid.
     """
     path = Path(path)
     values = read_options(path, "grid file", ", ".join(map(str, grid_files())))
@@ -112,11 +112,11 @@ def grid_files() -> list[Path]:
 
 
 def _mapping(what: str, value: Any, name: str, known: Sequence[str]) -> dict[str, Any]:
-    """A bare name as a mapping."""
+    """A grid entry as a mapping, also if it is just a name."""
     if isinstance(value, str):
         return {name: value}
     if not isinstance(value, Mapping) or not isinstance(value.get(name), str):
-        raise MedfmcError(f"a {what} is a name or a mapping with the key {name}; got {value!r}.")
+        raise MedfmcError(f"a {what} must be a name or a mapping with the key {name}; got {value!r}.")
     _refuse_unknown(f"{what} {value[name]}", value, known)
     return dict(value)
 

@@ -1,4 +1,4 @@
-"""What a grid amounts to: its jobs, what each costs, which of them share work, and how long and how large it all will be."""
+"""The plan of a grid: its jobs, their cost, which of them share work, and a forecast of time and disk space."""
 
 import time
 from collections import defaultdict
@@ -24,8 +24,8 @@ from ..training.resolved import ResolvedRun
 from ..training.shared import Shared
 from . import grouped
 
-STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # a training step in forward passes, as benchmarks/ measures them
-_OTHER_STEP = 2.2  # every method that reaches back to the first block with few parameters
+STEP = {"full": 3.0, "linear-sgd": 1.0, "partial": 1.4}  # cost of a training step in forward passes, measured by benchmarks/
+_OTHER_STEP = 2.2  # methods that train few parameters and backpropagate to the first block
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Job:
     """One run of a grid.
 
     Attributes:
-        config: what it runs.
-        id: its identity.
-        folder: where its files go.
-        batch: jobs of one batch share most of their work and go to the same process.
-        work: what it costs, in forward passes of one image; jobs of a batch count what they share once, in the first of them.
-        run: what its config resolved to; None where that failed.
+        config: config of the run.
+        id: id of the run.
+        folder: folder of the run.
+        batch: name of its batch; jobs of one batch share most of their work and go to the same process.
+        work: cost in forward passes of one image; work shared by a batch is counted in its first job.
+        run: resolved config; None if resolving failed.
         problem: why it cannot start, or None.
     """
 
@@ -52,30 +52,30 @@ class Job:
 
     @property
     def record(self) -> RunRecord | None:
-        """The record it has left so far; None where there is none that can be read."""
+        """The record of the run; None if there is none that can be read."""
         return None if self.written is None else record_in(self.folder)
 
     @property
     def written(self) -> int | None:
-        """When its record was written (ns), or None if it has none."""
+        """Modification time of its record (ns), or None if it has none."""
         path = self.folder / "run.json"
         return path.stat().st_mtime_ns if path.is_file() else None
 
 
 def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group: int = 1) -> list[Job]:
-    """The jobs of a grid, those that share work next to each other, the costliest batch first.
+    """Plan the jobs of a grid: jobs that share work are adjacent, and the costliest batch comes first.
 
     Args:
-        configs: of all runs.
-        shared: data and fingerprints. A config, or a backbone, that cannot be had makes a job with a problem.
+        configs: configs of all runs.
+        shared: data and fingerprints. If a config's data or backbone is not available, its job has a problem.
         out: folder of the runs.
-        group: how many alike runs are trained in one pass, which makes them one batch.
+        group: maximum number of similar runs trained in one pass, which makes them one batch.
 
     Raises:
-        MedfmcError: a method, or an option of it, is unknown, a file that it names is not there, or `accelerate launch` was told something
-            else than a config.
+        MedfmcError: a method or one of its options is unknown, a file that it names does not exist, or the settings of `accelerate launch`
+            contradict a config.
     """
-    for config in configs:  # such a mistake is to stop the grid, and not to be recorded as a failed run
+    for config in configs:  # such a mistake stops the grid instead of being recorded as a failed run
         check_launcher(config)
         adapt.resolve(config.method, config.method_options)
     seen: dict[str, set] = defaultdict(set)
@@ -84,14 +84,14 @@ def plan(configs: Sequence[RunConfig], shared: Shared, out: str | Path, *, group
     alike: dict[tuple, list[Job]] = defaultdict(list)
     distinct = {job.id: job for job in jobs}
     if len(distinct) < len(jobs):
-        notify(f"{len(jobs) - len(distinct)} of {len(jobs)} runs are the same as others, and run once.")
+        notify(f"{len(jobs) - len(distinct)} of {len(jobs)} runs are duplicates and are skipped.")
     for job in distinct.values():
         if group > 1 and not job.problem and grouped.can_group(job.config):
             alike[grouped.group_key(job.config)].append(job)
         else:
             batches[job.batch].append(job)
     for members in alike.values():
-        members.sort(key=lambda job: -job.work)  # runs of one length together
+        members.sort(key=lambda job: -job.work)  # runs of similar length together
         for start in range(0, len(members), group):
             batch = "group " + members[start].id
             batches[batch] = [replace(job, batch=batch) for job in members[start : start + group]]
@@ -126,7 +126,7 @@ def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set[bytes
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is left of a grid: seconds of decoding and of computing on this machine, and bytes on disk."""
+    """The remaining cost of a grid: seconds of decoding and of computing on this machine, and bytes on disk."""
 
     decode_seconds: float
     compute_seconds: float
@@ -134,16 +134,16 @@ class Forecast:
 
 
 def forecast(jobs: Sequence[Job], shared: Shared) -> Forecast:
-    """Time a forward pass of each backbone and a decode of each subset, and multiply.
+    """Time a forward pass of each backbone and a decode of each subset, and extrapolate.
 
     Args:
-        jobs: that are to run.
-        shared: the data and the caches.
+        jobs: jobs to run.
+        shared: data and caches.
     """
     compute, disk = 0.0, 0
     forward: dict[tuple, float] = {}
     sizes: dict[tuple, tuple[int, str, int]] = {}
-    cached: dict[tuple, set] = defaultdict(set)  # which rows a store of features or outputs of frozen blocks will hold
+    cached: dict[tuple, set] = defaultdict(set)  # rows that each cache of features or outputs of frozen blocks will hold
     for job in jobs:
         if (run := job.run) is None:
             continue
@@ -167,7 +167,7 @@ def forecast(jobs: Sequence[Job], shared: Shared) -> Forecast:
 
 
 def _sizes(backbone: nn.Module, run: ResolvedRun) -> tuple[int, str, int]:
-    """Bytes of a run's weights; what is cached on disk of each image, `features` or outputs of so many frozen blocks; and bytes of that."""
+    """Bytes of a run's weights; what is cached on disk per image (features, or outputs of so many frozen blocks); and its bytes."""
     blank = torch.zeros(1, 3, run.processing.height, run.processing.width, device=run.device)
     if not run.by_gradient:
         return 0, "features", train_free.features(backbone, [blank]).nbytes
@@ -180,7 +180,7 @@ def _sizes(backbone: nn.Module, run: ResolvedRun) -> tuple[int, str, int]:
 
 
 def _cached_rows(run: ResolvedRun) -> set[tuple[str, int | str]]:
-    """Which images, and which of their fixed views, go through a frozen part of the backbone once."""
+    """The images, whole or as fixed views, for which outputs of the frozen part of the backbone are cached."""
     rows: set[tuple[str, int | str]] = {(image, "whole") for split in run.scored.values() for image in split.rows["image_id"]}
     support = run.train.rows["image_id"]
     if run.by_gradient and run.config.augmentation == "fixed-views":
@@ -191,7 +191,7 @@ def _cached_rows(run: ResolvedRun) -> set[tuple[str, int | str]]:
 
 
 def _forward_seconds(backbone: nn.Module, run: ResolvedRun) -> float:
-    """Seconds of one image in a batch of four, the better of two."""
+    """Seconds per image in a batch of four, the better of two."""
     size, times = 4, []
     batch = torch.rand(size, 3, run.processing.height, run.processing.width, device=run.device)
     with torch.inference_mode():
@@ -203,7 +203,7 @@ def _forward_seconds(backbone: nn.Module, run: ResolvedRun) -> float:
 
 
 def _images(runs: Sequence[ResolvedRun], shared: Shared) -> tuple[float, int]:
-    """Seconds and bytes that the images cost which no store holds yet."""
+    """Seconds and bytes for the images that no store holds yet."""
     wanted: dict[tuple, dict] = defaultdict(dict)
     for run in runs:
         for split in run.splits:

@@ -1,8 +1,8 @@
 """Trains several runs of one method and backbone in one pass through the network, each with its own data, loss and optimiser.
 
-The frozen weights are the same for all of them, so a batch of K runs is one batch K times as long for these; what is trained is stacked,
-and `torch.vmap` turns a product with it into a batched one. That holds for any method. It fills a GPU, which one few-shot run at a batch
-of 4 leaves idle; on a CPU it does not pay, because one run fills that.
+The runs share the frozen weights, so for these the batches of K runs are one batch, K times as long; the trained weights are stacked, and
+`torch.vmap` turns products with them into batched ones. This works for any method. It keeps a GPU busy, which a single few-shot run at a
+batch size of 4 does not; on a CPU there is no gain, because one run keeps it busy.
 """
 
 import time
@@ -25,21 +25,21 @@ from ..training.shared import Shared
 
 
 def can_group(config: RunConfig) -> bool:
-    """Whether runs like this one may come out the same in a group: trained by gradient for a fixed number of epochs, on one device.
+    """Whether runs like this one can be grouped: trained by gradient for a fixed number of epochs, without cached frozen blocks.
 
-    Frozen blocks are shared in another way. What else stands against it is looked for in the network itself, see `train_group`.
+    `train_group` also checks the network itself.
     """
     gradient = adapt.method_of(config.method).kind == "gradient"
     return gradient and config.select == "last" and not has_frozen_blocks(config)
 
 
 def has_frozen_blocks(config: RunConfig) -> bool:
-    """Whether runs like this one train the end of the backbone alone, and share what goes before."""
+    """Whether runs like this one train only the last blocks or the head, and share the frozen blocks before them."""
     return config.method in ("partial", "linear-sgd") or bool(config.method_options.get("blocks"))
 
 
 def group_key(config: RunConfig) -> tuple:
-    """Runs with the same key differ in their rows and their seed alone."""
+    """A key of a run; runs with the same key differ only in their rows and seeds."""
     values = config.to_dict()
     return tuple(sorted((name, repr(value)) for name, value in values.items() if name not in ("shots", "seed", "training_seed", "recipe")))
 
@@ -47,17 +47,17 @@ def group_key(config: RunConfig) -> tuple:
 def train_group(runs: Sequence[ResolvedRun], shared: Shared, accelerator: Accelerator) -> list[Trained] | None:
     """Train runs with the same `group_key` together.
 
-    Every run sees the same batches as alone, in the same order, with the same learning rates. Sums are made in another order, so that
-    the numbers are those of the run alone up to rounding.
+    Every run sees the same batches as alone, in the same order, with the same learning rates. Sums are computed in another order, so the
+    results are those of a single run up to rounding.
 
     Args:
-        runs: of which none is trained yet.
+        runs: runs that are not trained yet.
         shared: data, images and backbone.
-        accelerator: of one process.
+        accelerator: accelerator of a single process.
 
     Returns:
-        What came of each run; None if the network draws random numbers of its own (dropout), which a group cannot repeat, or if the
-        method does more after a step than to move its weights (AdaLoRA).
+        The trained state of each run; None if the network is random (dropout), which a group cannot reproduce, or if the method does more
+        after a step than update its weights (AdaLoRA).
     """
     begin = time.perf_counter()
     members = []
@@ -70,7 +70,7 @@ def train_group(runs: Sequence[ResolvedRun], shared: Shared, accelerator: Accele
                 members.append(_Member(run, model, shared))
         for member in members:
             member.views.precompute()
-        with one_run.adapted(backbone, runs[0]) as model:  # a place for the values of each
+        with one_run.adapted(backbone, runs[0]) as model:  # a template that runs with the values of each member
             _fit(model, members, Loop(runs[0], accelerator, Stopwatch()))
     cost, seconds = {"grouped": len(runs)}, (time.perf_counter() - begin) / len(runs)
     return [Trained({name: value.detach() for name, value in own.values.items()}, own.training.history, seconds, cost) for own in members]
@@ -98,7 +98,7 @@ class _Member:
         self.views = shared.training_pixels(run)
 
     def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The rows and views of every step of the run; the next is to be asked for after the values were updated."""
+        """The rows and views of every step of the run; request the next one only after the values were updated."""
         for epoch in range(self.run.config.epochs):
             for rows, seeds in self.training.batches(epoch):
                 yield rows, self.views.batch(rows, seeds)
@@ -106,7 +106,7 @@ class _Member:
 
 
 def _fit(model: nn.Module, members: Sequence[_Member], loop: Loop) -> None:
-    """Take a step of every run at a time, until the longest is over."""
+    """Take one step of every run at a time, until the longest run ends."""
 
     def network(values: dict[str, torch.Tensor], images: torch.Tensor) -> torch.Tensor:
         return functional_call(model, values, (), {"pixel_values": images}).logits
@@ -115,8 +115,8 @@ def _fit(model: nn.Module, members: Sequence[_Member], loop: Loop) -> None:
     size = loop.run.config.batch_size
     to_come = [(member, member.batches()) for member in members]
     while step := [(member, *batch) for member, batches in to_come if (batch := next(batches, None))]:
-        # A last batch of an epoch may be short: it is filled with blanks, whose logits no loss reads.
-        images = loop.ready(torch.cat([_filled(views, size) for _, _, views in step])).unflatten(0, (len(step), size))
+        # The last batch of an epoch may be short: it is padded with blank images, which do not enter the loss.
+        images = loop.ready(torch.cat([_padded(views, size) for _, _, views in step])).unflatten(0, (len(step), size))
         stacked = {name: torch.stack([member.values[name] for member, _, _ in step]) for name in step[0][0].values}
         with loop.run.autocast():
             logits = vmap(network)(stacked, images)
@@ -126,7 +126,7 @@ def _fit(model: nn.Module, members: Sequence[_Member], loop: Loop) -> None:
             member.training.update(loss, len(rows))
 
 
-def _filled(images: torch.Tensor, size: int) -> torch.Tensor:
-    """uint8 (b, C, h, w) as (size, 3, h, w), with blanks at the end."""
+def _padded(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Pad uint8 (b, C, h, w) to (size, 3, h, w) with blank images."""
     colour = images.expand(-1, 3, -1, -1)
     return torch.cat([colour, colour.new_zeros(size - len(colour), *colour.shape[1:])])

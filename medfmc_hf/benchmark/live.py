@@ -1,4 +1,4 @@
-"""The live table of a sweep: what is done, what is left, and how good it is. A terminal shows it in place, a log gets a line a run."""
+"""The live table of a sweep: finished and remaining runs, and their scores. A terminal shows it in place, a log gets a line per run."""
 
 import sys
 import time
@@ -17,8 +17,8 @@ class Table:
     """Follows the records of a grid's jobs, whichever process writes them.
 
     Args:
-        jobs: of the grid.
-        shown: whether this process is the one that shows it.
+        jobs: jobs of the grid.
+        shown: whether this process shows the table.
     """
 
     def __init__(self, jobs: Sequence[Job], shown: bool = True) -> None:
@@ -32,7 +32,7 @@ class Table:
         self._before = set(self.records)
 
     def refresh(self) -> None:
-        """Read the records that have appeared, or changed."""
+        """Read new and changed records."""
         for job in self.jobs:
             written = job.written
             if written is not None and written != self._written.get(job.id):
@@ -49,7 +49,7 @@ class Table:
         return sum(record.status == status for record in self.records.values())
 
     def left(self) -> str:
-        """`about 12 min`, by what the runs since the start took; empty before the first."""
+        """Remaining time, such as `about 12 min`, from the runs since the start; empty before the first."""
         ran = sum(job.work for job in self.jobs if job.id in self.records and job.id not in self._before)
         rest = sum(job.work for job in self.jobs if job.id not in self.records)
         return f"about {duration((time.perf_counter() - self._begin) * rest / ran)}" if ran and rest else ""
@@ -65,7 +65,7 @@ class Table:
         return ", ".join(part for part in parts if part)
 
     def rows(self) -> list[str]:
-        """The table: main metric / AUC on test in percent, mean over the seeds whose runs are finished, and how many runs these are."""
+        """The table: primary metric / AUC on test in percent, as mean over the seeds with finished runs, and the number of these runs."""
         shots = sorted({job.config.shots for job in self.jobs}, key=lambda n: n or 10**9)
         lines: dict[tuple, dict] = defaultdict(lambda: defaultdict(list))
         for job in self.jobs:
@@ -76,7 +76,7 @@ class Table:
         return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in [head, *body]]
 
     def show(self, finished: Job | None = None) -> None:
-        """Draw the table again, or write a line about the run that finished."""
+        """Redraw the table, or write a line about the finished run."""
         self.refresh()
         if not self.shown or progress.is_quiet():
             return
@@ -87,12 +87,12 @@ class Table:
             self._lines = len(lines)
         elif finished is not None:
             record = self.records[finished.id]
-            came = (record.error or "").strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
-            progress.notify(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {came} | {self.headline()}")
+            outcome = (record.error or "").strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
+            progress.notify(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {outcome} | {self.headline()}")
 
 
 def labels_of(jobs: Sequence[Job]) -> dict[Hashable, str]:
-    """The name of the adaptation of each job, as every table of its runs will have it."""
+    """The name of each job's adaptation, as in every table of its runs."""
     options: dict[Hashable, dict[str, Any]] = {}
     for job in jobs:
         chosen = without_data(options_of(job.config))
@@ -110,7 +110,7 @@ def _field(records: list[RunRecord | None]) -> str:
 
 
 def _numbers(records: list[RunRecord]) -> str:
-    """Main metric and AUC in percent, the mean over seeds of the split, whose training seeds are averaged before."""
+    """Primary metric and AUC in percent: mean over seeds, after averaging over the training seeds of each."""
     texts = []
     for metric in (records[0].subset.metric, "auc"):
         of_seed: dict[int, list[float | None]] = defaultdict(list)

@@ -1,8 +1,7 @@
-"""Runs the jobs of a grid: each once, in any number of processes, so that nothing finished is lost and no failure stops the rest.
+"""Runs each job of a grid once, in any number of processes; finished runs stay and a failure does not stop the rest.
 
-There is no scheduler. A process takes the first batch of jobs that is not finished and that no other process holds, by a lock on a file
-in the folder of the runs; the system lets go of the lock when the process ends, however it ends. Processes on several machines need
-nothing but that folder in common.
+There is no scheduler. A process takes the first unfinished batch of jobs that no other process holds, by a lock on a file in the folder of
+the runs; the system releases the lock when the process ends, however it ends. Processes on several machines need only share that folder.
 """
 
 import gc
@@ -31,7 +30,7 @@ from . import grouped
 from .grid_plan import Job
 from .live import Table
 
-_PATIENCE = 0.5  # seconds between looks at what other processes hold
+_POLL_SECONDS = 0.5  # between checks for batches that other processes hold
 
 
 def sweep(
@@ -43,14 +42,14 @@ def sweep(
     together: bool = False,
     shown: bool = True,
 ) -> Table:
-    """Run every job that has no record yet, and give the table of all of them.
+    """Run every job that has no record yet, and return the table of all jobs.
 
     Args:
-        jobs: as `plan` orders them.
+        jobs: jobs in the order of `plan`.
         shared: data, images and backbone of this process.
-        out: folder of the runs, the one the jobs were planned for.
-        retry_failed: run failed jobs again.
-        together: all processes work on each run (DDP), instead of each on its own.
+        out: folder of the runs that the jobs were planned for.
+        retry_failed: whether to run failed jobs again.
+        together: whether all processes work on one run at a time (DDP), instead of each on a different one.
         shown: whether this process shows the live table.
     """
     accelerator = make_accelerator()
@@ -78,7 +77,7 @@ def sweep(
 
 
 def _in_step(batches: list[list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator) -> None:
-    """All processes go through the same jobs; the first decides which are left."""
+    """All processes go through the same jobs; the first process decides which are left."""
     decision = [[job.id for batch in batches for job in batch if job.id in wanted]]
     if accelerator.num_processes > 1:
         broadcast_object_list(decision)
@@ -89,12 +88,12 @@ def _in_step(batches: list[list[Job]], wanted: set[str], shared: Shared, table: 
 def _by_locks(
     batches: dict[str, list[Job]], wanted: set[str], shared: Shared, table: Table, accelerator: Accelerator, folder: Path
 ) -> None:
-    """Take one batch after another that nobody holds, until none is left. What a process that died held is taken by the next."""
+    """Take one free batch after another until none is left. The batch of a process that died is free again."""
     folder.mkdir(parents=True, exist_ok=True)
     before = {job.id: job.written for batch in batches.values() for job in batch}
 
     def is_left(job: Job) -> bool:
-        """Whether no process has run it since: its record, if there was one, is the one that is to be replaced."""
+        """Whether no process has run it since: it has no record, or still the failed one that it will replace."""
         return job.id in wanted and job.written == before[job.id] and (job.record is None or job.record.status == "failed")
 
     left = dict(batches)
@@ -109,10 +108,10 @@ def _by_locks(
             except Timeout:
                 continue
             if worked:
-                break  # from the costliest again
+                break  # start again from the costliest
         if not worked and left:
             table.show()
-            time.sleep(_PATIENCE)
+            time.sleep(_POLL_SECONDS)
 
 
 def _file_name(batch: str) -> str:
@@ -124,7 +123,7 @@ def _run_together(jobs: list[Job], shared: Shared, table: Table, accelerator: Ac
     if len(by_features) > 1:
         try:
             _compute_features(by_features, shared)
-        except Exception:  # each run meets the same trouble and records it
+        except Exception:  # each run will hit the same error and record it
             shared.release()
     trained = _train_together(jobs, shared, accelerator) if jobs and jobs[0].batch.startswith("group ") else {}
     for job in jobs:
@@ -133,7 +132,7 @@ def _run_together(jobs: list[Job], shared: Shared, table: Table, accelerator: Ac
 
 
 def _train_together(jobs: list[Job], shared: Shared, accelerator: Accelerator) -> dict[str, one_run.Trained]:
-    """Train the runs of a group in one pass. Whatever stands against it, they are trained one by one instead."""
+    """Train the runs of a group in one pass, or return nothing if that is not possible; then they are trained one by one."""
     runs = [job.run for job in jobs if job.run is not None]
     if len(runs) < 2 or accelerator.num_processes > 1:
         return {}
@@ -147,16 +146,16 @@ def _train_together(jobs: list[Job], shared: Shared, accelerator: Accelerator) -
 
 
 def _compute_features(runs: list[ResolvedRun], shared: Shared) -> None:
-    """Features of all the images of runs on one backbone at once, in full batches."""
+    """Compute the features of all images of runs with one backbone, in full batches."""
     splits = dict.fromkeys(split for run in runs for split in run.splits)
     with shared.acquire(runs[0]) as backbone:
         one_run.frozen_features(runs[0], backbone, shared, [shared.evaluation_pixels(split, runs[0].processing) for split in splits])
 
 
 def run_job(job: Job, shared: Shared, accelerator: Accelerator, trained: one_run.Trained | None = None) -> None:
-    """Run a job. What goes wrong becomes its record; only Ctrl-C and the like go through.
+    """Run a job. Errors are recorded in its run record; only Ctrl-C and the like are raised.
 
-    With several processes on one run, an error that is not the user's goes through too: the processes may have parted.
+    With several processes on one run, unexpected errors are raised too, because the processes may be out of step.
     """
     try:
         if job.run is None:
@@ -185,7 +184,7 @@ def run_job(job: Job, shared: Shared, accelerator: Accelerator, trained: one_run
 
 
 def free(shared: Shared) -> None:
-    """Let go of the backbone and of what a failed run may still hold."""
+    """Release the backbone and the memory that a failed run may still hold."""
     shared.release()
     gc.collect()
     if torch.cuda.is_available():

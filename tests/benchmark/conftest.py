@@ -3,5 +3,5 @@ import pytest
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """The pixel cache of all sweeps of a file that need no cache of their own."""
+    """The pixel cache that the sweeps of a test file share."""
     return tmp_path_factory.mktemp("cache")

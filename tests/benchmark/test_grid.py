@@ -24,7 +24,7 @@ def test_all_shots_are_the_whole_pool():
     assert config.shots is None and str(config.dataset_config) == "endo"
 
 
-def test_the_more_special_option_wins():
+def test_the_more_specific_option_wins():
     grid = {
         "backbones": [{"model": "some/backbone", "image_size": 384}],
         "methods": ["lora", {"method": "lora", "epochs": 7, "image_size": 512, "method_options": {"r": 3}}],
@@ -74,7 +74,7 @@ def test_mistakes_are_explained(change, says):
 
 
 @pytest.mark.parametrize(("text", "says"), [("a: [", "not YAML"), ("- endo", "list"), ("colour: red", "colour")])
-def test_files_that_are_no_grid(tmp_path, text, says):
+def test_files_that_are_not_a_grid(tmp_path, text, says):
     path = tmp_path / "grid.yaml"
     path.write_text(text)
     with pytest.raises(MedfmcError, match=says) as error:
@@ -82,13 +82,13 @@ def test_files_that_are_no_grid(tmp_path, text, says):
     assert str(path) in str(error.value)
 
 
-def test_a_grid_file_that_is_not_there(tmp_path):
+def test_a_missing_grid_file(tmp_path):
     with pytest.raises(MedfmcError, match=r"peft\.yaml"):
         read_grid(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize("path", grid_files(), ids=lambda path: path.stem)
-def test_every_grid_that_ships_is_one(path):
+def test_every_shipped_grid_is_valid(path):
     from medfmc_hf.adaptation.adapt import all_options
 
     configs = read_grid(path).configs()

@@ -1,4 +1,4 @@
-"""The order of the jobs of a grid, and the estimate of what they cost."""
+"""The order of the jobs of a grid, and the estimate of their cost."""
 
 from collections import Counter
 from dataclasses import replace
@@ -22,7 +22,7 @@ def test_the_costliest_batch_is_first_and_jobs_that_share_work_are_together(samp
     assert len(batches) == 9 and [job.batch for job in jobs] == sorted((job.batch for job in jobs), key=list(batches).index)
 
 
-def test_the_estimate_of_disk_is_what_a_sweep_then_takes(sample_build, tiny_backbone, tmp_path):
+def test_the_estimate_of_disk_space_is_what_a_sweep_takes(sample_build, tiny_backbone, tmp_path):
     shared = Shared(sample_build, cache=tmp_path / "cache")
     methods = [
         "linear",
@@ -56,7 +56,7 @@ def test_work_is_counted_in_forward_passes_and_shared_images_once(sample_build, 
     assert work["partial"] == work["adaptformer"] == pytest.approx(3 * train * 1.4 + test)
 
 
-def test_what_cannot_be_had_is_a_job_with_a_problem_and_what_nobody_knows_an_error(sample_build, tiny_backbone, cache, tmp_path):
+def test_an_unavailable_backbone_is_a_job_with_a_problem_and_an_unknown_method_an_error(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     configs = grid_of(tmp_path / "nowhere", ["lora"], seeds=[0]).configs() + grid_of(tiny_backbone, ["lora"], seeds=[0]).configs()
     problems = {job.config.model: (job.problem, job.run, job.written, job.record) for job in plan(configs, shared, tmp_path)}
@@ -67,7 +67,7 @@ def test_what_cannot_be_had_is_a_job_with_a_problem_and_what_nobody_knows_an_err
         plan([replace(configs[1], method="magic", recipe="none")], shared, tmp_path)
 
 
-def test_alike_runs_make_groups_of_at_most_the_size_asked_for(sample_build, tiny_backbone, cache, tmp_path):
+def test_similar_runs_make_groups_of_at_most_the_given_size(sample_build, tiny_backbone, cache, tmp_path):
     shared = Shared(sample_build, cache=cache)
     configs = grid_of(tiny_backbone, ["bitfit", "linear"], seeds=[0, 1, 2]).configs()
     batches = Counter(job.batch for job in plan(configs, shared, tmp_path, group=2) if job.config.method == "bitfit")
@@ -76,9 +76,9 @@ def test_alike_runs_make_groups_of_at_most_the_size_asked_for(sample_build, tiny
     assert len(plan([*configs, *configs], shared, tmp_path)) == 6, "the same run twice is one job"
 
 
-def test_runs_that_are_the_same_run_once_and_the_grid_says_so(sample_build, tiny_backbone, cache, tmp_path, capsys):
+def test_duplicate_runs_run_once_with_a_message(sample_build, tiny_backbone, cache, tmp_path, capsys):
     shared = Shared(sample_build, cache=cache)
     grid = replace(grid_of(tiny_backbone, ["knn", "lora"], seeds=[0]), repeat=3)
     jobs = plan(grid.configs(), shared, tmp_path)
     assert Counter(job.config.method for job in jobs) == {"knn": 1, "lora": 3}
-    assert "2 of 6 runs are the same as others" in capsys.readouterr().err
+    assert "2 of 6 runs are duplicates" in capsys.readouterr().err

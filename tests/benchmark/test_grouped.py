@@ -82,7 +82,7 @@ def test_dropout_is_not_grouped(shared, tiny_backbone):
     ("method", "options"),
     [("adalora", {}), ("peft", {"config": {"peft_type": "ADALORA", "total_step": 10, "tinit": 1, "tfinal": 1}})],
 )
-def test_adalora_is_not_grouped_by_whatever_name(method, options, shared, tiny_backbone):
+def test_adalora_is_not_grouped_under_either_name(method, options, shared, tiny_backbone):
     configs = configs_of(tiny_backbone, method, options)
     assert grouped.train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator()) is None
 
@@ -110,7 +110,7 @@ def test_a_grouped_sweep_leaves_the_runs_of_a_plain_one(shared, tiny_backbone, t
 
 
 def test_stacking_equals_a_loop_to_double_precision():
-    """The core of it, in float64: the gradients of runs in one pass are those of each run."""
+    """In float64, the gradients of runs in one pass are those of each run."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)).double()
     runs = [copy.deepcopy(dict(model[2].named_parameters(prefix="2"))) for _ in range(4)]

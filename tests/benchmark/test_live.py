@@ -6,7 +6,7 @@ from medfmc_hf.benchmark.live import Table, duration
 from medfmc_hf.runs import RunRecord
 
 
-def test_a_number_is_the_mean_over_seeds_of_the_split_and_not_over_runs(tmp_path):
+def test_a_number_is_the_mean_over_seeds_and_not_over_runs(tmp_path):
     folders = [
         invent_run(tmp_path, subset="retino", rows=60, seed=seed, training_seed=training_seed)
         for seed, training_seed in ((0, None), (1, None), (1, 7), (1, 8))

@@ -31,7 +31,7 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "benchmark.py"
 
 
 def contents(root) -> dict[str, bytes | dict]:
-    """What runs left, times aside: every file but cards and locks by its path; records without what depends on time and machine."""
+    """What runs wrote: every file except cards and locks, by path; records without what depends on time and machine."""
     found = {}
     for path in sorted(Path(root).rglob("*")):
         if path.is_dir() or ".locks" in path.parts or path.name == "README.md":
@@ -153,7 +153,7 @@ def test_a_failing_run_is_recorded_the_rest_goes_on_and_can_be_tried_again(sampl
     assert (table.count("finished"), table.count("failed")) == (1, 0)
 
 
-def test_ctrl_c_stops_the_sweep_and_keeps_what_is_finished(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
+def test_ctrl_c_stops_the_sweep_and_leaves_finished_runs(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
     shared, real, begun = Shared(sample_build, cache=cache), one_run.carry_out, []
 
     def interrupted(run, *args, **options):
@@ -174,7 +174,7 @@ def test_ctrl_c_stops_the_sweep_and_keeps_what_is_finished(sample_build, tiny_ba
 
 
 def command(grid: Path, data, cache, out, *flags: str, processes: int = 1) -> list[str]:
-    """The recipe as `accelerate launch` runs it: one process by itself, several by torch's launcher."""
+    """The recipe as `accelerate launch` runs it: one process directly, several by torch's launcher."""
     launch = ["-m", "torch.distributed.run", "--standalone", "--local_addr=127.0.0.1", f"--nproc_per_node={processes}"]
     where = ["--data", str(data), "--cache", str(cache), "--out", str(out)]
     return [sys.executable, *(launch if processes > 1 else []), str(RECIPE), str(grid), *where, "--quiet", *flags]
@@ -194,7 +194,7 @@ def grid_file(tiny_backbone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def through(grid_file, sample_build, environment, tmp_path_factory):
-    """A sweep in one process that was never disturbed."""
+    """An uninterrupted sweep in one process."""
     out = tmp_path_factory.mktemp("through")
     subprocess.run(
         command(grid_file, sample_build, out / "cache", out / "runs"), env=environment, check=True, capture_output=True, timeout=PATIENCE
@@ -211,7 +211,7 @@ def test_two_processes_leave_what_one_does(grid_file, through, sample_build, env
 
 
 def test_two_processes_on_one_run_train_it_as_one_does(tiny_backbone, sample_build, environment, cache, tmp_path):
-    """To rounding: they see the same views of the same images, half of each batch each."""
+    """Up to rounding: they see the same views of the same images, each process half of a batch."""
     grid = tmp_path / "grid.yaml"
     grid.write_text(yaml.safe_dump(GRID | {"backbones": [str(tiny_backbone)], "methods": ["linear", "vpt"]}))
     argv = command(grid, sample_build, cache, tmp_path / "two", "--together", processes=2)
@@ -237,7 +237,7 @@ def test_a_sweep_killed_again_and_again_ends_as_one_that_ran_through(grid_file, 
         process, before = subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), len(records())
         while process.poll() is None and len(records()) == before:
             time.sleep(0.02)
-        time.sleep(rng.uniform(0, 1.5))  # so that it is killed anywhere in the next run
+        time.sleep(rng.uniform(0, 1.5))  # so that it is killed at a random point of the next run
         process.send_signal(signal.SIGKILL)
         process.wait()
     finished = {path: path.stat().st_mtime_ns for path in records()}
@@ -256,8 +256,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_locks_that_exclude_nobody_cost_time_and_nothing_else(grid_file, through, sample_build, environment, tmp_path):
-    """As on some network file systems; one of three processes is killed in the middle."""
+def test_locks_that_do_not_work_only_cost_time(grid_file, through, sample_build, environment, tmp_path):
+    """Some network file systems have no working locks; one of three processes is killed in the middle."""
     argv = command(grid_file, sample_build, tmp_path / "cache", tmp_path / "runs")
     argv = [argv[0], "-c", WITHOUT_LOCKS, *argv[1:]]
     processes = [subprocess.Popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
@@ -283,7 +283,7 @@ def test_a_bad_record_in_a_grid_is_set_aside_and_its_run_is_done_again(sample_bu
 
 
 def test_a_claimed_batch_is_left_to_its_holder(sample_build, tiny_backbone, cache, tmp_path, monkeypatch):
-    """What another process holds is waited for, not done a second time; when the other is gone, it is taken over."""
+    """A process waits for a batch that another one holds, and takes it over when the other is gone."""
     from filelock import FileLock
 
     shared = Shared(sample_build, cache=cache)
@@ -302,7 +302,7 @@ def test_a_claimed_batch_is_left_to_its_holder(sample_build, tiny_backbone, cach
     assert naps == [[jobs[1].id]] and table.count("finished") == 2
 
 
-def test_a_grid_that_says_something_else_ends_before_its_first_run(monkeypatch, tmp_path):
+def test_a_grid_that_contradicts_the_launcher_ends_before_its_first_run(monkeypatch, tmp_path):
     from medfmc_hf.benchmark.grid_plan import plan
     from medfmc_hf.training.shared import Shared
 
