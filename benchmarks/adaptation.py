@@ -1,14 +1,14 @@
-"""Whole runs, side by side with transformers.Trainer: python benchmarks/adaptation.py
+"""Whole runs, compared with transformers.Trainer: python benchmarks/adaptation.py
 
 A ViT-S/16 at 224 (random weights: speed does not depend on them) is adapted by visual prompt tuning to invented images of ColonPath's
 size, validated every epoch, tested and saved. Ours is `medfmc_hf.train`; the peer is transformers.Trainer with the same PEFT
-method, `datasets`, and transformers' PIL image processor, written plainly below as a user would. Same images, batches, epochs,
-validations and crops; a fresh process for each, taking turns. Ours also does five draws in one process.
+method, `datasets`, and transformers' PIL image processor, written as a user would. Same images, batches, epochs, validations and
+crops; each in a new process, in alternation. Ours also does five runs, one per seed, in one process.
 
-- wall: seconds of the whole process, start-up included, divided by its draws; median over rounds. cpu: the same in processor time.
+- wall: seconds of the whole process, including start-up, divided by its runs; median over rounds. cpu: the same in processor time.
 - work: wall without importing libraries.
 - floor: (training rows x epochs x 2.2 + evaluated rows) x F, where F is one forward pass of one image, timed in the same process.
-- memory: peak resident, MiB.
+- memory: peak resident set size, MiB.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def prepare(folder: Path, images: int) -> None:
 
 
 def splits_of(folder: Path, args: argparse.Namespace, seed: int):
-    """A draw: its own training images; validation and test are the same for all draws."""
+    """The splits of a seed: training images differ between seeds, validation and test do not."""
     import datasets
 
     train = range(seed * args.train, (seed + 1) * args.train)
@@ -64,7 +64,7 @@ def splits_of(folder: Path, args: argparse.Namespace, seed: int):
     )
 
 
-def ours(folder: Path, args: argparse.Namespace, draws: int) -> None:
+def ours(folder: Path, args: argparse.Namespace, seeds: int) -> None:
     from medfmc_hf.runs import RunConfig
     from medfmc_hf.training.one_run import Shared, train
 
@@ -74,7 +74,7 @@ def ours(folder: Path, args: argparse.Namespace, draws: int) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         shared = Invented(cache=Path(scratch) / "cache")
-        for seed in range(draws):
+        for seed in range(seeds):
             config = RunConfig(
                 subset="colon", shots=1, seed=seed, model=str(folder / "backbone"), method="vpt", method_options={"num_prompts": 1},
                 epochs=args.epochs, batch_size=4, select="best",
@@ -82,7 +82,7 @@ def ours(folder: Path, args: argparse.Namespace, draws: int) -> None:
             train(config, shared=shared, out=Path(scratch) / "runs")
 
 
-def trainer(folder: Path, args: argparse.Namespace, draws: int) -> None:
+def trainer(folder: Path, args: argparse.Namespace, seeds: int) -> None:
     import torch
     from peft import get_peft_model
     from PIL import Image
@@ -106,7 +106,7 @@ def trainer(folder: Path, args: argparse.Namespace, draws: int) -> None:
             views.append(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(1, generator=generator) < 0.5 else view)
         return {"pixel_values": processor(views, do_resize=False, return_tensors="pt")["pixel_values"], "labels": rows["label"]}
 
-    for seed in range(draws):
+    for seed in range(seeds):
         splits = splits_of(folder, args, seed)
         model = ViTForImageClassification.from_pretrained(folder / "backbone", num_labels=len(CLASSES))
         with tempfile.TemporaryDirectory() as scratch:
@@ -127,7 +127,7 @@ def trainer(folder: Path, args: argparse.Namespace, draws: int) -> None:
 
 
 def forward_seconds(folder: Path) -> tuple[float, float]:
-    """F: a forward pass of one image in a batch of 8, the median of five, in wall and in processor seconds."""
+    """F: wall and processor seconds of a forward pass per image, in a batch of 8, median of five."""
     import torch
     from transformers import ViTForImageClassification
 
@@ -141,27 +141,27 @@ def forward_seconds(folder: Path) -> tuple[float, float]:
 
 
 def child(args: argparse.Namespace) -> None:
-    """One alternative in a process of its own; prints a line of JSON."""
+    """Run one alternative in this process and print a line of JSON."""
     import resource
 
     from medfmc_hf.progress import set_quiet
 
     set_quiet(True)
-    folder, draws = Path(args.folder), 1 if args.child != "ours x5" else args.draws
+    folder, seeds = Path(args.folder), 1 if args.child != "ours x5" else args.draws
     if args.child == "trainer":
         from transformers import Trainer  # noqa: F401
     else:
         import medfmc_hf.training  # noqa: F401
     imported = time.perf_counter()
     if args.child == "trainer":
-        trainer(folder, args, draws)
+        trainer(folder, args, seeds)
     else:
-        ours(folder, args, draws)
+        ours(folder, args, seeds)
     work = time.perf_counter() - imported
     usage = resource.getrusage(resource.RUSAGE_SELF)
     begin = time.perf_counter()
     forward = dict(zip(("forward", "forward_cpu"), forward_seconds(folder)))
-    print(json.dumps({"work": work / draws, "cpu": (usage.ru_utime + usage.ru_stime) / draws, "memory": usage.ru_maxrss / 1024,
+    print(json.dumps({"work": work / seeds, "cpu": (usage.ru_utime + usage.ru_stime) / seeds, "memory": usage.ru_maxrss / 1024,
                       "probe": time.perf_counter() - begin, **forward}))  # fmt: skip
 
 
@@ -194,7 +194,7 @@ def main() -> None:
                         raise SystemExit(done.stderr)
                     wall = time.perf_counter() - begin
                     came.append(json.loads(done.stdout.splitlines()[-1]))
-                    wall -= came[-1]["probe"]  # the timing of F is no part of the work
+                    wall -= came[-1]["probe"]  # without the time to measure F
                     came[-1]["wall"] = wall / (args.draws if name == "ours x5" else 1)
             show(results, threads, forwards, args)
 
@@ -203,13 +203,13 @@ def show(results: dict[str, list[dict]], threads: int, forwards: float, args: ar
     keys = list(results["ours"][0])
     middle = {name: {key: statistics.median(run[key] for run in runs) for key in keys} for name, runs in results.items()}
     print(f"\n{args.train} training images x {args.epochs} epochs at batch 4, {args.validation} validation images each epoch, ", end="")
-    print(f"{args.test} test; {threads} thread{'s' * (threads > 1)}, {args.rounds} rounds; seconds per draw\n")
+    print(f"{args.test} test; {threads} thread{'s' * (threads > 1)}, {args.rounds} rounds; seconds per run\n")
     print(f"| what | floor | ours | peer (Trainer) | ours / peer | goal | ours / floor |\n|{'---|' * 7}")
     for name, goal in (("ours", 0.80), ("ours x5", 0.66)):
         for key in ("wall", "work", "cpu"):
             own, peer = middle[name][key], middle["trainer"][key]
             floor = forwards * middle[name]["forward_cpu" if key == "cpu" else "forward"]
-            what = {"ours": "one draw", "ours x5": f"{args.draws} draws, per draw"}[name]
+            what = {"ours": "one run", "ours x5": f"{args.draws} runs, per run"}[name]
             goal_text = f"{goal:.2f}" if key == "wall" else ""
             print(f"| {what}, {key} | {floor:.1f} | {own:.1f} | {peer:.1f} | {own / peer:.2f} | {goal_text} | {own / floor:.2f} |")
     own, peer = middle["ours"]["memory"], middle["trainer"]["memory"]

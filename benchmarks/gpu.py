@@ -1,20 +1,20 @@
-"""What the hardware allows on a GPU, and how near a sweep comes: python benchmarks/gpu.py
+"""What the hardware allows on a GPU, and how close a sweep comes: python benchmarks/gpu.py
 
-Random weights, for speed does not depend on them, and images of the real numbers, sizes and formats, made here (`invented.py`). Without
-a GPU it says so and runs at a toy size, to show that it runs: its numbers then mean nothing, and every row says OPEN.
+Random weights, because speed does not depend on them, and invented images in the real numbers, sizes and formats (`invented.py`). Without
+a GPU it prints so and runs at a toy size, to show that it works: its numbers then mean nothing, and every row is marked OPEN.
 
-- evaluation: rate of a forward pass, alone and as the package tests a run (`Loop.predict` from stored pixels, LoRA merged), against that
-  of a bfloat16 matrix product measured beside them; operations are counted by torch in what was run.
-- wait: a training step at batch 4 (`Loop.fit`) with views cut from whole images on the GPU, against one whose batch lies ready.
-- grouped: K = 5 runs at batch 4 in one pass against one by one, set-up included, images decoded before.
-- grid: 5 subsets x 15 draws x {LoRA, VPT, bottleneck}, 20 epochs, by recipes/benchmark.py with empty caches, start-up included. Past
-  --minutes it is cut off, and the whole is extrapolated by the forward passes that the plan counts. Dropout is 0, for a group cannot repeat
-  it. The files of the images come from the system's cache.
-- processes: runs of the grid as fresh processes, each with a pixel cache of its own (recipes/peft_train.py), one after another. All runs
-  are extrapolated from these: what was not training as in the run of the same subset, training by its rows and the method's mean.
+- evaluation: throughput of a forward pass, alone and as in the test of a run (`Loop.predict` from cached images, LoRA merged), against a
+  bfloat16 matrix product measured alongside; floating-point operations are counted by torch.
+- wait: a training step at batch size 4 (`Loop.fit`) with views made from whole images on the GPU, against one with a ready batch.
+- grouped: K = 5 runs at batch size 4 in one pass against one by one, including set-up, with images decoded before.
+- grid: 5 subsets x 15 splits x {LoRA, VPT, bottleneck}, 20 epochs, by recipes/benchmark.py with empty caches, including start-up. After
+  --minutes it is stopped, and the total is extrapolated by the plan's forward passes. Dropout is 0, because a group cannot reproduce it.
+  Image files are read from the system's page cache.
+- processes: runs of the grid in new processes, each with its own pixel cache (recipes/peft_train.py), one after another. All runs are
+  extrapolated from these: training time by rows and the method's mean, the remaining time from the run on the same subset.
 
-Medians of three rounds in alternation, after one that does not count. About 25 minutes and 8 GB of disk; at 384, 15 GB. With --folder the
-images are kept, and the grid's time, so that the parts can be run one by one by --only.
+Medians of three alternating rounds after a warm-up round. About 25 minutes and 8 GB of disk; at 384, 15 GB. --folder saves the images and
+the grid's time, so that the parts can be run one at a time with --only.
 """
 
 import argparse
@@ -39,7 +39,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = {"lora": {"lora_dropout": 0.0}, "vpt": {}, "adaptformer": {"bottleneck_dropout": 0.0}}
 CUT_OFF = "cut off"
-ALONE = [  # subset, method and shots of the runs that get a process each: every subset, and every method and number of shots twice
+ALONE = [  # subset, method and shots of the runs in separate processes: every subset, and every method and number of shots twice
     ("chest", "lora", 5),
     ("colon", "vpt", 1),
     ("endo", "adaptformer", 5),
@@ -51,16 +51,16 @@ ALONE = [  # subset, method and shots of the runs that get a process each: every
 
 @dataclass
 class Bench:
-    """What the parts share."""
+    """Settings shared by the parts."""
 
-    folder: Path  # of the data, and of the grid's time
-    scratch: Path  # an empty folder for all else
+    folder: Path  # folder of the data and of the grid's time
+    scratch: Path  # an empty folder for everything else
     data: Path  # the invented build
     backbone: Path
-    size: int  # side of the images it sees
+    size: int  # side of the backbone's input, in pixels
     device: torch.device
     toy: bool
-    minutes: float  # after which the grid is cut off
+    minutes: float  # time limit of the grid
 
     def shared(self):
         from medfmc_hf.training.one_run import Shared
@@ -152,12 +152,12 @@ def evaluation(bench: Bench) -> None:
 
 
 class Ready:
-    """Stands for `TrainingPixels`: a batch that lies on the device, normalised."""
+    """Replaces `TrainingPixels` by a normalised batch that is already on the device."""
 
     def __init__(self, batch: torch.Tensor) -> None:
         self._batch = batch
 
-    def batch(self, indices, *draws) -> torch.Tensor:
+    def batch(self, indices, *seeds) -> torch.Tensor:
         return self._batch[: len(indices)]
 
 
@@ -171,7 +171,7 @@ def wait(bench: Bench) -> None:
 
 
 def _step_seconds(bench: Bench, config) -> tuple[float, float]:
-    """Of a training step whose batch lies ready, and of one that cuts its views."""
+    """Seconds of a training step with a ready batch, and of one that makes its views."""
     from medfmc_hf.training import one_run
 
     shared = bench.shared()
@@ -185,7 +185,7 @@ def _step_seconds(bench: Bench, config) -> tuple[float, float]:
 
 
 def train_alone(bench: Bench, config, shared) -> None:
-    """A run by the plain loop, without test and files."""
+    """Train a run by the plain loop, without test and files."""
     from medfmc_hf.training import one_run
 
     run = shared.resolve(config)
@@ -208,7 +208,7 @@ def grouped(bench: Bench) -> None:
 
         def together(configs=configs) -> None:
             if train_group([shared.resolve(config) for config in configs], shared, one_run.make_accelerator()) is None:
-                raise RuntimeError("not grouped: something in it draws random numbers")
+                raise RuntimeError("not grouped: the network is random")
 
         seconds = bench.in_turn({"alone": alone, "together": together})
         ratio = f"{seconds['alone'] / seconds['together']:.2f} times"
@@ -217,14 +217,14 @@ def grouped(bench: Bench) -> None:
 
 
 def grid_values(bench: Bench) -> dict:
-    """The grid that is measured; a toy has one draw."""
+    """The measured grid; a toy has one split per subset."""
     if bench.toy:
         return bench.grid(overrides={"epochs": 1, "dtype": "bfloat16"}, shots=[1], seeds=[0])
     return bench.grid(overrides={"epochs": 20, "dtype": "bfloat16"})
 
 
 def python(script: str, *args: str, limit: float, **environment: str) -> tuple[float, str]:
-    """Seconds of a recipe in a process of its own, and what went wrong: the last thing it said, `cut off`, or nothing."""
+    """Seconds of a recipe in a separate process, and its problem: its last line of output, `CUT_OFF`, or an empty string."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, str(ROOT / "recipes" / script), *args, "--quiet"]
     output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -253,15 +253,15 @@ def grid(bench: Bench) -> None:
     if not done:
         raise RuntimeError(f"no run was finished in {seconds:.0f} s: {problem}")
     what = f"the grid, {len(done)} of {len(jobs)} runs{f', {CUT_OFF}' * (problem == CUT_OFF)}, min"
-    bench.row(what, "", f"{seconds / 60:.1f}", f"{seconds / len(done):.2f} s a run", "under 15")
+    bench.row(what, "", f"{seconds / 60:.1f}", f"{seconds / len(done):.2f} s per run", "under 15")
     whole = seconds * sum(job.work for job in jobs) / sum(job.work for job in done)
     if len(done) < len(jobs):
         bench.row("the whole grid, extrapolated by forward passes, min", "", f"{whole / 60:.1f}", "", "under 15")
     stages = {"data": "decoding and reading pixels", "train": "training (of groups with decoding for it)", "test": "test"}
     spent = {what: sum(records[job.id].cost["seconds"].get(stage, 0.0) for job in done) for stage, what in stages.items()}
-    rest = "start-up, saving, and runs cut off"
+    rest = "start-up, saving, and unfinished runs"
     for what, part in {**spent, rest: seconds - sum(spent.values())}.items():
-        bench.row(f"of it {what}, min", "", f"{part / 60:.2f}", f"{part / seconds:.0%}")
+        bench.row(f"of which {what}, min", "", f"{part / 60:.2f}", f"{part / seconds:.0%}")
     result = {"runs": len(jobs), "seconds": whole, "extrapolated": len(done) < len(jobs)}
     (bench.folder / f"grid-{bench.size}.json").write_text(json.dumps(result))
     shutil.rmtree(cache)
@@ -287,7 +287,7 @@ def processes(bench: Bench) -> None:
         if problem:
             raise RuntimeError(f"{config.dataset_config} {method}: {problem}")
         seconds = next(find_runs(out))[1].cost["seconds"]
-        name = f"a process of its own: {config.dataset_config} {method}, s"
+        name = f"a separate process: {config.dataset_config} {method}, s"
         parts = ", ".join(f"{stage} {seconds[stage]:.1f}" for stage in ("data", "train", "test"))
         bench.row(name, f"{wall:.1f}", "", parts)
         fixed.setdefault(subset, []).append(wall - seconds["train"])
@@ -295,16 +295,16 @@ def processes(bench: Bench) -> None:
         shutil.rmtree(home, ignore_errors=True)
 
     def mean(known: dict[str, list[float]], key: str) -> float:
-        return statistics.mean(known.get(key) or [value for values in known.values() for value in values])  # a toy knows not all
+        return statistics.mean(known.get(key) or [value for values in known.values() for value in values])  # for a toy
 
     peer = sum(mean(fixed, c.subset) + mean(per_row, c.method) * rows_of[c.dataset_config] for c in configs)
     file = bench.folder / f"grid-{bench.size}.json"
-    what = f"{len(configs)} runs, extrapolated from {sum(map(len, fixed.values()))}, each in a process, against the grid"
+    what = f"{len(configs)} runs, extrapolated from {sum(map(len, fixed.values()))}, each in a separate process, against the grid"
     if not file.is_file():
-        bench.row(f"{what}, which was not run: s a run", f"{peer / len(configs):.2f}", "", "", "at least 10 times")
+        bench.row(f"{what}, which was not run: s per run", f"{peer / len(configs):.2f}", "", "", "at least 10 times")
         return
     ours = json.loads(file.read_text())
-    what += " (extrapolated, too)" * ours["extrapolated"] + ", s a run"
+    what += " (extrapolated, too)" * ours["extrapolated"] + ", s per run"
     times = f"{peer / ours['seconds']:.1f} times"
     bench.row(what, f"{peer / len(configs):.2f}", f"{ours['seconds'] / ours['runs']:.2f}", times, "at least 10 times")
 
@@ -314,10 +314,10 @@ PARTS = {part.__name__: part for part in (evaluation, wait, grouped, grid, proce
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts")
-    parser.add_argument("--size", type=int, default=224, help="side of the images the backbone sees (default: %(default)s)")
-    parser.add_argument("--minutes", type=float, default=15, help="after which the grid is cut off (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, help="where the data are made and kept (default: a temporary folder)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)")
+    parser.add_argument("--size", type=int, default=224, help="side of the backbone's input, in pixels (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=15, help="time limit of the grid (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, help="folder of the data, reused if it exists (default: a temporary folder)")
     args = parser.parse_args()
     from invented import invented_build, make_backbone
 
@@ -325,11 +325,11 @@ def main() -> None:
     from medfmc_hf.runs.provenance import versions
 
     set_quiet(True)
-    warnings.simplefilter("ignore")  # the CPU's attention has no batching rule, which torch says at every size
+    warnings.simplefilter("ignore")  # torch warns at every size that the CPU's attention has no batching rule
     toy = not torch.cuda.is_available()
     size = 32 if toy else args.size
     if toy:
-        print("No GPU here: every number is OPEN. What follows is a toy on the CPU, to show that the script runs; it measures nothing.\n")
+        print("No GPU here: every number is OPEN. What follows is a toy run on the CPU, to show that it works; it measures nothing.\n")
     else:
         known = ", ".join(f"{name} {version}" for name, version in versions().items())
         print(f"{torch.cuda.get_device_name()}, {os.cpu_count()} CPU cores, ViT-B/16 at {size}; {known}\n")
@@ -339,7 +339,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         begin = time.perf_counter()
         data = invented_build(folder / ("toy" if toy else "invented"), toy=toy)
-        print(f"The data were there, or were made, in {time.perf_counter() - begin:.0f} s.\n")
+        print(f"The data were ready in {time.perf_counter() - begin:.0f} s.\n")
         print(f"| what | floor or peer | ours | ratio | goal |\n|{'---|' * 5}", flush=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             backbone = make_backbone(Path(scratch) / "backbone", size, toy=toy)

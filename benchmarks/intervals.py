@@ -1,11 +1,11 @@
-"""How often intervals hold what they promise: python benchmarks/intervals.py
+"""Coverage of the confidence intervals: python benchmarks/intervals.py
 
-Test sets are drawn again and again from a population whose scores are known: those of the same models on one very large test set of the
-same prevalence. An honest 95 % interval holds the true value 95 times in 100; the goal is 93 to 97. "endo" has Endo's prevalence and
-patients (studies) of 30 like images, 26 or 50 of them; "chest" has ChestDR's prevalence and 2,700 patients of one image. Five models stand
-for five seeds, and a sixth is compared with the first.
+Test sets are sampled repeatedly from a population with known scores: those of the same models on one very large test set with the same
+prevalence. A correct 95 % interval contains the true value 95 times in 100; the goal is 93 to 97. "endo" has Endo's prevalence and 26 or 50
+patients (studies) of 30 similar images; "chest" has ChestDR's prevalence and 2,700 patients of one image. Five models represent five seeds,
+and a sixth is compared with the first.
 
-Jackknife is what every command prints; the others are what `medfmc score --interval` offers beside it.
+Every command prints the jackknife; `medfmc score --interval` offers the others, too.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from medfmc_hf.subsets import SUBSETS
 
 CASES = (("endo", 26, 30), ("endo", 50, 30), ("chest", 2700, 1))
 METHODS = ("jackknife", "normal", "percentile", "bca")
-STRENGTHS = (1.0, 0.9, 1.1, 0.95, 1.05, 1.3)  # of the five seeds, and of the other model
+STRENGTHS = (1.0, 0.9, 1.1, 0.95, 1.05, 1.3)  # of the models of five seeds, and of the sixth model
 
 
-def draw(key: str, patients: int, each: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """Targets, the scores of six models, and patients; images of one patient share part of their labels and of their scores."""
+def sample(key: str, patients: int, each: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Sample targets, the scores of six models, and patients; labels and scores are correlated within a patient."""
     share = 0.7 if each > 1 else 0.0
     prevalence = np.array(SUBSETS[key].counts) / SUBSETS[key].images
     patient = np.repeat(np.arange(patients), each)
@@ -41,15 +41,15 @@ def draw(key: str, patients: int, each: int, rng: np.random.Generator) -> tuple[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=400, help="test sets per row (default: %(default)s)")
-    parser.add_argument("--bootstraps", type=int, default=100, help="of them, for which the others are drawn, too (default: %(default)s)")
+    parser.add_argument("--bootstraps", type=int, default=100, help="how many of these get bootstrap intervals (default: %(default)s)")
     args = parser.parse_args()
     print(f"| what | {' | '.join(METHODS)} | goal |\n|{'---|' * (len(METHODS) + 2)}")
     for key, patients, each in CASES:
-        targets, models, _ = draw(key, 600_000 // each, each, np.random.default_rng(0))
+        targets, models, _ = sample(key, 600_000 // each, each, np.random.default_rng(0))
         true = [score(targets, scores) for scores in models]
         hits: dict[str, dict[str, list[bool]]] = {}
         for number in range(args.draws):
-            targets, models, patient = draw(key, patients, each, np.random.default_rng(number + 1))
+            targets, models, patient = sample(key, patients, each, np.random.default_rng(number + 1))
             own = [jackknife(targets, scores, patient) for scores in models]
             others = {m: bootstrap(targets, models[0], patient, replicates=400, seed=number, method=m) for m in METHODS[1:]}
             for name in ("map", "auc", "score"):

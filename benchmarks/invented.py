@@ -1,7 +1,7 @@
-"""An invented MedFMC at the scale of the real one: its numbers of images, patients and labels, its sizes and formats. And a backbone.
+"""An invented MedFMC at the scale of the real one, with its numbers of images, patients and labels, its sizes and formats; and a backbone.
 
-To draw 22,349 large images would take hours, so a few dozen of each subset are drawn, and each of them stands under many names. An image
-is known by its path, so that all are decoded and stored as if no two were alike. Nothing in it comes from MedFMC.
+Making 22,349 large images would take hours, so a few dozen per subset are made, and each of them gets many names. An image is identified by
+its path, so all are decoded and stored as if they were different. Nothing in it comes from MedFMC.
 """
 
 import csv
@@ -21,11 +21,11 @@ from medfmc_hf.data.sample import InventedImage, seeded, table
 from medfmc_hf.data.splits import draw_pool, sample_support
 from medfmc_hf.subsets import SEEDS, SHOTS, SUBSETS, Subset
 
-DISTINCT = 32  # images drawn of each subset
-TOY = 60  # by how much a toy has fewer images; its sides are an eighth
+DISTINCT = 32  # distinct images per subset
+TOY = 60  # a toy has this many times fewer images, with an eighth of the side length
 PER_STUDY = 12  # images of an endoscopy study that show a class, about as many as in Endo
 
-_NAME = {  # by number of the patient, and of the image within the patient
+_NAME = {  # file name by number of the patient, and of the image within the patient
     "chest": lambda patient, place: f"{patient:013X}",
     "colon": lambda patient, place: f"2019-{patient:05d}-lv1-{patient:05d}p{place:04d}",
     "endo": lambda patient, place: f"13333_2021.01_{patient:04d}_{place:08d}",
@@ -35,20 +35,20 @@ _NAME = {  # by number of the patient, and of the image within the patient
 
 
 def invented_build(folder: Path, *, toy: bool = False) -> Path:
-    """Draw and build below `folder`, or give what an earlier call has built there.
+    """Make and build the data below `folder`, or return what an earlier call has built there.
 
     Args:
-        folder: on a disk with 2 GB to spare.
-        toy: few and small images, to see that it works.
+        folder: folder on a disk with 2 GB free.
+        toy: whether to make few and small images, to check that it works.
 
     Returns:
-        A folder as `medfmc build` makes it, linked.
+        A linked dataset folder, as made by `medfmc build`.
     """
     source, out = folder / "download", folder / "medfmc"
     if (out / MANIFEST).is_file():
         return out
     jobs = [(key, number) for key in SUBSETS for number in range(2 if toy else DISTINCT)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and Pillow work outside Python's lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and Pillow release the GIL
         drawn = list(pool.map(lambda job: _draw(folder / "drawn", *job, toy), jobs))
     for key, subset in SUBSETS.items():
         images = images_of(subset, TOY if toy else 1)
@@ -59,13 +59,13 @@ def invented_build(folder: Path, *, toy: bool = False) -> Path:
             _stand_for(files[number % len(files)], place / image.name)
         with (source / subset.name / subset.table).open("w", newline="") as handle:
             csv.writer(handle).writerows(table(subset, images))
-        if subset.challenge:  # the others' lists are drawn by the build
+        if subset.challenge:  # the build samples the lists of the others
             _write_lists(subset, images, source / "data_backup" / "MedFMC" / key)
     return build([source], out).folder
 
 
 def make_backbone(folder: Path, size: int, *, toy: bool = False) -> Path:
-    """Write a ViT-B/16 with random weights, or one of two small blocks, for images of `size` pixels a side."""
+    """Write a ViT-B/16 with random weights (a toy has two small blocks) for images of `size` x `size` pixels."""
     from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 
     shape = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=128) if toy else {}
@@ -76,11 +76,11 @@ def make_backbone(folder: Path, size: int, *, toy: bool = False) -> Path:
 
 
 def images_of(subset: Subset, shrink: int = 1) -> list[InventedImage]:
-    """Names, patients and labels. Images are spread evenly over patients, in the real ones unevenly.
+    """Invent names, patients and labels. Images are spread evenly over patients, unlike in the real data.
 
     Args:
-        subset: whose.
-        shrink: divides the numbers of images, patients and labels.
+        subset: subset of the images.
+        shrink: divisor of the numbers of images, patients and labels.
     """
     counts = [max(1, count // shrink) for count in subset.counts]
     if subset.multilabel:
@@ -104,7 +104,7 @@ def images_of(subset: Subset, shrink: int = 1) -> list[InventedImage]:
 
 
 def _multi_hot(owners: np.ndarray, counts: list[int], per_patient: int, rng: np.random.Generator) -> np.ndarray:
-    """Give each class its number of images, up to `per_patient` in a row of patients drawn at random."""
+    """Give each class its number of images, up to `per_patient` consecutive ones of randomly chosen patients."""
     labels, starts = np.zeros((len(owners), len(counts)), int), np.flatnonzero(np.diff(owners, prepend=-1))
     ends = [*starts[1:], len(owners)]
     for index, left in enumerate(counts):
@@ -128,7 +128,7 @@ def _draw(folder: Path, key: str, number: int, toy: bool) -> Path:
 
 
 def _stand_for(drawn: Path, path: Path) -> None:
-    path.unlink(missing_ok=True)  # of a call that was cut off
+    path.unlink(missing_ok=True)  # left by an interrupted call
     try:
         path.hardlink_to(drawn)
     except OSError:  # file systems without hard links
@@ -150,5 +150,5 @@ def _write_lists(subset: Subset, images: list[InventedImage], folder: Path) -> N
 
 
 def _label(subset: Subset, image: InventedImage) -> str:
-    """As the subset's lists write it."""
+    """The label in the format of the subset's lists."""
     return str(image.labels[1]) if subset.key == "colon" else {"chest": ","}.get(subset.key, " ").join(map(str, image.labels))

@@ -1,10 +1,10 @@
-"""What a sweep costs beside its computing: python benchmarks/overhead.py
+"""The overhead of a sweep: python benchmarks/overhead.py
 
-On the invented MedFMC and a tiny backbone, one process unless said otherwise; medians.
+On the invented MedFMC and a tiny backbone, in one process unless stated otherwise; medians.
 
-- start-up: fresh processes that import or print, ours and what a script with Trainer imports.
+- start-up: new processes that import or print, compared with the imports of a script with Trainer.
 - few-shot selection: the rows of a config, by the config and by the obvious `filter`, which decodes every image.
-- grid: one more train-free run in a sweep, when its features are there; and planning a grid whose runs are all finished.
+- grid: one more train-free run in a sweep with cached features; and planning a grid of finished runs.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 
 def fresh(code: list[str], rounds: int) -> float:
-    """Median seconds of a fresh process."""
+    """Median seconds of a new process."""
     times = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -82,7 +82,7 @@ def grid(data: Path, scratch: Path) -> None:
     again = Shared(data, cache=scratch / "cache")
     begin = time.perf_counter()
     plan(Grid.from_dict(values).configs(), again, scratch / "runs")
-    print(f"| planning a finished grid, s a run | 0 | {(time.perf_counter() - begin) / len(jobs):.3f} | | | |")
+    print(f"| planning a finished grid, s per run | 0 | {(time.perf_counter() - begin) / len(jobs):.3f} | | | |")
 
 
 def main() -> None:

@@ -1,14 +1,14 @@
-"""Pixels, side by side with transformers' PIL image processor: python benchmarks/pixels.py
+"""Pixels, compared with transformers' PIL image processor: python benchmarks/pixels.py
 
-Invented images of the sizes the paper states (smooth fields and noise; PNG, NeoJaundice JPEG), decoded and processed for a ViT at 384.
-Every alternative takes its turn in each round, in one process, on one thread; a number is the median over images and rounds, in
-milliseconds of CPU time, which the neighbours on a shared machine disturb less than wall time.
+Invented images of the sizes in the paper (smooth fields and noise; PNG, NeoJaundice JPEG), decoded and processed for a ViT at 384.
+The alternatives alternate in each round, in one process on one thread; a number is the median over images and rounds, in milliseconds of
+CPU time, which other jobs on a shared machine affect less than wall time.
 
 - floor: the bare decode (Pillow's `Image.load`).
 - ours: `decode` + `process` + `normalise`; peer: the bare decode + transformers' PIL processor; from the same bytes to the same tensor.
-- processor alone: from the decoded image, which is an array for ours and a Pillow image for theirs, to the tensor.
-- cached: read of a stored evaluation image + `normalise`, in percent of a ViT-S/16 forward at 224; both in batches of 8. The first read
-  of a process compares the image's checksum, the others do not.
+- processor alone: from the decoded image (an array for ours, a Pillow image for theirs) to the tensor.
+- cached: read of a stored evaluation image + `normalise`, in percent of a ViT-S/16 forward pass at 224; both in batches of 8. The first
+  read in a process verifies the image's checksum, later ones do not.
 - views: a random resized crop from a decoded image, against Pillow's `resize(box=...)`.
 """
 
@@ -34,7 +34,7 @@ from medfmc_hf.images.resize import channels_first, resize
 from medfmc_hf.progress import set_quiet
 from medfmc_hf.subsets import SUBSETS
 
-# (height, width, channels) and file type of the releases, as the paper states them.
+# (height, width, channels) and file type of the releases, from the paper.
 IMAGES = {
     "chest": (2965, 2953, 1, "PNG"),
     "colon": (1024, 1024, 3, "PNG"),
@@ -45,7 +45,7 @@ IMAGES = {
 
 
 def invent(height: int, width: int, channels: int, seed: int) -> Image.Image:
-    """Smooth colours with the grain of a camera: PNGs of about the size of real ones."""
+    """Smooth colours with camera noise: PNGs of about the size of real ones."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (height // 64, width // 64, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.int16)
@@ -67,7 +67,7 @@ def load(data: bytes) -> Image.Image:
 
 
 def in_turn(alternatives: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each alternative in each round, after one round that does not count."""
+    """Milliseconds of each alternative in each round, after a warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in alternatives}
     for round_number in range(rounds + 1):
         for name, work in alternatives.items():
@@ -91,7 +91,7 @@ def pil_processor(processing: Processing):
     """The same processing by transformers."""
     try:
         from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil as Processor
-    except ImportError:  # transformers before it had two backends
+    except ImportError:  # transformers versions with a single backend
         from transformers import ViTImageProcessor as Processor
     size = {"height": processing.height, "width": processing.width}
     return Processor(size=size, resample=3, image_mean=list(processing.mean), image_std=list(processing.std))
@@ -160,7 +160,7 @@ def views(subset: str, data: list[bytes], side: int, rounds: int) -> list[str]:
 
 
 def cached(folder: Path, data: dict[str, list[bytes]], rounds: int) -> tuple[list[list[str]], list[str]]:
-    """The store: decodes of two sweeps, and what reading costs beside a forward."""
+    """The store: decodes of two sweeps, and the cost of reading compared with a forward pass."""
     processing = Processing(224, 224, (224, 224))
     config = transformers.ViTConfig(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, intermediate_size=1536)
     model = transformers.ViTModel(config, add_pooling_layer=False).eval()
@@ -202,10 +202,10 @@ def cached(folder: Path, data: dict[str, list[bytes]], rounds: int) -> tuple[lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subsets", nargs="+", choices=IMAGES, default=list(IMAGES))
-    parser.add_argument("--images", type=int, default=3, help="images a subset (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds in which all alternatives take their turn (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=3, help="images per subset (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of all alternatives (default: %(default)s)")
     parser.add_argument("--size", type=int, default=384, help="side of the processed image (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch; Pillow uses one (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch; Pillow uses one (default: %(default)s)")
     args = parser.parse_args()
     set_quiet(True)
     torch.set_num_threads(args.threads)

@@ -1,7 +1,7 @@
-"""Every measurement of this folder, one table after another: python benchmarks/run.py
+"""All benchmarks in this folder, one after another: python benchmarks/run.py
 
-It prints what each script prints, and with --write puts it into RESULTS.md with the command, the date, the versions and the device. Run it
-on a quiet machine. Ratios carry over to other machines; seconds do not.
+It prints the output of each script, and with --write saves it in RESULTS.md with the command, the date, the versions and the device. Run it
+on an idle machine. Ratios carry over to other machines; seconds do not.
 """
 
 import argparse
@@ -13,12 +13,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SCRIPTS = {
-    "adaptation.py": "Whole runs beside transformers.Trainer",
-    "pixels.py": "Pixels beside transformers' PIL image processor",
-    "score.py": "The score beside the official code, scikit-learn and torchmetrics",
-    "overhead.py": "Start-up, few-shot selection, and the grid's own cost",
-    "shortcuts.py": "What each shortcut of a run gains",
-    "gpu.py": "A GPU",
+    "adaptation.py": "Whole runs compared with transformers.Trainer",
+    "pixels.py": "Pixels compared with transformers' PIL image processor",
+    "score.py": "The score compared with the official code, scikit-learn and torchmetrics",
+    "overhead.py": "Start-up, few-shot selection, and overhead of a grid",
+    "shortcuts.py": "What each shortcut of a run saves",
+    "gpu.py": "GPU",
 }
 SHORT = {
     "adaptation.py": ["--epochs=2", "--validation=8", "--test=24"],
@@ -40,7 +40,7 @@ def heading() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--short", action="store_true", help="smaller sizes: about ten minutes on two cores")
-    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=list(SCRIPTS), help="some of the scripts")
+    parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=list(SCRIPTS), help="scripts to run (default: all)")
     parser.add_argument("--write", action="store_true", help="also write RESULTS.md")
     args = parser.parse_args()
     parts = ["# Results\n", heading() + "\n"]
@@ -56,7 +56,7 @@ def main() -> None:
             text += f"\nThis stopped with status {done.returncode}.\n"
         print(text, flush=True)
         parts.append(text)
-        if args.write:  # now, for the rest may be stopped
+        if args.write:  # after each script, in case a later one is interrupted
             (HERE / "RESULTS.md").write_text("\n".join(parts), encoding="utf-8")
     raise SystemExit(1 if failed else 0)
 

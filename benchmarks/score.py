@@ -1,17 +1,17 @@
-"""The score, side by side with its peers: python benchmarks/score.py [--quick]
+"""The score, compared with its peers: python benchmarks/score.py [--quick]
 
-Invented scores, one thread, float32. Within a case every alternative takes its turn in each round, in one process; a time is the
-median over rounds, in milliseconds of CPU time. Agreement with scikit-learn is checked on the same arrays, ties included.
+Invented scores, one thread, float32. Within a case the alternatives alternate in each round, in one process; a time is the median over
+rounds, in milliseconds of CPU time. Agreement with scikit-learn is checked on the same arrays, ties included.
 
 - floor: one numpy argsort per class of the same scores, which a sort-based metric cannot avoid (ours sorts values, which is cheaper).
 - ours: `medfmc_hf.scoring.score`: AUC, AP and accuracy or mAP, with all checks of the input; per class and mean.
-- official shape: what the challenge's code does, written anew as plainly: per class a Python list of labels and of scores, row by row,
+- official shape: the challenge's algorithm, reimplemented as plainly: per class Python lists of labels and scores, filled row by row,
   scikit-learn's AUC on the lists, and mmcls' average precision from an argsort.
 - scikit-learn: `roc_auc_score` and `average_precision_score` per class on arrays.
-- torchmetrics: exact mode (thresholds=None), AUROC and AveragePrecision per class; left out, and said so, where it is not installed.
+- torchmetrics: exact mode (thresholds=None), AUROC and AveragePrecision per class; skipped with a message if it is not installed.
 - bootstrap: replicates over patients of AUC and mAP (or accuracy); the peer scores each resample with scikit-learn, measured on a
   few replicates and scaled up.
-- through evaluate: `compute` on arrays of the loaded metric, against the bare function; and by `add_batch`, which goes through Arrow.
+- through evaluate: `compute` of the loaded metric on arrays, against the bare function; and by `add_batch`, which goes through Arrow.
 """
 
 import os
@@ -33,7 +33,7 @@ from medfmc_hf.scoring import score
 
 
 def invent(rows: int, classes: int, multilabel: bool, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Targets with the prevalence of the challenge's chest (9 % on average) or colon, and scores that know a little."""
+    """Targets with the prevalence of the challenge's chest (9 % on average) or colon, and weakly informative scores."""
     rng = np.random.default_rng(0)
     if multilabel:
         targets = rng.random((rows, classes)) < np.geomspace(0.25, 0.01, classes)
@@ -74,7 +74,7 @@ def sklearn_arrays(targets: np.ndarray, scores: np.ndarray) -> tuple[float, floa
 
 
 def torchmetrics_exact(targets: np.ndarray, scores: np.ndarray) -> Callable[[], object] | None:
-    """A call that scores tensors made beforehand; None without torchmetrics."""
+    """A function that scores prepared tensors; None without torchmetrics."""
     try:
         from torchmetrics.functional import classification
     except ImportError:
@@ -94,7 +94,7 @@ def torchmetrics_exact(targets: np.ndarray, scores: np.ndarray) -> Callable[[], 
 
 
 def alternate(alternatives: dict[str, Callable[[], object] | None], rounds: int) -> dict[str, float]:
-    """Median CPU milliseconds of each, one after the other in each round."""
+    """Median CPU milliseconds of each alternative, alternating in each round."""
     times: dict[str, list[float]] = {name: [] for name, call in alternatives.items() if call}
     for _ in range(rounds):
         for name in times:
@@ -122,13 +122,13 @@ def kernel(rows: int, classes: int, multilabel: bool, rounds: int, goals: dict[s
         "torchmetrics, exact": torchmetrics_exact(targets, scores),
     }
     if alternatives["torchmetrics, exact"] is None:
-        print("torchmetrics is not installed: its row is left out")
+        print("torchmetrics is not installed: its row is omitted")
     if rounds > 1:
         score(targets, scores)
     show(f"({rows:,}, {classes}) {'multi-label' if multilabel else 'single-label'}", alternate(alternatives, rounds), goals)
     tracemalloc.start()
     score(targets, scores)
-    print(f"ours, most memory at a time besides the input: {tracemalloc.get_traced_memory()[1] / 1e6:.1f} MB")
+    print(f"ours, peak memory besides the input: {tracemalloc.get_traced_memory()[1] / 1e6:.1f} MB")
     tracemalloc.stop()
 
 
@@ -182,7 +182,7 @@ def through_evaluate(rows: int, classes: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="without the million rows")
+    parser.add_argument("--quick", action="store_true", help="skip the case of a million rows")
     args = parser.parse_args()
     print(f"numpy {np.__version__}")
     agreement(2708, 19)

@@ -1,10 +1,10 @@
-"""What each shortcut of a run gains: python benchmarks/shortcuts.py
+"""What each shortcut of a run saves: python benchmarks/shortcuts.py
 
-The invented data and the ViT-S/16 of adaptation.py. Whole runs on a few seeds in one process, as a sweep has them, with a shortcut and
-without it, taking turns; processor seconds without the imports, the median over rounds. A shortcut stays where it saves 5 %.
+The invented data and the ViT-S/16 of adaptation.py. Whole runs with a few seeds in one process, as in a sweep, with and without a shortcut
+in alternation; processor seconds without the imports, median over rounds. A shortcut is worth having if it saves 5 %.
 
-- frozen blocks: what they make of an image is computed once (`medfmc_hf/training/frozen_blocks.py`), of test images and, with
-  `augmentation: fixed-views`, of the views that are trained on.
+- frozen blocks: their outputs are computed once per image (`medfmc_hf/training/frozen_blocks.py`), for test images and, with
+  `augmentation: fixed-views`, for the training views.
 """
 
 import argparse
@@ -19,8 +19,7 @@ from pathlib import Path
 
 from adaptation import prepare, splits_of
 
-# name: epochs, what the run is with the shortcut, and what it is without; `split` says whether
-# it is in force. Twenty epochs are the recipes'.
+# name: epochs, and options of the run with and without the shortcut; `split` switches it. The recipes have twenty epochs.
 CASES: dict[str, tuple[int, dict, dict]] = {
     "frozen blocks of test images, partial": (4, {"method": "partial"}, {"method": "partial", "split": False}),
     "fixed views, partial": (20, {"method": "partial", "augmentation": "fixed-views"}, {"method": "partial"}),
@@ -29,7 +28,7 @@ CASES: dict[str, tuple[int, dict, dict]] = {
 
 
 def child(folder: Path, args: argparse.Namespace, options: dict) -> None:
-    """Runs on a few seeds in a process of their own; prints processor seconds a run."""
+    """Run a few seeds in this process and print processor seconds per run."""
     from medfmc_hf.progress import set_quiet
     from medfmc_hf.runs import RunConfig
     from medfmc_hf.training import frozen_blocks
@@ -64,7 +63,7 @@ def main() -> None:
         return
     print(f"{args.train} training images at batch 4, {args.test} test images, {args.draws} seeds, ", end="")
     print(f"{args.rounds} rounds\n")
-    print("| shortcut | epochs | with, s a run | without | saved | goal |\n|---|---|---|---|---|---|")
+    print("| shortcut | epochs | with, s per run | without | saved | goal |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), args.draws * args.train + args.validation + args.test)
         flags = [f"--{name}={getattr(args, name)}" for name in ("train", "validation", "test", "draws")]
