@@ -2,7 +2,7 @@
 
     python dataset_scripts/build.py PATH/TO/MedFMC --out medfmc --fetch-lists
 
-It is `medfmc build` as a script: the work is medfmc_hf.data.build.build. README.md beside this file explains sources, lists and forms.
+This is `medfmc build` as a script; medfmc_hf.data.build.build does the work. README.md in this folder explains sources, lists and forms.
 """
 
 import argparse

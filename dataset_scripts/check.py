@@ -2,7 +2,7 @@
 
     python dataset_scripts/check.py medfmc
 
-It is `medfmc check` as a script: the work is medfmc_hf.data.audit.check_build. The exit status is 1 if anything is not as it must be.
+This is `medfmc check` as a script; medfmc_hf.data.audit.check_build does the work. The exit status is 1 if anything is wrong.
 """
 
 import argparse

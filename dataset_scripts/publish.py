@@ -1,8 +1,8 @@
-"""Publish a dataset folder on the Hub, with the images inside; privately unless --public, and only with your word.
+"""Publish a dataset folder on the Hub with embedded images; privately unless --public, and only with your confirmation.
 
     python dataset_scripts/publish.py medfmc --repo-id ORG/medfmc --i-have-the-rights
 
-It is `medfmc push dataset` as a script: the work is medfmc_hf.hub.push_dataset.DatasetPush.
+This is `medfmc push dataset` as a script; medfmc_hf.hub.push_dataset.DatasetPush does the work.
 """
 
 import sys

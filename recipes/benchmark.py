@@ -1,9 +1,10 @@
-"""Run a grid of adaptations on one machine or many.
+"""Run a benchmark grid on one or more machines.
 
     accelerate launch --num_processes 8 recipes/benchmark.py recipes/grids/peft.yaml
 
-Each process takes the costliest run that nobody has; --together puts all of them on one run at a time (DDP). It is `medfmc benchmark`
-as a script: the grid is medfmc_hf.benchmark.grid, the plan medfmc_hf.benchmark.grid_plan, and the sweep medfmc_hf.benchmark.sweep.
+Each process takes the costliest run that is still free; --together puts all processes on one run at a time (DDP). This is
+`medfmc benchmark` as a script: the grid is in medfmc_hf.benchmark.grid, the plan in medfmc_hf.benchmark.grid_plan, and the sweep in
+medfmc_hf.benchmark.sweep.
 """
 
 import argparse

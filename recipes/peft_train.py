@@ -2,11 +2,11 @@
 
     accelerate launch recipes/peft_train.py --subset endo --shots 5 --seed 0 --method lora --model facebook/dinov2-small
 
---method picks a recipe from recipes/configs (learning rate, epochs, options of the method); --config names another
-recipe file; every flag overrides it. The run leaves a folder below --out: run.json (what it was, its scores, its cost),
+--method selects a recipe from recipes/configs (learning rate, epochs, options of the method), --config another recipe
+file; flags override its options. The run writes a folder below --out: run.json (options, scores, cost),
 predictions.parquet (every test image) and adapter/ (weights and a model card). A finished run is never repeated.
 
-The path of a run is medfmc_hf.training.one_run.train, and its loop is medfmc_hf.training.loop.Loop: copy them where you need more.
+A run is carried out by medfmc_hf.training.one_run.train with the training loop medfmc_hf.training.loop.Loop: copy them if you need more.
 """
 
 import argparse
@@ -20,14 +20,14 @@ def main(argv: list[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_arguments(parser)
-    parser.add_argument("--data", default="medfmc", help="folder that `medfmc build` made, or a dataset repository (default: medfmc)")
-    parser.add_argument("--out", default="runs", help="folder below which the run's folder is made (default: runs)")
+    parser.add_argument("--data", default="medfmc", help="folder made by `medfmc build`, or a dataset repository (default: medfmc)")
+    parser.add_argument("--out", default="runs", help="parent folder of the run's folder (default: runs)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no messages")
     args = parser.parse_args(argv)
     set_quiet(args.quiet)
     config = run_config(args)
 
-    from accelerate import PartialState  # after the arguments are known to be right: torch takes seconds to load
+    from accelerate import PartialState  # after the arguments are checked: torch takes seconds to import
 
     from medfmc_hf.training import train
 

@@ -1,4 +1,4 @@
-"""The metric's Space: paste references and scores, read the score."""
+"""The metric's Space: paste references and scores to get the score."""
 
 import csv
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The score of MedFMC as a metric of `evaluate`: accuracy or mAP, AUC and their mean, exact, with one sort per class."""
 
-# evaluate finds the modules to copy beside the metric by these lines: each import of them must stand at the start of a line.
+# evaluate finds the modules to copy along with the metric by these lines: each of their imports must be at the start of a line.
 import datasets
 import evaluate
 import numpy as np
@@ -11,21 +11,21 @@ from medfmc_hf.subsets import CITATION, SUBSETS
 
 _DESCRIPTION = """\
 The score of MedFMC and of the MedFM challenge (NeurIPS 2023): accuracy and AUC for single-label tasks, mAP and AUC for multi-label
-tasks, and the mean of the two. Exact with ties, and fast: one sort per class.
+tasks, and the mean of the two. Exact, including ties, and fast: one sort per class.
 """
 
 _INPUTS = """
-Load it as it is to tell the task from the references, or with the key of a subset (chest, colon, endo, neojaundice, retino) to fix
-the task, the number of classes and their names.
+Load it without a configuration to infer the task from the references, or with the key of a subset (chest, colon, endo, neojaundice, retino)
+to fix the task, the number of classes and their names.
 
 Args:
-    predictions: scores, n rows of one finite number per class, higher for more likely. Logits and sigmoids score the same in
-        multi-label tasks. In single-label tasks give probabilities (softmax): logits have the same accuracy, but may differ in AUC.
-        A single class index per row, which is what `evaluate.evaluator` passes, gives the accuracy alone: it ranks nothing.
+    predictions: scores, n rows of one finite number per class, higher for more likely. Logits and sigmoids give the same score in
+        multi-label tasks. In single-label tasks pass probabilities (softmax): logits have the same accuracy, but may differ in AUC.
+        A single class index per row, as `evaluate.evaluator` passes it, gives only the accuracy: it is no ranking.
     references: single-label: n class indices. Multi-label: n rows of 0 and 1, or n lists of positive class indices.
     undefined (str): `skip` (default) leaves classes without positives or without negatives out of the means; `official` repeats the
-        AUC of the class before and counts an AP of 0, as the challenge's code does.
-    ties (str): `sklearn` (default) takes equal scores together in the AP; `official` takes them in the order of the rows.
+        AUC of the previous class and counts an AP of 0, as the challenge's code does.
+    ties (str): `sklearn` (default) treats equal scores as one threshold in the AP; `official` takes them in the order of the rows.
 
 Returns:
     `accuracy` or `map`, `auc`, `score` (their mean), all fractions; `rows`; `undefined`, the classes without positives or without
@@ -48,7 +48,7 @@ class MedfmScore(evaluate.Metric):
     def _info(self):
         if self.config_name != "default" and self.config_name not in SUBSETS:
             raise MedfmcError(f"medfm_score has no configuration {self.config_name!r}; it has default, {', '.join(SUBSETS)}.")
-        # Labels too are stored as float64: an integer column would cut 0.7 to 0 silently, where `score` says what is wrong.
+        # Labels are float64, too: an integer column would silently truncate 0.7 to 0, while `score` raises an error.
         number, numbers = datasets.Value("float64"), datasets.Sequence(datasets.Value("float64"))
         single = datasets.Features({"predictions": numbers, "references": number})
         multi = datasets.Features({"predictions": numbers, "references": numbers})
@@ -63,9 +63,9 @@ class MedfmScore(evaluate.Metric):
         )
 
     def compute(self, *, predictions=None, references=None, **kwargs):
-        """Score all the rows at once, or those added before.
+        """Score the given rows, or those added before.
 
-        Rows that come at once need no trip through Arrow, which costs many times the metric itself.
+        Given rows bypass Arrow, which costs many times the metric itself.
         """
         at_once = predictions is not None and references is not None and self.writer is None and self.num_process == 1
         if at_once:
@@ -82,11 +82,11 @@ class MedfmScore(evaluate.Metric):
         return score(references, predictions, undefined=undefined, ties=ties, **options)
 
     def _one_hot(self, indices, references, subset):
-        """Class indices as scores, and the labels checked."""
+        """Class indices as one-hot scores, and the validated labels."""
         labels = as_targets(
             references, (len(indices), len(subset.classes) if subset else 1 << 31), subset.task if subset else "single-label"
         )
         width = len(subset.classes) if subset else max(2, 1 + int(max(indices.max(initial=0), labels.max(initial=0))))
         if len(indices) and not 0 <= indices.min() <= indices.max() < width:
-            raise MedfmcError(f"predictions are class indices {indices.min()} to {indices.max()}; expected 0 to {width - 1}.")
+            raise MedfmcError(f"predictions have class indices {indices.min()} to {indices.max()}; expected 0 to {width - 1}.")
         return np.eye(width)[indices], labels
