@@ -186,16 +186,16 @@ def main() -> None:
             results: dict[str, list[dict]] = {"ours": [], "ours x5": [], "trainer": []}
             environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
             for _ in range(args.rounds):
-                for name, came in results.items():
+                for name, measured in results.items():
                     begin = time.perf_counter()
                     argv = [sys.executable, __file__, f"--child={name}", f"--folder={folder}", *flags]
                     done = subprocess.run(argv, env=environment, capture_output=True, text=True)
                     if done.returncode:
                         raise SystemExit(done.stderr)
                     wall = time.perf_counter() - begin
-                    came.append(json.loads(done.stdout.splitlines()[-1]))
-                    wall -= came[-1]["probe"]  # without the time to measure F
-                    came[-1]["wall"] = wall / (args.draws if name == "ours x5" else 1)
+                    measured.append(json.loads(done.stdout.splitlines()[-1]))
+                    wall -= measured[-1]["probe"]  # without the time to measure F
+                    measured[-1]["wall"] = wall / (args.draws if name == "ours x5" else 1)
             show(results, threads, forwards, args)
 
 

@@ -49,10 +49,10 @@ def invented_build(folder: Path, *, toy: bool = False) -> Path:
         return out
     jobs = [(key, number) for key in SUBSETS for number in range(2 if toy else DISTINCT)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and Pillow release the GIL
-        drawn = list(pool.map(lambda job: _draw(folder / "drawn", *job, toy), jobs))
+        made = list(pool.map(lambda job: _make(folder / "made", *job, toy), jobs))
     for key, subset in SUBSETS.items():
         images = images_of(subset, TOY if toy else 1)
-        files = [path for (of, _), path in zip(jobs, drawn) if of == key]
+        files = [path for (of, _), path in zip(jobs, made) if of == key]
         place = source / subset.name / "images"
         place.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(images):
@@ -118,7 +118,7 @@ def _multi_hot(owners: np.ndarray, counts: list[int], per_patient: int, rng: np.
     return labels
 
 
-def _draw(folder: Path, key: str, number: int, toy: bool) -> Path:
+def _make(folder: Path, key: str, number: int, toy: bool) -> Path:
     height, width, channels, kind = IMAGES[key]
     shrink = 8 if toy else 1
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,12 +127,12 @@ def _draw(folder: Path, key: str, number: int, toy: bool) -> Path:
     return path
 
 
-def _stand_for(drawn: Path, path: Path) -> None:
+def _stand_for(made: Path, path: Path) -> None:
     path.unlink(missing_ok=True)  # left by an interrupted call
     try:
-        path.hardlink_to(drawn)
+        path.hardlink_to(made)
     except OSError:  # file systems without hard links
-        path.symlink_to(drawn.resolve())
+        path.symlink_to(made.resolve())
 
 
 def _write_lists(subset: Subset, images: list[InventedImage], folder: Path) -> None:

@@ -70,12 +70,12 @@ def main() -> None:
         for name, (epochs, *pair) in CASES.items():
             times: tuple[list[float], list[float]] = ([], [])
             for _ in range(args.rounds):
-                for options, came in zip(pair, times):
+                for options, measured in zip(pair, times):
                     argv = [sys.executable, __file__, f"--child={json.dumps(options | {'epochs': epochs})}", f"--folder={folder}", *flags]
                     done = subprocess.run(argv, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
                     if done.returncode:
                         raise SystemExit(done.stderr)
-                    came.append(json.loads(done.stdout.splitlines()[-1]))
+                    measured.append(json.loads(done.stdout.splitlines()[-1]))
             own, without = map(statistics.median, times)
             print(f"| {name} | {epochs} | {own:.1f} | {without:.1f} | {1 - own / without:.1%} | at least 5 % |", flush=True)
 

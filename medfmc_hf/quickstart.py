@@ -1,4 +1,4 @@
-"""The whole line on an invented MedFMC: draw it, build it, load it, adapt a small backbone, score, and say how it went."""
+"""An end-to-end run on an invented MedFMC: make it, build it, load it, adapt a small backbone, and score."""
 
 import json
 import time
@@ -19,13 +19,13 @@ CONFIG = "endo-5shot-seed0"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the quickstart made.
+    """The result of the quickstart.
 
     Attributes:
-        folder: the run's folder.
-        record: its record.
-        chance: score of random guessing: `map` (mean prevalence of the classes) and `auc` (one half).
-        seconds: wall time of the whole line.
+        folder: folder of the run.
+        record: record of the run.
+        chance: scores of random guessing: `map` (mean prevalence of the classes) and `auc` (one half).
+        seconds: wall time of everything.
     """
 
     folder: Path
@@ -35,14 +35,14 @@ class Outcome:
 
 
 def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
-    """Run the whole line below `folder`: medfmc_sample/, medfmc/ and runs/.
+    """Run everything below `folder`, in medfmc_sample/, medfmc/ and runs/.
 
     Args:
-        folder: where to work. A `medfmc` folder there that was built from anything but the sample is left alone.
+        folder: working folder. A `medfmc` folder in it that was built from anything but the sample is left alone.
         method: adaptation method.
 
     Raises:
-        MedfmcError: `folder` holds a `medfmc` that the sample must not replace.
+        MedfmcError: `folder` holds a `medfmc` that was not built from the sample.
     """
     from .data.build import build
     from .data.sample import make_sample
@@ -51,7 +51,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     folder = Path(folder)
     sample, data = folder / "medfmc_sample", folder / "medfmc"
     refuse_to_replace(data, sample)
-    notify("1/5  drawing a small invented MedFMC: five subsets, in the layout of the figshare release")
+    notify("1/5  making a small invented MedFMC: five subsets, in the layout of the figshare release")
     make_sample(sample / "download")
     notify(f"2/5  building {data} from it")
     build([sample / "download"], data)
@@ -69,7 +69,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
     from .metric import install
 
     rows = load_predictions(run)
-    # By the path of the script: by its bare name evaluate would first ask the Hub for it.
+    # By the path of the script, because evaluate would look up a bare name on the Hub first.
     score = evaluate.load(str(install()), "endo").compute(predictions=rows.probabilities, references=rows.targets)
     if any(abs(score[key] - record.scores["test"][key]) > 1e-9 for key in ("map", "auc")):
         raise MedfmcError(f"the metric gives {score['map']}, {score['auc']} and the record {record.scores['test']}; please report this.")
@@ -78,7 +78,7 @@ def quickstart(folder: str | Path = ".", method: str = "lora") -> Outcome:
 
 
 def _libraries() -> ModuleType:
-    """Import `datasets`, with it and its sisters told to be quiet about what a newcomer need not know."""
+    """Import `datasets`, and silence progress bars and warnings of it, transformers and PEFT that a newcomer need not see."""
     import datasets
     import torch
     import transformers
@@ -86,16 +86,16 @@ def _libraries() -> ModuleType:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")
-    torch.set_num_threads(1)  # the model is too small for more, and on a busy machine threads that wait for each other take minutes
+    torch.set_num_threads(1)  # the model is too small for more, and on a busy machine more threads would wait for each other for minutes
     return datasets
 
 
-# A random backbone has nothing to preserve, so it is trained faster and longer than the recipes for pretrained ones advise.
+# A random backbone has nothing to preserve, so it is trained with a larger learning rate than the recipes for pretrained ones.
 SMALL: dict[str, Any] = {"learning_rate": 5e-3, "epochs": 20, "batch_size": 8}
 
 
 def refuse_to_replace(data: Path, sample: Path) -> None:
-    """Raise if `data` is a build of something else than the sample: it may be the user's real one."""
+    """Raise if `data` is a build of anything but the sample: it may be the user's real one."""
     from .data.loading import MANIFEST
 
     if data.exists():
@@ -103,12 +103,12 @@ def refuse_to_replace(data: Path, sample: Path) -> None:
         sources = json.loads(manifest.read_text())["sources"] if manifest.is_file() else []
         if [Path(source).resolve() for source in sources] != [(sample / "download").resolve()]:
             raise MedfmcError(
-                f"{data.resolve()} is there already and was not made by quickstart. Work in another folder: medfmc quickstart --folder NEW"
+                f"{data.resolve()} exists and was not made by quickstart. Work in another folder: medfmc quickstart --folder NEW"
             )
 
 
 def make_backbone(folder: Path) -> Path:
-    """A vision transformer of 0.9 M random weights for 64 pixel images, as a folder that transformers loads."""
+    """Write a vision transformer with 0.7 M random weights for 64 x 64 images, in transformers' format, unless it exists."""
     if not (folder / "model.safetensors").is_file():
         import torch
         from transformers import ViTConfig, ViTModel

@@ -1,4 +1,4 @@
-"""What MedFMC is: its five subsets, and the names of the dataset configs made from them.
+"""The five subsets of MedFMC, and the names of the dataset configs made from them.
 
 Source: Wang et al., "A real-world dataset and benchmark for foundation model adaptation in medical image classification",
 Scientific Data 10:574 (2023), and the label files of its releases. A fact about a subset is written here and nowhere else.
@@ -14,7 +14,7 @@ Task = Literal["single-label", "multi-label"]
 Variant = Literal["clean", "official", "transfer", "challenge"]
 
 SHOTS = (1, 5, 10)
-SEEDS = (0, 1, 2, 3, 4)  # seed s is the official draw exp{s+1}
+SEEDS = (0, 1, 2, 3, 4)  # seed s is the challenge's support set exp{s+1}
 CHALLENGE_IMAGES = {  # rows of a submission in each phase of the challenge
     "validation": {"chest": 2708, "colon": 4355, "endo": 2055},
     "final": {"chest": 2626, "colon": 10650, "endo": 2199},
@@ -39,12 +39,12 @@ class Subset:
 
     Attributes:
         key: short name used in configs and on the command line.
-        name: the name the paper uses; also the folder of the figshare release.
-        title: what the images show, in a few words.
-        task: `"single-label"` (one class index an image) or `"multi-label"` (any number of positive classes).
+        name: name in the paper; also the folder of the figshare release.
+        title: short description of the images.
+        task: `"single-label"` (one class index per image) or `"multi-label"` (any number of positive classes).
         classes: class names in the official order.
-        images: published images.
-        patients: published patients by the rule of `patient_id` (for colon: regions of a slide, which the paper calls patients).
+        images: number of published images.
+        patients: number of published patients by the rule of `patient_id` (for colon: regions of a slide, which the paper calls patients).
         counts: images per class, in the order of `classes`.
         table: file name of the published label table.
         challenge: whether the NeurIPS 2023 challenge used the subset, so that official few-shot lists exist.
@@ -74,7 +74,7 @@ class Subset:
 
     @property
     def metric(self) -> str:
-        """The main metric beside AUC: `accuracy` or `map`."""
+        """The primary metric besides AUC: `accuracy` or `map`."""
         return "map" if self.multilabel else "accuracy"
 
     def patient_id(self, image_id: str) -> str:
@@ -176,7 +176,7 @@ SUBSETS: dict[str, Subset] = {
 
 
 def subset_of(key: str) -> Subset:
-    """The subset called `key`.
+    """The subset with this key.
 
     Raises:
         MedfmcError: there is none of that name.
@@ -188,16 +188,16 @@ def subset_of(key: str) -> Subset:
 
 @dataclass(frozen=True)
 class ConfigName:
-    """The name of a dataset config, taken apart.
+    """The parts of the name of a dataset config.
 
     `str(ConfigName("endo", 5, 0))` is `"endo-5shot-seed0"` and `ConfigName.parse` is its inverse.
 
     Attributes:
         subset: subset key.
         shots: patients per class in the support set; None for the whole pool.
-        seed: of the split, one of five; None where shots is None.
-        variant: `clean`; `official`, the challenge's few-shot lists as they are, with repeats and leak; `transfer`, train_20 / val_20;
-            `challenge`, the images a challenge submission predicts.
+        seed: seed of the split, one of five; None if shots is None.
+        variant: `clean`; `official`, the challenge's few-shot lists unchanged, with repeats and leaks; `transfer`, train_20 / val_20;
+            `challenge`, the images that a challenge submission predicts.
     """
 
     subset: str
@@ -226,7 +226,7 @@ class ConfigName:
 
     @classmethod
     def parse(cls, name: str) -> "ConfigName":
-        """Take a config name apart.
+        """Parse a config name.
 
         Raises:
             MedfmcError: `name` is not the name of a config.
@@ -241,8 +241,8 @@ class ConfigName:
 def config_names(subset: str) -> list[ConfigName]:
     """Every config a subset can have, in the order the dataset card lists them."""
     few_shot = [(shots, seed) for shots in SHOTS for seed in SEEDS]
-    names = [ConfigName(subset), *(ConfigName(subset, *draw) for draw in few_shot)]
+    names = [ConfigName(subset), *(ConfigName(subset, shots, seed) for shots, seed in few_shot)]
     if subset_of(subset).challenge:
-        names += [ConfigName(subset, *draw, "official") for draw in few_shot]
+        names += [ConfigName(subset, shots, seed, "official") for shots, seed in few_shot]
         names += [ConfigName(subset, variant="transfer"), ConfigName(subset, variant="challenge")]
     return names
