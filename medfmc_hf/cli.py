@@ -15,18 +15,18 @@ from .errors import MedfmcError
 from .progress import set_quiet
 from .version import __version__
 
-# name: what `medfmc --help` says of it.
+# Command -> its summary in `medfmc --help`.
 COMMANDS = {
-    "quickstart": "the whole line in a minute, on an invented MedFMC: no download, no GPU, no network",
+    "quickstart": "an end-to-end run in a minute, on an invented MedFMC: no download, no GPU, no network",
     "build": "make ./medfmc, a dataset folder for load_dataset, from a MedFMC download",
     "check": "audit a build: counts, repeats, and overlap of train, validation and test",
     "benchmark": "run a grid of adaptations: resumable, shared, on one machine or many",
     "score": "score a run, a CSV or a challenge submission, with intervals and a verdict",
     "compare": "compare models on the same test images: differences, intervals, a verdict",
     "report": "make a board of runs: one HTML page, tables, plots, comparisons, and a static Space",
-    "submission": "write a challenge submission from runs, or check anybody's",
-    "cache": "list or clear the pixels that are kept for later runs",
-    "predict": "class probabilities of images, by a run's model or one on the Hub (research use only)",
+    "submission": "write a challenge submission from runs, or check any submission",
+    "cache": "list or clear the cached pixels of earlier runs",
+    "predict": "class probabilities of images, from a run's model or one on the Hub (research use only)",
     "demo": "try a model on images in the browser (research use only; needs the extra `demo`)",
     "push": "publish the data set, the metric or a model on the Hub, privately unless told otherwise",
     "install-metric": 'make evaluate.load("medfm_score") work by its bare name',
@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `medfmc ARGV...` and return the exit status: 0 done, 1 a check failed, 2 a user's mistake, 130 interrupted."""
+    """Run `medfmc ARGV...` and return the exit status: 0 success, 1 a check failed, 2 a user's mistake, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     return guarded(f"medfmc {chosen}" if chosen in COMMANDS else "medfmc", lambda: _main(argv, chosen))
@@ -58,7 +58,7 @@ def _main(argv: list[str], chosen: str | None) -> int | None:
 
 
 def _module_of(command: str) -> ModuleType:
-    """The module of a command, imported now."""
+    """Import the module of a command."""
     if command == "quickstart":
         from .commands import quickstart_command
 
@@ -124,7 +124,7 @@ def guarded(name: str, function: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print(f"{name}: interrupted; what was finished is kept.", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         sys.stderr.close()
         return 0
     except Exception as error:
@@ -140,7 +140,7 @@ def guarded(name: str, function: Callable[[], int | None]) -> int:
 
 
 _PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
-_OPTIONAL = ("gradio", "matplotlib", "timm", "torchvision")  # of an extra; whoever needs one says so
+_OPTIONAL = ("gradio", "matplotlib", "timm", "torchvision")  # in extras; the code that needs one reports it
 
 
 def broken_library(error: BaseException) -> str | None:

@@ -1,8 +1,8 @@
-"""The one exception that a user's mistake raises."""
+"""The exception for mistakes of users."""
 
 
 class MedfmcError(ValueError):
-    """A mistake that the user can mend: the message says what came, what was expected and what to do.
+    """A mistake that the user can fix: the message says what was given, what was expected and what to do.
 
     The command line prints it without a traceback and exits with status 2.
     """

@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new, never half of it."""
+"""Atomic writing of files: a reader sees the old content or the new, never half of it."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from typing import Any
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary sibling of `path` to write a file to, and rename it to `path` when the block ends well.
+    """Yield a temporary sibling of `path` to write to, and rename it to `path` when the block succeeds.
 
-    If the block raises (Ctrl-C included) the sibling is removed and `path` is left as it was.
+    If the block raises (including Ctrl-C), the sibling is removed and `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,18 +38,18 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write `text` to `path` atomically, as UTF-8 with LF line ends."""
+    """Write `text` to `path` atomically, as UTF-8 with LF line endings."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:
-    """Write `value` to `path` atomically, as JSON that a person can read and `diff` can compare. An undefined number becomes null."""
+    """Write `value` to `path` atomically, as indented JSON. NaN and infinity become null."""
     write_text(path, json.dumps(_json_value(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _json_value(value: Any) -> Any:
-    """JSON has no NaN, and numpy's numbers are Python's there."""
+    """The value with null for NaN and infinity, and Python numbers for numpy's."""
     if isinstance(value, dict):
         return {key: _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -60,7 +60,7 @@ def _json_value(value: Any) -> Any:
 
 
 def names_for_paths(text: str) -> str:
-    """A text with the last names of absolute paths in place of these, for what leaves this machine."""
+    """Replace absolute paths in a text by their last components, for text that is published."""
     return re.sub(r"(?<![\w.:/])(?:/|[A-Za-z]:\\)[^\s,;:'\"()]+", lambda found: re.split(r"[\\/]", found[0].rstrip("/\\"))[-1], text)
 
 
@@ -74,20 +74,20 @@ def sha256_of(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's content is on disk: a name that reaches it before its content does is an empty file after a power cut."""
+    """Sync a file's content to disk; otherwise a power cut could leave an empty file with the new name."""
     with path.open("rb") as file:
         _fsync(file.fileno())
 
 
 def sync_folder(folder: Path, *, files: bool = True) -> None:
-    """Wait until the names in a folder are on disk, and with `files` all that is below it."""
+    """Sync a folder's entries to disk, and with `files` everything below it."""
     if files:
         for path in folder.rglob("*"):
             if path.is_dir():
                 sync_folder(path, files=False)
             else:
                 sync(path)
-    if os.name == "nt":  # has no such thing
+    if os.name == "nt":  # Windows cannot sync folders
         return
     handle = os.open(folder, os.O_RDONLY)
     _fsync(handle)
@@ -95,22 +95,22 @@ def sync_folder(folder: Path, *, files: bool = True) -> None:
 
 
 def _fsync(handle: int) -> None:
-    with suppress(OSError):  # from file systems that cannot
+    with suppress(OSError):  # file systems without fsync
         os.fsync(handle)
 
 
 def private_sibling(path: Path, use: str) -> Path:
-    """A hidden name beside `path` that no other process uses, and that tells whether its process still runs.
+    """A hidden sibling of `path` that no other process uses, with a name that contains the host and the process id.
 
     Args:
-        path: what is going to be replaced.
-        use: what the sibling is for, in one word.
+        path: path that will be replaced.
+        use: purpose of the sibling, in one word.
     """
     return path.with_name(f".{path.name}.{use}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def private_siblings(path: Path, use: str) -> list[Path]:
-    """The private siblings of `path` that processes of this machine left which no longer run."""
+    """The private siblings of `path` left by processes of this machine that no longer run."""
     start = f".{path.name}.{use}-{socket.gethostname()}-"
     try:
         names = [entry.name for entry in path.parent.iterdir() if entry.name.startswith(start)]
@@ -121,13 +121,13 @@ def private_siblings(path: Path, use: str) -> list[Path]:
 
 
 def is_running(process: int) -> bool:
-    """Whether a process of this machine runs."""
-    if os.name == "nt":  # where asking so would end it
+    """Whether a process of this machine is running."""
+    if os.name == "nt":  # there, os.kill would end the process
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # the process of another user
         return True
     return True

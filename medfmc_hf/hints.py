@@ -1,4 +1,4 @@
-"""What a value may be, read from a type hint and a range, and the sentence that says so."""
+"""Checks a value against a type hint and a range, with an error message that states them."""
 
 import math
 import numbers
@@ -11,17 +11,17 @@ from .errors import MedfmcError
 
 
 def checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> Any:
-    """A value as its type hint has it: a whole number as a float where the hint is float, numpy's numbers as Python's.
+    """Check a value and convert it to its type hint: a whole number to float if the hint is float, numpy numbers to Python's.
 
     Args:
-        name: what the value is, for the error.
-        value: may be None where the hint admits it.
-        hint: a type, `Literal`, list, tuple or mapping, or a union of such. What is in a mapping is not looked at.
-        metadata: `low`, `high` (least and largest number), `above` (what a number must be larger than) and `words` (what the error says
-            that it is), where there are such.
+        name: name of the value, for the error message.
+        value: value to check; may be None if the hint allows it.
+        hint: a type, `Literal`, list, tuple or mapping, or a union of these. The values of a mapping are not checked.
+        metadata: optional `low` and `high` (inclusive bounds), `above` (exclusive lower bound) and `words` (the description in the error
+            message).
 
     Raises:
-        MedfmcError: it is of another type, or out of range.
+        MedfmcError: the value has another type, or is out of range.
     """
     found = next((found for kind in _kinds(hint) if (found := _as(kind, value)) is not None), None)
     if (value is None and type(None) in _kinds(hint)) or (found is not None and _is_inside(found, metadata)):
@@ -42,7 +42,7 @@ def _is_inside(value: Any, metadata: Mapping[str, Any]) -> bool:
 
 
 def _as(kind: Any, value: Any) -> Any:
-    """The value as one of this type, or None. A bool is no number."""
+    """The value converted to this type, or None. A bool is not a number."""
     if value is None or kind is type(None):
         return None
     origin = get_origin(kind) or kind

@@ -1,4 +1,4 @@
-"""Says in one message why the Hub did not do what it was asked: token, rights, name, network, proxy, limits."""
+"""Explains in one message why a request to the Hub failed: token, permissions, name, network, proxy, limits."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ LOGIN = "Log in once with `hf auth login`, or set HF_TOKEN to a token with write
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 _NETWORK = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3")  # huggingface_hub's HTTP library differs between versions
 
-# What a status says, of something that was to be written; 400 and 500 stand for what is not listed.
+# Messages by HTTP status when writing; 400 and 500 are used for statuses that are not listed.
 _WRITING = {
     401: f"the Hub does not accept the token ({{status}}).{{said}} {LOGIN}",
     403: "the token may not write to {repo_id} ({status}).{said} It needs write access, and its owner to be {organisation} or a member.",
@@ -29,7 +29,7 @@ _UNREADABLE = (
     "`hf auth login` (or HF_TOKEN) as somebody who may see it.{said}"
 )
 _WRONG_TOKEN = "the Hub does not accept the token ({status}).{said} Log in again with `hf auth login`, or mend or unset HF_TOKEN."
-# Of something that was to be read.
+# Messages by HTTP status when reading.
 _READING = _WRITING | {
     401: _UNREADABLE,
     403: "the token may not read {repo_id} ({status}).{said} Ask its owner for access.",
@@ -42,11 +42,11 @@ _READING = _WRITING | {
 
 @contextmanager
 def explained(repo_id: str, *, reading: bool = False) -> Iterator[None]:
-    """Turn what huggingface_hub raises inside into one MedfmcError; let everything else through.
+    """Turn errors of huggingface_hub inside the block into one MedfmcError; other exceptions pass through.
 
     Args:
-        repo_id: what was asked for.
-        reading: whether it was to be read, and not written to.
+        repo_id: repository of the request.
+        reading: whether the request reads instead of writing.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def explained(repo_id: str, *, reading: bool = False) -> Iterator[None]:
         raise
     except Exception as error:
         message = explain(error, repo_id, reading=reading)
-        if message is None and reading:  # what comes from a repository, or from something in its place, may be anything
+        if message is None and reading:  # a repository, or something in its place, may send anything
             first = (str(error).strip().splitlines() or [""])[0]
             message = f"{repo_id} could not be fetched ({type(error).__name__}: {first}). A proxy may have changed what came."
         if message is None:
@@ -63,7 +63,7 @@ def explained(repo_id: str, *, reading: bool = False) -> Iterator[None]:
 
 
 def explain(error: BaseException, repo_id: str, *, reading: bool = False) -> str | None:
-    """One message for an error of the Hub or of the network; None for an error of another kind."""
+    """The message for an error of the Hub or of the network; None for other errors."""
     from huggingface_hub import errors
 
     if isinstance(error, UnicodeEncodeError):
@@ -106,26 +106,26 @@ def explain(error: BaseException, repo_id: str, *, reading: bool = False) -> str
 
 
 def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status an error stands for, or None."""
+    """The HTTP status of an error, or None."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again may help: the network failed, or the Hub asked to wait or broke."""
+    """Whether a retry may help: the network failed, or the Hub asked to wait or had an internal error."""
     statuses = [status for status in map(status_of, _chain(error)) if status is not None]
     return statuses[0] in TRANSIENT if statuses else any(is_network(cause) for cause in _chain(error))
 
 
 def is_unanswered(error: BaseException) -> bool:
-    """Whether the Hub, asked for something, gave no answer of its own; then what was fetched earlier may serve."""
+    """Whether the Hub itself gave no answer, so that cached files may be used instead."""
     return is_transient(error) or any(_is_offline(cause) or is_foreign(cause) for cause in _chain(error))
 
 
 def is_foreign(error: BaseException) -> bool:
-    """Whether something answered that is no Hub, such as a captive portal with its page."""
+    """Whether something other than a Hub answered, such as a captive portal."""
     from huggingface_hub.errors import FileMetadataError
 
-    cut = isinstance(error, OSError) and "Consistency check failed" in str(error)  # a page in place of a file has another size
+    cut = isinstance(error, OSError) and "Consistency check failed" in str(error)  # a web page instead of a file has another size
     return cut or isinstance(error, (FileMetadataError, json.JSONDecodeError))
 
 
@@ -175,7 +175,7 @@ def _endpoint() -> str:
 
 
 def _proxy() -> str:
-    """The proxy that is used, without name and password; empty for none."""
+    """The proxy in use, without user name and password; empty if there is none."""
     proxies = getproxies()
     value = proxies.get(urlsplit(_endpoint()).scheme) or proxies.get("all", "")
     return urlsplit(value if "//" in value else f"//{value}").netloc.rpartition("@")[2]

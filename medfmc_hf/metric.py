@@ -1,4 +1,4 @@
-"""Puts `medfm_score` where `evaluate.load("medfm_score")` finds it by its bare name, in every process, with and without a network."""
+"""Installs `medfm_score` where `evaluate.load("medfm_score")` finds it by its bare name, in every process, with or without a network."""
 
 import hashlib
 import os
@@ -11,14 +11,14 @@ from .errors import MedfmcError
 from .shipped import shipped
 
 NAME = "medfm_score"
-MODULES = ("errors.py", "scoring.py", "subsets.py")  # of this package, which the metric imports from beside itself
+MODULES = ("errors.py", "scoring.py", "subsets.py")  # modules of this package that the metric imports from its own folder
 
 
 def sources() -> dict[str, bytes]:
     """The files of the metric's Space by name: those of `metrics/medfm_score`, and the modules of this package that it needs.
 
-    The formulas exist once, in this package, and the script of the repository imports them from there. A Space runs without the package, so
-    it gets copies, and its script imports these.
+    The formulas exist once, in this package, from which the script in the repository imports them. A Space runs without the package, so it
+    gets copies, and its script imports these.
     """
     package = Path(__file__).parent
     files = {path.name: path.read_bytes() for path in sorted(shipped(f"metrics/{NAME}").iterdir()) if path.is_file()}
@@ -27,10 +27,10 @@ def sources() -> dict[str, bytes]:
 
 
 def write_space(folder: str | os.PathLike) -> Path:
-    """Write the metric's Space, ready to be uploaded or loaded with `evaluate.load(folder)`, into the empty or new `folder`.
+    """Write the metric's Space, ready to upload or to load with `evaluate.load(folder)`, into an empty or new folder.
 
     Raises:
-        MedfmcError: the folder holds something already.
+        MedfmcError: the folder is not empty.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def write_space(folder: str | os.PathLike) -> Path:
 
 
 def modules_cache() -> Path:
-    """The folder in which evaluate keeps the code of metrics, from the same variables that evaluate reads."""
+    """The folder of evaluate's cached metric code, from the same environment variables that evaluate reads."""
     if "evaluate" in sys.modules:
         return Path(sys.modules["evaluate"].config.HF_MODULES_CACHE)
     cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
@@ -54,9 +54,8 @@ def install() -> Path:
     """Make `evaluate.load("medfm_score")` work by its bare name, and return the installed script.
 
     evaluate looks for a metric in `./medfm_score`, on the Hub, and in its module cache under `evaluate-metric--medfm_score`, where it
-    takes the newest of the folders whose names are 64 hexadecimal digits. Such a folder is put there in one step, so several
-    processes may install at once, and nothing is done where the newest is this version already. evaluate itself, which takes seconds to
-    import, is not needed.
+    takes the newest folder with a name of 64 hexadecimal digits. Such a folder is added atomically, so several processes may install at
+    once, and nothing happens if the newest is already this version. evaluate, which takes seconds to import, is not needed.
 
     `evaluate.load(str(install()))` loads the same metric without looking for it on the Hub first.
     """
@@ -77,7 +76,7 @@ def install() -> Path:
             staging.chmod(versions.stat().st_mode)  # mkdtemp makes folders that only their owner can read
             staging.rename(target)
         except OSError:
-            if not script.exists():  # else another process was first
+            if not script.exists():  # otherwise another process was first
                 raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""What this package uses of other libraries that they call private, each with the reason; nothing else here uses such a name.
+"""All private names of other libraries that this package uses, each with a reason.
 
-`tests/test_private_names.py` looks for others, and says which installed version changed one of these. The hooks that PEFT calls in a
-`BaseTuner` are not among them: they are how a tuner is written, and `medfmc_hf/tuners/base.py` lists them.
+`tests/test_private_names.py` looks for others, and reports which installed version changed one of these. The hooks that PEFT calls in a
+`BaseTuner` are not included: they are how a tuner is written, and `medfmc_hf/tuners/base.py` has them.
 """
 
 from enum import Enum
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def is_uploaded(operation: "CommitOperationAdd") -> bool:
-    """Whether `preupload_lfs_files` sent a file's content; if not, the Hub wants it in the commit itself. Nothing public says so."""
+    """Whether `preupload_lfs_files` sent a file's content; if not, the Hub wants it in the commit itself. No public API tells."""
     return operation._is_uploaded
 
 
 def uploaded_operation(path: str, sha256: str, size: int) -> "CommitOperationAdd":
-    """An operation as `preupload_lfs_files` leaves it: content gone, hash and size known.
+    """An operation in the state after `preupload_lfs_files`: without content, with hash and size.
 
-    A push that was interrupted goes on with what an earlier process sent, and there is no public way to say that it is sent.
+    An interrupted push resumes with files that an earlier process sent, and there is no public way to mark them as sent.
     """
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.lfs import UploadInfo
@@ -31,13 +31,13 @@ def uploaded_operation(path: str, sha256: str, size: int) -> "CommitOperationAdd
 
 
 def add_member(enum: type[Enum], name: str) -> None:
-    """Give an enum of strings one more member, of that name and value; nothing happens if it has it.
+    """Add a member with this name and value to an enum of strings, unless it exists.
 
-    `peft.utils.register_peft_method` demands an entry in `PeftType`, and an enum has no public way to grow.
+    `peft.utils.register_peft_method` requires an entry in `PeftType`, and enums cannot be extended publicly.
     """
     if name in enum.__members__:
         return
-    entry: Any = str.__new__(enum, name)  # type: ignore[type-var]  # an enum of strings is one of both
+    entry: Any = str.__new__(enum, name)  # type: ignore[type-var]  # an enum of strings is a subclass of str
     entry._name_, entry._value_ = name, name
     type.__setattr__(enum, name, entry)
     enum._member_names_.append(name)

@@ -1,4 +1,4 @@
-"""Progress on standard error: bars for what takes longer than a blink, one-line messages for the rest, both off with `--quiet`."""
+"""Progress on standard error: progress bars and one-line messages, both off with `--quiet`."""
 
 import sys
 from collections.abc import Iterable
@@ -22,16 +22,16 @@ def is_quiet() -> bool:
 
 
 def is_watched() -> bool:
-    """Whether bars are to be shown: somebody watches, and did not ask for quiet."""
+    """Whether bars are shown: in a terminal or notebook, and without `--quiet`."""
     return not _quiet and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
 def bar(iterable: Iterable | None = None, *, hidden: bool = False, **options: Any) -> "tqdm":
-    """A tqdm bar on standard error that leaves no line behind.
+    """A tqdm bar on standard error that disappears when it ends.
 
-    It is not shown where `hidden`, with `--quiet`, and where nobody watches: in a log file it would be thousands of lines.
+    It is not shown if `hidden`, with `--quiet`, or in a log file, where it would be thousands of lines.
     """
-    from tqdm import tqdm  # here, so that the command can say that it is missing
+    from tqdm import tqdm  # here, so that the command can report if it is missing
 
     return tqdm(iterable, **{"leave": False, "dynamic_ncols": True, "disable": hidden or not is_watched(), "file": sys.stderr, **options})
 

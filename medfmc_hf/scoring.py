@@ -7,7 +7,7 @@ Definitions (all fractions in [0, 1]; the challenge prints them times 100):
 - mAP: per class, the non-interpolated average precision of mmcls and scikit-learn; the mean over classes.
 
 Source: `medfmc/core/evaluation/eval_metrics.py` of openmedlab/MedFM and `mmcls/core/evaluation/mean_ap.py` of mmcls 0.25.
-This file travels into the metric's Space as it is, so it imports nothing of the package but `errors`.
+This file is copied unchanged into the metric's Space, so it imports nothing from the package but `errors`.
 """
 
 from collections.abc import Sequence
@@ -29,23 +29,23 @@ def score(
 ) -> dict[str, Any]:
     """Score the predictions of one test set.
 
-    Only the order of the scores within a class counts (for accuracy: within a row), so in multi-label tasks logits and their
+    Only the order of the scores within a class matters (for accuracy: within a row), so in multi-label tasks logits and their
     sigmoids give the same result. A softmax mixes the classes of a row: in single-label tasks logits and probabilities have the same
-    accuracy, but may differ in AUC. The official numbers are of probabilities.
+    accuracy, but may differ in AUC. The official scores are computed from probabilities.
 
     Args:
         targets: single-label: n class indices. Multi-label: (n, classes) multi-hot, or n lists of positive class indices.
         scores: (n, classes) finite numbers, higher for more likely. Arrays, tensors or nested lists.
-        task: None to tell it from the targets.
+        task: kind of task; None to infer it from the targets.
         classes: class names in the order of the columns; None for "0", "1", and so on.
-        undefined: what a class without positives or without negatives counts as. `skip` leaves it out of the means. `official` does
-            what the official code does: its AUC repeats that of the class before it, its AP is 0 (without positives) or 1.
-        ties: how equal scores enter the AP. `sklearn` takes them together; `official` takes them in the order of the rows.
+        undefined: treatment of a class without positives or without negatives. `skip` leaves it out of the means. `official` follows
+            the official code: its AUC repeats that of the class before it, its AP is 0 (without positives) or 1.
+        ties: treatment of equal scores in the AP. `sklearn` treats them as one threshold; `official` takes them in the order of the rows.
 
     Returns:
         `accuracy` (single-label) or `map` (multi-label), `auc`, `score` (the mean of the two), `rows`, `undefined` (names of the classes
         without positives or without negatives) and `per_class`: for each class `auc`, `recall` (single-label) or `ap` (multi-label),
-        `positives` and `negatives`. What is not defined is NaN.
+        `positives` and `negatives`. Undefined values are NaN.
 
     Raises:
         MedfmcError: the input cannot be scored; or `undefined="official"` and the first class is undefined, where the official code
@@ -113,8 +113,8 @@ def rank_statistics(targets: np.ndarray, scores: np.ndarray, ties: str = "sklear
 def _class_statistics(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float, int]:
     """AUC, AP and number of positives of one class.
 
-    Sorting positives and negatives apart is several times faster than an argsort of both, and their places among each other are all that
-    the two formulas need. The counts are integers, so the AUC is exact up to one division.
+    Sorting positives and negatives separately is several times faster than an argsort of both, and the two formulas need only their ranks
+    relative to each other. The counts are integers, so the AUC is exact up to one division.
     """
     hits, others = np.sort(scores[positive]), np.sort(scores[~positive])
     if not len(hits) or not len(others):
@@ -133,7 +133,7 @@ def _class_statistics(scores: np.ndarray, positive: np.ndarray) -> tuple[float, 
 
 
 def _ap_in_row_order(scores: np.ndarray, positive: np.ndarray) -> float:
-    """The average precision of mmcls, which walks down the rows one by one, through equal scores too."""
+    """The average precision of mmcls, which goes through the rows one by one, also for equal scores."""
     places = np.flatnonzero(positive[np.argsort(-scores, kind="stable")])
     return float((np.arange(1, len(places) + 1) / (places + 1)).mean())
 
@@ -156,7 +156,7 @@ def as_scores(scores: Any) -> np.ndarray:
     """Scores as a float32 or float64 array (n, classes).
 
     Raises:
-        MedfmcError: not numbers, not two-dimensional, empty, fewer than two classes, or not finite.
+        MedfmcError: the scores are not finite numbers, not two-dimensional, empty, or have fewer than two classes.
     """
     array = as_array(scores)
     if array.dtype == object:
@@ -191,10 +191,10 @@ def as_targets(targets: Any, shape: tuple[int, int], task: str | None = None) ->
     Args:
         targets: see `score`. Nested lists as wide as the predictions that hold only 0 and 1 are multi-hot; others are class indices.
         shape: shape of the predictions.
-        task: the task that the targets must be of; None for either.
+        task: required task; None for either.
 
     Raises:
-        MedfmcError: wrong length, width, type or range, or not of the task.
+        MedfmcError: the targets have a wrong length, width, type or range, or belong to the other task.
     """
     if task not in (None, "single-label", "multi-label"):
         raise MedfmcError(f"task is single-label, multi-label or None; got {task!r}.")
@@ -261,7 +261,7 @@ def class_names(classes: Sequence[str] | None, width: int) -> list[str]:
     """The names of the columns.
 
     Raises:
-        MedfmcError: there are more or fewer names than columns, or a name comes twice.
+        MedfmcError: the number of names differs from the number of columns, or a name is repeated.
     """
     names = [str(index) for index in range(width)] if classes is None else [str(name) for name in classes]
     if len(names) != width:
@@ -272,7 +272,7 @@ def class_names(classes: Sequence[str] | None, width: int) -> list[str]:
 
 
 def as_array(values: Any) -> np.ndarray:
-    """Any array-like, tensor or nested list as numpy. Rows of unequal length become an object array (n,) of lists."""
+    """Convert an array-like, tensor or nested list to numpy. Rows of unequal length become an object array (n,) of lists."""
     if isinstance(values, (list, tuple)) and any(hasattr(value, "detach") for value in values[:1]):
         values = [_of_tensor(value) for value in values]
     elif hasattr(values, "detach"):

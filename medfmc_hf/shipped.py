@@ -1,4 +1,4 @@
-"""Finds the folders that stand at the top of the repository and travel inside the wheel: `metrics/` and `recipes/`."""
+"""Finds `metrics/` and `recipes/`, which are at the top of the repository and inside the wheel."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def shipped(relative: str) -> Path:
     """The path of a file or folder below `metrics/` or `recipes/`, in an installed wheel or in a clone.
 
     Args:
-        relative: such as `"metrics/medfm_score"` or `"recipes/configs/lora.yaml"`.
+        relative: relative path, such as `"metrics/medfm_score"` or `"recipes/configs/lora.yaml"`.
     """
     places = [_PACKAGE / relative, _PACKAGE.parent / relative]
     for place in places:

@@ -1,4 +1,4 @@
-"""How every surface writes numbers and names: metrics, percent, intervals, counts, plurals, and tables in Markdown."""
+"""Formatting shared by all outputs: metrics, percent, intervals, counts, plurals, and Markdown tables."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -33,18 +33,18 @@ def count(number: float | None) -> str:
 
 
 def plural(word: str, number: int = 2) -> str:
-    """`study` as `studies`, unless there is but one."""
+    """`study` as `studies`, unless the number is 1."""
     if number == 1:
         return word
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
 def shots_words(shots: str) -> str:
-    """`5` as `5-shot`; `pool` and `train_20` as what they are."""
+    """`5` as `5-shot`, `pool` as `whole pool`; `train_20` unchanged."""
     return {"pool": "whole pool", "train_20": "train_20"}.get(shots, f"{shots}-shot")
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown, a line for each row. Cells are text that holds no `|` of its own, or an escaped one."""
+    """A Markdown table, one line per row. A `|` in a cell must be escaped."""
     lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (header, *rows)]
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]]) + "\n"
