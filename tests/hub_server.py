@@ -30,15 +30,15 @@ LFS_ENDINGS = (".parquet", ".safetensors", ".bin", ".png")
 
 @dataclass
 class Fault:
-    """Something to go wrong.
+    """A failure to simulate.
 
     Attributes:
         request: regular expression over `METHOD /path`.
         answer: HTTP status; `cut` (the connection ends without an answer), `cut-after` (it ends after the work was done) or `portal` (a web
             page with status 200, as a captive portal sends it).
-        times: how many matching requests fail; after that all is well again.
-        skip: how many matching requests pass before.
-        message: the server's words.
+        times: number of matching requests that fail; later ones succeed.
+        skip: number of matching requests that succeed first.
+        message: the server's error message.
     """
 
     request: str
@@ -52,7 +52,7 @@ class Fault:
 class Repo:
     """A repository: its commits, newest last, each a (oid, message, path -> content) with LFS files as their SHA-256 in a `Pointer`.
 
-    `refs` are tags and other branches than `main`, by name; of a gated repository everybody sees the page, and nobody here the files.
+    `refs` are tags and branches other than `main`, by name; the page of a gated repository is public, and its files are accessible to nobody.
     """
 
     private: bool
@@ -105,7 +105,7 @@ class Hub(ThreadingHTTPServer):
         return self.objects[found.oid] if isinstance(found, Pointer) else found
 
     def add_repo(self, kind: str, repo_id: str, files: dict[str, bytes] | None = None, private: bool = True) -> Repo:
-        """A repository that is there already."""
+        """Add an existing repository."""
         repo = self.repos[kind, repo_id] = Repo(private)
         self.commit(repo, "initial commit", {".gitattributes": b"*.parquet filter=lfs\n", **(files or {})})
         return repo
@@ -116,18 +116,18 @@ class Hub(ThreadingHTTPServer):
         return oid
 
     def handle_error(self, request, client_address) -> None:
-        """Clients may hang up; that is their business. Anything else is a mistake of this server and is shown."""
+        """Ignore clients that disconnect. Any other error is a bug of this server and is shown."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 class Answered(Exception):
-    """The request has its answer."""
+    """Raised when the request has been answered."""
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else every answer waits 40 ms for an acknowledgement
+    disable_nagle_algorithm = True  # otherwise every answer waits 40 ms for an acknowledgement
     server: Hub
 
     def log_message(self, *args) -> None:
@@ -200,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
         raise Answered
 
-    # -- who may what
+    # -- permissions
 
     def _known(self) -> bool:
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -406,7 +406,7 @@ def serve() -> Iterator[Hub]:
 
 
 def environment(hub: Hub | str, home: Path, token: str | None = TOKEN, **more: str) -> dict[str, str]:
-    """Environment of a fresh process whose Hugging Face libraries know only this Hub and the caches below `home`."""
+    """Environment of a new process in which the Hugging Face libraries use only this Hub and the caches below `home`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "HTTP", "http", "ALL_PROXY"))}
     kept |= {"HF_ENDPOINT": hub if isinstance(hub, str) else hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
     kept |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0", "OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -417,7 +417,7 @@ def environment(hub: Hub | str, home: Path, token: str | None = TOKEN, **more: s
 def python(
     code: str, env: dict[str, str], *arguments: object, cwd: Path | None = None, isolated: bool = False
 ) -> subprocess.CompletedProcess:
-    """Run code in a fresh process. `isolated` hides this package, as on a machine where it was never installed."""
+    """Run code in a new process. `isolated` hides this package, as on a machine without it."""
     if isolated:
         code = "import sys\nsys.modules['medfmc_hf'] = None\n" + code
     return subprocess.run(

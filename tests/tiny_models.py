@@ -1,4 +1,4 @@
-"""Image classifiers small enough to build in a blink, with weights that are not the zeros and ones of a fresh model."""
+"""Tiny image classifiers, with random weights instead of the zeros and ones of a new model."""
 
 import torch
 import transformers as T
@@ -31,7 +31,7 @@ CONVOLUTIONAL = ("convnext", "resnet", "efficientnet")
 
 
 def tiny(name: str, classes: int = 4):
-    """A classifier in evaluation mode; every parameter is random and differs from what a fresh model has."""
+    """A classifier in evaluation mode; every parameter is random and differs from that of a new model."""
     torch.manual_seed(0)
     config = CONFIGS[name]()
     config.num_labels = classes
