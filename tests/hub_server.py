@@ -52,7 +52,7 @@ class Fault:
 class Repo:
     """A repository: its commits, newest last, each a (oid, message, path -> content) with LFS files as their SHA-256 in a `Pointer`.
 
-    `refs` are tags and branches other than `main`, by name; the page of a gated repository is public, and its files are accessible to nobody.
+    `refs` are tags and branches other than `main`, by name; a gated repository has a public page, and nobody may read its files.
     """
 
     private: bool
