@@ -39,6 +39,12 @@ def plural(word: str, number: int = 2) -> str:
     return f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
 
 
+def first_few(items: Sequence[object], most: int = 3) -> str:
+    """The first few of many: `a, b, c and 4 more`."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown + (f" and {len(items) - most:,} more" if len(items) > most else "")
+
+
 def shots_words(shots: str) -> str:
     """`5` as `5-shot`, `pool` as `whole pool`; `train_20` unchanged."""
     return {"pool": "whole pool", "train_20": "train_20"}.get(shots, f"{shots}-shot")

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the report. Returns 1 if there is a mistake, else 0."""
     from ..data.audit import check_build, remarks_of
-    from ..data.label_tables import first_few
+    from ..words import first_few
 
     report = check_build(args.folder)
     if args.json:

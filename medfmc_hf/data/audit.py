@@ -13,8 +13,7 @@ import yaml
 
 from ..errors import MedfmcError
 from ..subsets import SUBSETS, ConfigName, Subset
-from ..words import plural
-from .label_tables import first_few
+from ..words import first_few, plural
 from .loading import linked_paths, missing_images, read_manifest, rows_digest, targets_of_column
 
 

@@ -13,11 +13,11 @@ from ..images.grey_range import GreyRange
 from ..progress import bar, notify
 from ..subsets import SUBSETS, ConfigName, Subset, subset_of
 from ..version import __version__
+from ..words import first_few
 from . import lists
 from .audit import Report, Rows, audit_configs
 from .build_plan import Plan, make_plans, rows_of
 from .dataset_card import dataset_card
-from .label_tables import first_few
 from .loading import MANIFEST, SAMPLE_MARK, SCHEMA, images_digest, read_manifest
 from .output_folder import replace_folder
 from .parquet import EmbeddedImages, linked_files, write_rows

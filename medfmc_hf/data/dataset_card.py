@@ -8,8 +8,8 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
 from ..subsets import CITATION, SUBSETS, ConfigName
+from ..words import first_few
 from .audit import ConfigAudit, Report, remarks_of
-from .label_tables import first_few
 from .parquet import features_of
 
 _HEAD = """\

@@ -11,6 +11,7 @@ from .. import tables
 from ..errors import MedfmcError
 from ..subsets import Subset
 from ..tables import Row
+from ..words import first_few
 from .lists import digest_of
 
 Label = int | tuple[int, ...] | None  # class index, or indices of the positive classes in order; None where the label is not public
@@ -53,12 +54,6 @@ class LabelFile:
     @property
     def image_ids(self) -> list[str]:
         return [image_id for image_id, _ in self.rows]
-
-
-def first_few(items: list, most: int = 3) -> str:
-    """The first few of many: `a, b, c and 4 more`."""
-    shown = ", ".join(str(item) for item in items[:most])
-    return shown + (f" and {len(items) - most:,} more" if len(items) > most else "")
 
 
 def image_id_of(name: str) -> str:

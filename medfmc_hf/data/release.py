@@ -12,8 +12,9 @@ from ..errors import MedfmcError
 from ..images.grey_range import FEW_LEVELS, Depth, GreyRange, common_range
 from ..images.integrity import inspect, inspect_all
 from ..subsets import Subset
+from ..words import first_few
 from . import lists
-from .label_tables import Label, LabelFile, first_few, read_list, read_table
+from .label_tables import Label, LabelFile, read_list, read_table
 from .sources import Found
 
 THRESHOLD = 12.9  # mg/dL of bilirubin: the published NeoJaundice labels are `above`, the authors' few-shot lists `at or above`

@@ -9,7 +9,7 @@ from ..errors import MedfmcError
 from ..progress import bar
 from ..words import METRICS
 from .experiments import one_experiment, seedless
-from .intervals import grouped, mean_over_seeds
+from .intervals import by_key, mean_over_seeds
 from .jackknife import Jackknife
 from .scored import Scored
 from .statistics import Spread, auc_covariance, holm, normal_p_value, over_seeds
@@ -114,7 +114,7 @@ def compare(
         common = [key for key in mine if key in theirs]
         if not common:
             raise MedfmcError(f"{name} has no run to compare: it has {_known(theirs)}, the first has {_known(mine)}.")
-        for keys in grouped(common, (_group(mine[key]) for key in common)).values():
+        for keys in by_key(common, (_group(mine[key]) for key in common)).values():
             first = mine[keys[0]]
             tests.append((name, [(_aligned(first, mine[key]), _aligned(first, theirs[key])) for key in keys]))
     rows: list[Comparison] = []
@@ -130,7 +130,7 @@ def compare(
             classes = first.classes if per_class and (first.multilabel or len(first.classes) > 2) else ()
             metrics = [first.main, "auc", *(f"auc of {name}" for name in classes)]
             rows += [_row(name, pairs, jackknives, metric, level) for metric in metrics]
-    for places in grouped(range(len(rows)), ((row.test, row.metric) for row in rows)).values():
+    for places in by_key(range(len(rows)), ((row.test, row.metric) for row in rows)).values():
         for place, corrected in zip(places, holm([rows[place].p for place in places])):
             rows[place] = replace(rows[place], p_holm=corrected)
     return rows
@@ -141,7 +141,7 @@ def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackkni
     seeds = [own.run.seed if own.run else 0 for own, _ in pairs]
     mine, other = (mean_over_seeds(side, seeds) for side in zip(*jackknives))
     found = (other - mine).difference(metric, level)
-    changes = grouped((theirs.point[metric] - ours.point[metric] for ours, theirs in jackknives), seeds)
+    changes = by_key((theirs.point[metric] - ours.point[metric] for ours, theirs in jackknives), seeds)
     return Comparison(
         test=_title(first),
         other=name,
@@ -186,7 +186,7 @@ def _by_config(scored: Sequence[Scored], name: str) -> dict[Key, Scored]:
             raise MedfmcError(f"{name} has {what}; a comparison is of one model: give a folder that holds one run per config.")
         found[key] = item
     of_runs = [item for item in scored if item.run]
-    for runs in grouped((item.run for item in of_runs if item.run), map(_group, of_runs)).values():
+    for runs in by_key((item.run for item in of_runs if item.run), map(_group, of_runs)).values():
         one_experiment(runs)
     return found
 

@@ -82,7 +82,7 @@ def estimate(
         level: coverage.
     """
     defined = [(float(value), seed, own) for value, seed, own in zip(values, seeds, resampled) if is_defined(value)]
-    of_seed = grouped((value for value, _, _ in defined), (seed for _, seed, _ in defined))
+    of_seed = by_key((value for value, _, _ in defined), (seed for _, seed, _ in defined))
     each = tuple(float(np.mean(of_seed[seed])) if seed in of_seed else None for seed in dict.fromkeys(seeds))
     if not defined:
         return Estimate(each, None, None, 0, 0, None, None, None, None)
@@ -105,7 +105,7 @@ def estimate(
     )
 
 
-def grouped(things: Iterable[T], keys: Iterable[K]) -> dict[K, list[T]]:
+def by_key(things: Iterable[T], keys: Iterable[K]) -> dict[K, list[T]]:
     """The things of each key, such as of each seed; the keys in the order in which they come first."""
     found: dict[K, list[T]] = {}
     for thing, key in zip(things, keys):
@@ -120,7 +120,7 @@ def mean_over_seeds(resampled: Sequence[R], seeds: Sequence[int]) -> R:
         MedfmcError: they are of different patients.
     """
     mean_of = type(resampled[0]).mean_of
-    return mean_of([mean_of(own) for own in grouped(resampled, seeds).values()])
+    return mean_of([mean_of(own) for own in by_key(resampled, seeds).values()])
 
 
 def _defined(value: float) -> float | None:

@@ -9,11 +9,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from .. import tables
-from ..data.label_tables import Label, first_few, image_id_of
+from ..data.label_tables import Label, image_id_of
 from ..errors import MedfmcError
 from ..files import atomic_path
 from ..runs import RunRecord, load_predictions
 from ..subsets import SEEDS, SUBSETS, ConfigName
+from ..words import first_few
 from .challenge import Place, check_alike, place_of, places, title
 from .scored import Scored, has_header, of_submission
 

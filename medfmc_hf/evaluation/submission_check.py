@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..data.label_tables import first_few
 from ..subsets import CHALLENGE_IMAGES, SEEDS, SUBSETS
+from ..words import first_few
 from .challenge import Place, places
 from .scored import has_header
 from .submission import DECIMALS, Submission, file_name

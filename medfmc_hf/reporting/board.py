@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import MedfmcError
 from ..evaluation.compare import FEW
 from ..evaluation.experiments import Adaptation, Experiment, Run, group, read_run
-from ..evaluation.intervals import grouped, mean_over_seeds
+from ..evaluation.intervals import by_key, mean_over_seeds
 from ..evaluation.jackknife import Jackknife
 from ..evaluation.statistics import holm
 from ..progress import bar
@@ -264,7 +264,7 @@ def _pair(metric: str, left: Seeds, right: Seeds) -> dict[str, Any] | None:
     found = (mean_over_seeds(a, seeds) - mean_over_seeds(b, seeds)).difference(metric)
     if not np.isfinite(found.value + found.p):
         return None
-    changes = grouped((one.point[metric] - other.point[metric] for one, other in zip(a, b)), seeds)
+    changes = by_key((one.point[metric] - other.point[metric] for one, other in zip(a, b)), seeds)
     wins, losses = (sum(sign * sum(own) > 0 for own in changes.values()) for sign in (1, -1))
     return {"difference": found.value, "low": found.low, "high": found.high, "p": found.p, "seeds": sorted(changes), "wins": wins,
             "losses": losses}  # fmt: skip

@@ -6,7 +6,7 @@ from invented_scores import invent
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation.bootstrap import bootstrap
-from medfmc_hf.evaluation.intervals import estimate, grouped, mean_over_seeds
+from medfmc_hf.evaluation.intervals import by_key, estimate, mean_over_seeds
 from medfmc_hf.evaluation.jackknife import jackknife
 
 
@@ -61,8 +61,8 @@ def test_one_seed_has_no_spread():
 
 
 def test_seeds_come_in_their_first_order():
-    assert grouped("abcd", [2, 0, 2, 1]) == {2: ["a", "c"], 0: ["b"], 1: ["d"]}
-    assert list(grouped("abcd", [2, 0, 2, 1])) == [2, 0, 1]
+    assert by_key("abcd", [2, 0, 2, 1]) == {2: ["a", "c"], 0: ["b"], 1: ["d"]}
+    assert list(by_key("abcd", [2, 0, 2, 1])) == [2, 0, 1]
 
 
 def test_there_is_no_joint_interval_over_different_patients():
