@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from medfmc_hf.evaluation.experiments import adaptation_of
 from medfmc_hf.runs import Predictions, RunConfig, RunRecord, identity, save_predictions
 from medfmc_hf.runs.folders import run_folder
 from medfmc_hf.scoring import score
@@ -136,6 +137,7 @@ def invent_run(
         "processes": 1,
         "seconds": {"start": 1.0, "data": 1.0, "train": round(seconds - 4, 3), "test": 2.0, "total": seconds},
     }
+    record.adaptation = adaptation_of(record)
     record.versions = {"python": "3.11.0", "medfmc_hf": "0.1.0", "torch": "2.13.0"}
     if predictions:
         save_predictions(folder, parts)

@@ -3,13 +3,14 @@
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from .. import progress
-from ..evaluation.experiments import names_of, options_of, without_data
-from ..evaluation.statistics import over_seeds
+from ..evaluation.experiments import SHOT_ORDER, Run, labels_of, shots_of
+from ..evaluation.intervals import estimate
+from ..evaluation.scored import run_names
 from ..runs import RunRecord
+from ..words import percent, plural, seed_kind, shots_words
 from .grid_plan import Job
 
 
@@ -17,15 +18,19 @@ class Table:
     """Follows the records of a grid's jobs, whichever process writes them.
 
     Args:
-        jobs: jobs of the grid.
-        shown: whether this process shows the table.
+        jobs: of the grid.
+        shown: whether this process is the one that shows it.
+
+    Attributes:
+        names: by id, what to call a run; no two are alike.
     """
 
     def __init__(self, jobs: Sequence[Job], shown: bool = True) -> None:
         self.jobs, self.shown = jobs, shown
         self.records: dict[str, RunRecord] = {}
         self._written: dict[str, int] = {}
-        self._labels = labels_of(jobs)
+        runs = list(map(run_of, jobs))
+        self._labels, self.names = labels_of(runs), run_names(runs)
         self._lines = 0
         self._begin, self._work = time.perf_counter(), 0.0
         self.refresh()
@@ -65,13 +70,14 @@ class Table:
         return ", ".join(part for part in parts if part)
 
     def rows(self) -> list[str]:
-        """The table: primary metric / AUC on test in percent, as mean over the seeds with finished runs, and the number of these runs."""
-        shots = sorted({job.config.shots for job in self.jobs}, key=lambda n: n or 10**9)
+        """The table: primary metric / AUC on test in percent, mean over the seeds whose runs are finished, and how many runs these are."""
+        present = {shots_of(job.config) for job in self.jobs}
+        columns = [shots for shots in SHOT_ORDER if shots in present]
         lines: dict[tuple, dict] = defaultdict(lambda: defaultdict(list))
         for job in self.jobs:
-            lines[job.config.subset, self._labels[job.id]][job.config.shots].append(self.records.get(job.id))
-        head = ["subset", "method", *(f"{n} shot{'s' * (n > 1)}" if n else "all shots" for n in shots)]
-        body = [[subset, label, *(_field(group.get(n, [])) for n in shots)] for (subset, label), group in sorted(lines.items())]
+            lines[job.config.subset, self._labels[job.id]][shots_of(job.config)].append(self.records.get(job.id))
+        head = ["subset", "method", *(f"{shots_words(shots)}, {plural(seed_kind(shots))}" for shots in columns)]
+        body = [[subset, label, *(_field(group.get(shots, [])) for shots in columns)] for (subset, label), group in sorted(lines.items())]
         widths = [max(len(row[i]) for row in [head, *body]) for i in range(len(head))]
         return ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in [head, *body]]
 
@@ -87,17 +93,16 @@ class Table:
             self._lines = len(lines)
         elif finished is not None:
             record = self.records[finished.id]
-            outcome = (record.error or "").strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
-            progress.notify(f"{finished.folder.parent.name} {self._labels[finished.id]} {record.status}: {outcome} | {self.headline()}")
+            came = (record.error or "").strip().splitlines()[-1] if record.status == "failed" else _numbers([record])
+            progress.notify(f"{self.names[finished.id]} {record.status}: {came} | {self.headline()}")
 
 
-def labels_of(jobs: Sequence[Job]) -> dict[Hashable, str]:
-    """The name of each job's adaptation, as in every table of its runs."""
-    options: dict[Hashable, dict[str, Any]] = {}
-    for job in jobs:
-        chosen = without_data(options_of(job.config))
-        options[job.id] = {"model": job.config.model, "revision": job.config.revision, **chosen}
-    return names_of(options)
+def run_of(job: Job) -> Run:
+    """The run that a job is, whether it has run or not, with all that its name is made of."""
+    known = RunRecord(job.id, "finished", job.config.to_dict())
+    if job.run is not None:
+        known.data, known.backbone = job.run.data, {"fingerprint": job.run.checkpoint.fingerprint}
+    return Run(known if job.run is not None else job.record or known)
 
 
 def _field(records: list[RunRecord | None]) -> str:
@@ -110,16 +115,10 @@ def _field(records: list[RunRecord | None]) -> str:
 
 
 def _numbers(records: list[RunRecord]) -> str:
-    """Primary metric and AUC in percent: mean over seeds, after averaging over the training seeds of each."""
-    texts = []
-    for metric in (records[0].subset.metric, "auc"):
-        of_seed: dict[int, list[float | None]] = defaultdict(list)
-        for record in records:
-            of_seed[record.config["seed"]].append(record.scores["test"].get(metric))
-        known = [[value for value in values if value is not None] for values in of_seed.values()]
-        complete = sum(map(len, known)) == len(records)
-        texts.append(f"{100 * over_seeds(known).mean:.1f}" if complete else "-")
-    return "/".join(texts)
+    """Primary metric and AUC in percent, the mean over seeds."""
+    seeds, none = [Run(record).seed for record in records], [None] * len(records)
+    values = {metric: [record.scores["test"].get(metric) for record in records] for metric in (records[0].subset.metric, "auc")}
+    return "/".join(percent(estimate(metric, own, seeds, none).mean) for metric, own in values.items())
 
 
 def duration(seconds: float) -> str:

@@ -1,16 +1,20 @@
 """What `medfmc score` and `medfmc compare` share: where scored images come from, and tables in plain text."""
 
 import argparse
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import tables
 from ..data.label_tables import Label
 from ..errors import MedfmcError
 from ..evaluation import scored
+from ..evaluation.experiments import Run
 from ..evaluation.scored import Scored
+from ..progress import bar, notify
 from ..runs.folders import find_runs
 from ..subsets import SUBSETS, Subset, subset_of
+from ..words import plural
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,17 +28,62 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(path: str, args: argparse.Namespace) -> list[Scored]:
-    """The scored images of a table, a run, or every finished run of a folder."""
-    if Path(path).suffix.lower() in tables.SUFFIXES or (Path(path).is_file() and Path(path).suffix.lower() != ".json"):
-        subset = subset_of(args.subset) if args.subset else scored.subset_in_name(Path(path))
-        classes = [name.strip() for name in args.classes.split(",") if name.strip()] if args.classes else None
-        if subset and classes:
-            raise MedfmcError(f"--classes names the classes of other data, and {path} is of {subset.key}, whose classes are known.")
-        return [scored.of_csv(path, subset, labels_of(args, subset) if subset else None, classes)]
-    runs = [(folder, record) for folder, record in find_runs(path) if record.status == "finished"]
-    if not runs:
-        raise MedfmcError(f"{path} holds no finished run; expected a CSV file, a run or a folder of runs.")
-    return [scored.of_run(folder, record, args.split) for folder, record in runs]
+    """The scored images of a table, a run, or every finished run of a folder; a run whose predictions cannot be used is left out and named.
+
+    Raises:
+        MedfmcError: nothing is left.
+    """
+    found, without = sources([path], args)
+    used = []
+    for item in bar(found, desc="intervals over patients", unit="run"):
+        if item.run and item.run.test and item.run.no_jackknife:
+            without.append((item.run, f"{item.run.folder}: {item.run.no_jackknife}."))
+        else:
+            used.append(item)
+    if not used:
+        raise MedfmcError("\n".join(why for _, why in without))
+    for _, why in without:
+        notify(f"left out: {why}")
+    return used
+
+
+def sources(paths: Sequence[str], args: argparse.Namespace) -> tuple[list[Scored], list[tuple[Run, str]]]:
+    """The scored images of tables, runs, and every finished run of folders; and the runs without predictions of the split, and why.
+
+    Raises:
+        MedfmcError: a table cannot be read, or a path holds no finished run.
+    """
+    found, without, seen = [], [], Counter[str]()
+    for path in paths:
+        if Path(path).suffix.lower() in tables.SUFFIXES or (Path(path).is_file() and Path(path).suffix.lower() != ".json"):
+            found.append(_of_table(path, args))
+            continue
+        finished = 0
+        for folder, record in find_runs(path):
+            finished += record.status == "finished"
+            seen[record.id] += record.status == "finished"
+            if seen[record.id] > 1:
+                continue
+            try:
+                found.append(scored.of_run(folder, record, args.split))
+            except MedfmcError as error:
+                if record.status == "finished":
+                    without.append((Run(record, folder), str(error)))
+                else:
+                    notify(f"left out: {error}")
+        if not finished:
+            raise MedfmcError(f"{path} holds no finished run; expected a CSV file, a run or a folder of runs.")
+    if repeated := sum(count > 1 for count in seen.values()):
+        notify(f"{repeated} {plural('run', repeated)} in several folders, which count once.")
+    return found, without
+
+
+def _of_table(path: str, args: argparse.Namespace) -> Scored:
+    subset = subset_of(args.subset) if args.subset else scored.subset_in_name(Path(path))
+    classes = [name.strip() for name in args.classes.split(",") if name.strip()] if args.classes else None
+    if subset and classes:
+        raise MedfmcError(f"--classes names the classes of other data, and {path} is of {subset.key}, whose classes are known.")
+    return scored.of_csv(path, subset, labels_of(args, subset) if subset else None, classes)
 
 
 def labels_of(args: argparse.Namespace, subset: Subset) -> Mapping[str, Label] | None:

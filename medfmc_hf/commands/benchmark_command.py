@@ -59,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
         _work_alone()
 
     from ..benchmark.grid_plan import forecast, plan
-    from ..benchmark.live import duration
+    from ..benchmark.live import duration, run_of
     from ..benchmark.sweep import sweep
+    from ..evaluation.scored import run_names
     from ..training.shared import Shared
 
     shared = Shared(args.data, cache=args.cache)
@@ -83,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"time: about {duration(cost.decode_seconds + cost.compute_seconds)} in one process on this machine,")
         print(f"      {duration(cost.decode_seconds)} of it to decode images (forward passes and decoding probed now)")
         print(f"disk: about {cost.disk_bytes / 1e9:.2f} GB for pixels, cached features and adapters")
+        names = run_names(list(map(run_of, jobs)))
         for job in problems:
-            print(f"cannot start {job.config.dataset_config} {job.config.method}: {job.problem}")
+            print(f"cannot start {names[job.id]}: {job.problem}")
         return 1 if problems else 0
 
     table = sweep(jobs, shared, args.out, retry_failed=args.retry == "failed", together=args.together, shown=rank == 0)
@@ -92,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join([table.headline(), *table.rows()]))
         for record in table.records.values():
             if record.status == "failed":
-                print(f"failed: {record.data['config']} {record.config['method']}: {(record.error or '').strip().splitlines()[-1]}")
+                print(f"failed: {table.names[record.id]}: {(record.error or '').strip().splitlines()[-1]}")
     return 1 if table.count("failed") else 0
 
 
@@ -123,8 +125,9 @@ def _group_size(group: int | str) -> int:
 
 
 def _by_adaptation(jobs: Sequence["Job"], left: Sequence["Job"]) -> list[str]:
-    from ..benchmark.live import labels_of
+    from ..benchmark.live import run_of
+    from ..evaluation.experiments import labels_of
 
-    labels = labels_of(jobs)
+    labels = labels_of(map(run_of, jobs))
     counts = Counter(f"{job.config.subset:12} {labels[job.id]}" for job in left)
     return [f"  {count:4}  {key}" for key, count in counts.items()]

@@ -6,8 +6,8 @@
 
 Differences are B minus A in points (x 100). "over patients" leaves out each patient of the test set in turn, the same ones for both models,
 with the models as they are. "over seeds" is another interval, of other support sets, from the spread of the differences: the two are never
-mixed. p belongs to the interval over patients and is corrected over the models of the table in this metric and test (Holm); DeLong's p,
-where it exists, is not corrected.
+mixed. p belongs to the interval over patients and is corrected over the comparisons of the table in this metric and test (Holm), whose
+number stands beside it; a report compares every pair of its rows, and so corrects over more. DeLong's p, where it exists, is not corrected.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from ..evaluation.compare import Comparison, compare, metric_title
 from ..evaluation.scored import Scored
 from ..files import write_json
 from ..progress import notify
-from ..words import interval, percent
+from ..words import interval, p_value, percent
 from ._scored import add_source_arguments, load, table
 
 
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _cells(row: Comparison, several: bool, level: float) -> dict[str, str]:
     cells = {"test": row.test} | ({"model": row.other} if several else {}) | {"metric": metric_title(row.metric)}
-    cells |= {"A": percent(row.base_value), "B": percent(row.other_value), "B - A": f"{100 * row.difference:+.2f}"}
+    cells |= {"A": percent(row.base_value), "B": percent(row.other_value), "B - A": percent(row.difference, sign="+")}
     cells |= {f"{level:.0%} over patients": interval((row.low, row.high), "+", "-"), "patients": f"{row.patients} {row.group}"}
-    over = row.seeds and f"{interval((row.seeds.low, row.seeds.high), '+')} ({len(row.seeds.values)})"
-    cells |= {f"{level:.0%} over seeds": over or "-"}
-    return cells | {"p (Holm)": f"{row.p_holm:.3g}", "p (DeLong)": "-" if row.p_delong is None else f"{row.p_delong:.3g}"}
+    over = interval((row.seeds.low, row.seeds.high), "+") if row.seeds else "-"
+    cells |= {f"{level:.0%} over seeds": over} | ({"seeds": row.seeds_are} if row.seeds_are else {})
+    return cells | {"p (Holm)": p_value(row.p_holm, "-"), "comparisons": str(row.comparisons), "p (DeLong)": p_value(row.p_delong, "-")}

@@ -10,8 +10,8 @@ A table may be CSV with `,`, `;` or tabs in UTF-8 or UTF-16, Parquet, or XLSX (w
 are no class are left out and named with --classes, or of a subset of MedFMC.
 
 Numbers are x 100, as the challenge prints them. The interval in brackets is over the patients of the test set: each is left out in turn
-(jackknife). Over seeds, which are other support sets, there is another one, Student's t interval of the mean: the two say different things
-and are never mixed.
+(jackknife). Over split seeds, which are other support sets, there is another one, Student's t interval of the mean: the two say different
+things and are never mixed. A run whose predictions are missing, or are not those of its record, has the record's scores and no interval.
 """
 
 import argparse
@@ -26,18 +26,19 @@ from ..errors import MedfmcError
 from ..evaluation import challenge, submission
 from ..evaluation.bootstrap import bootstrap
 from ..evaluation.challenge import Aggregate
-from ..evaluation.experiments import Experiment, group, seedless
+from ..evaluation.experiments import Experiment, Run, group, seedless
 from ..evaluation.intervals import Resampled, estimate
-from ..evaluation.scored import Scored, told_apart
+from ..evaluation.scored import Scored, run_names
 from ..files import write_json
-from ..progress import bar
+from ..progress import bar, notify
 from ..runs.folders import find_runs
 from ..scoring import score
 from ..subsets import SUBSETS
-from ..words import METRICS, interval, percent, plural
-from ._scored import add_source_arguments, labels_of, load, table
+from ..words import METRICS, interval, is_defined, percent, plural
+from ._scored import add_source_arguments, labels_of, sources, table
 
 COLUMNS = ("accuracy", "map", "auc", "score")
+_RECORD_ALONE = "the scores are those of run.json, without interval: "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         records = [record for _, record in find_runs(args.what)]
         report = {"challenge": _print_aggregate(challenge.aggregate(challenge.results_of_runs(records, args.split)))}
     else:
-        report = _scored(told_apart([item for path in args.what for item in load(path, args)]), args)
+        report = _scored(_tests(args), args)
     if args.json:
         write_json(args.json, report)
 
@@ -79,6 +80,8 @@ def _is_submission(path: Path) -> bool:
 
 
 def _result(item: Scored, args: argparse.Namespace) -> dict[str, Any]:
+    if item.run and item.run.test and not args.official and (recorded := item.run.record.scores.get("test")):
+        return recorded  # as every other command prints them
     if args.official:
         return score(item.targets, item.scores, classes=item.classes, undefined="official", ties="official")
     return score(item.targets, item.scores, classes=item.classes)
@@ -119,47 +122,83 @@ def _print_aggregate(aggregate: Aggregate) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Test:
-    """A test set, its scores, and what its intervals of some level come from; None where none were asked for."""
+    """A test set, its scores, and what its intervals of some level come from.
 
-    item: Scored
+    Attributes:
+        name: what to call it.
+        run: whose it is; None for a CSV.
+        result: the scores.
+        resampled: what the intervals come from; None where none were asked for, or there are none.
+        images: how many.
+        patients: how many.
+        group: what a patient id stands for, in the plural.
+        level: coverage of the intervals.
+    """
+
+    name: str
+    run: Run | None
     result: dict[str, Any]
     resampled: Resampled | None
+    images: int
+    patients: int
+    group: str
     level: float
 
-    def shown(self, value: float, name: str) -> str:
+    def shown(self, value: float | None, name: str) -> str:
         """A value in percent with the interval of the statistic of that name."""
-        if value != value:
+        if not is_defined(value):
             return "-"
         return percent(value) + (f" ({interval(self.resampled.interval(name, self.level), missing='-')})" if self.resampled else "")
 
     def report(self) -> dict[str, Any]:
         """What the JSON file says of it."""
-        config, own = self.item.config, self.resampled
+        own = self.resampled
         intervals = own and {name: list(own.interval(name, self.level)) for name in own.point}
-        return {"name": self.item.name, "config": config and str(config), "result": self.result, "intervals": intervals}
+        config = self.run and str(self.run.config.dataset_config)
+        return {"name": self.name, "config": config, "result": self.result, "intervals": intervals}
 
 
-def _scored(items: list[Scored], args: argparse.Namespace) -> dict[str, Any]:
-    results = [_result(item, args) for item in items]
-    resampled: list[Resampled | None] = [None] * len(items)
-    if args.replicates and not args.official:
-        resampled = [_resampled(item, args) for item in bar(items, desc="intervals over patients", unit="run")]
-    tests = [_Test(*parts, args.level) for parts in zip(items, results, resampled)]
+def _tests(args: argparse.Namespace) -> list[_Test]:
+    """What was named on the command line, scored; at the end the runs of which there is no more than the record."""
+    items, without = sources(args.what, args)
+    recorded = [] if args.official else [run for run, _ in without if args.split in run.record.scores]
+    if not items and not recorded:
+        raise MedfmcError("\n".join(why for _, why in without))
+    for run, why in without:
+        notify((_RECORD_ALONE if run in recorded else "left out: ") + why)
+    names = run_names([*(item.run for item in items if item.run), *recorded])
+    tests = []
+    for item in bar(items, desc="intervals over patients", unit="run"):
+        name = names[item.run.record.id] if item.run else item.name
+        sizes = len(item.image_ids), len(set(item.patient_ids))
+        tests.append(_Test(name, item.run, _result(item, args), _resampled(item, args), *sizes, item.group, args.level))
+    for run in recorded:
+        sizes = run.record.data["rows"].get(args.split, 0), run.record.data["patients"].get(args.split, 0)
+        group_of = plural(run.record.subset.group)
+        tests.append(_Test(names[run.record.id], run, run.record.scores[args.split], None, *sizes, group_of, args.level))
+    return tests
+
+
+def _scored(tests: list[_Test], args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for test in tests:
-        item = test.item
-        cells = {"": item.name, "images": str(len(item.image_ids)), "patients": f"{len(set(item.patient_ids))} {item.group}"}
+        cells = {"": test.name, "images": str(test.images), "patients": f"{test.patients} {test.group}"}
         rows.append(cells | {METRICS[name]: test.shown(test.result[name], name) if name in test.result else "" for name in COLUMNS})
     used = [name for name in rows[0] if any(row[name] for row in rows)]
     print(table([{name: row[name] for name in used} for row in rows]) + "\n")
     if args.per_class:
         for test in tests:
-            print(test.item.name + "\n" + table([_class_cells(test, name) for name in test.result["per_class"]]) + "\n")
-    _print_undefined({test.item.name: test.result for test in tests})
+            print(test.name + "\n" + table([_class_cells(test, name) for name in test.result["per_class"]]) + "\n")
+    _print_undefined({test.name: test.result for test in tests})
     return {"runs": [test.report() for test in tests], "experiments": _experiments(tests)}
 
 
-def _resampled(item: Scored, args: argparse.Namespace) -> Resampled:
+def _resampled(item: Scored, args: argparse.Namespace) -> Resampled | None:
+    if args.official or not args.replicates:
+        return None
+    if item.run and item.run.test and (why := item.run.no_jackknife):
+        notify(f"{_RECORD_ALONE}{item.run.folder}: {why}.")
+        return None
     if args.interval == "jackknife":
         return item.jackknife()
     options = {"replicates": args.replicates, "seed": args.seed, "method": args.interval}
@@ -178,12 +217,12 @@ def _class_cells(test: _Test, name: str) -> dict[str, str]:
 
 def _experiments(tests: list[_Test]) -> list[dict[str, Any]]:
     """Print a verdict on each test set that stands alone, and sum up the seeds of each experiment."""
-    by_id = {test.item.run.record.id: test for test in tests if test.item.run}
-    adaptations, experiments = group([test.item.run for test in tests if test.item.run])
+    by_id = {test.run.record.id: test for test in tests if test.run}
+    adaptations, experiments = group([test.run for test in tests if test.run])
     labels = {adaptation.key: adaptation.label for adaptation in adaptations}
     in_means = {run.record.id for experiment in experiments for run in experiment.runs if len(experiment.runs) > 1}
     for test in tests:
-        if test.resampled and not (test.item.run and test.item.run.record.id in in_means):
+        if test.resampled and not (test.run and test.run.record.id in in_means):
             print(_verdict(test, test.resampled))
     summaries = []
     for experiment in experiments:
@@ -191,46 +230,45 @@ def _experiments(tests: list[_Test]) -> list[dict[str, Any]]:
             name = f"{seedless(str(experiment.config.dataset_config))} {labels[experiment.adaptation]}"
             summaries.append(_over_seeds(name, experiment, [by_id[run.record.id] for run in experiment.runs]))
         for run in experiment.replaced:
-            name = by_id[run.record.id].item.name
-            print(f"not in the mean: {name} (run {run.record.id}), for another run of this seed finished later.")
+            print(f"not in the mean: {by_id[run.record.id].name}, for another run of this seed finished later.")
     return summaries
 
 
 def _verdict(test: _Test, own: Resampled) -> str:
     """Whether the model does better than one that has learnt nothing, on other patients."""
-    item, result = test.item, test.result
+    result = test.result
+    main = "map" if "map" in result else "accuracy"
     shares = [each["positives"] / result["rows"] for name, each in result["per_class"].items() if name not in result["undefined"]]
     chance = {"auc": 0.5, "accuracy": max(shares, default=1.0), "map": sum(shares) / max(len(shares), 1)}
     told = {"auc": "0.5", "accuracy": "the largest class", "map": "the share of positives"}
     words = []
-    for name in (item.main, "auc"):
+    for name in (main, "auc"):
         low, high = own.interval(name, test.level)
         if low != low:
             words.append(f"{METRICS[name]} is undefined")
             continue
         how = "is better than" if low > chance[name] else "is worse than" if high < chance[name] else "cannot be told from"
         words.append(f"{METRICS[name]} {how} chance ({percent(chance[name])}, {told[name]})")
-    return f"{item.name}: {' and '.join(words)}, by the interval over {own.patients} {item.group}."
+    return f"{test.name}: {' and '.join(words)}, by the interval over {own.patients} {test.group}."
 
 
 def _over_seeds(name: str, experiment: Experiment, members: list[_Test]) -> dict[str, Any]:
     """Print and return the mean over seeds, with the spread over seeds and the test set's interval side by side."""
-    first, level, seeds = members[0].item, members[0].level, [run.seed for run in experiment.runs]
+    level, seeds, over = members[0].level, [run.seed for run in experiment.runs], members[0].group
     rows, found = [], {}
-    for metric in (first.main, "auc", "score"):
+    for metric in (experiment.subset.metric, "auc", "score"):
         values, resampled = [test.result[metric] for test in members], [test.resampled for test in members]
         found[metric] = own = estimate(metric, values, seeds, resampled, level)
         row = {"": METRICS[metric], "mean": percent(own.mean, "-"), "sd over seeds": percent(own.sd, "-")}
         if own.training_sd is not None:
             row |= {"of it, split": percent(own.split_sd, "-"), "sd over training seeds": percent(own.training_sd, "-")}
         row |= {f"{level:.0%} over seeds (t)": interval(own.seed_interval, missing="-")}
-        rows.append(row | {f"{level:.0%} over {first.group}, these models": interval(own.test_interval, missing="-")})
-    times = f", {len(members)} runs" if len(members) > len(experiment.seeds) else ""
-    print(f"{name}, {len(experiment.seeds)} {plural('seed', len(experiment.seeds))}{times}\n{table(rows)}")
+        rows.append(row | {f"{level:.0%} over {over}, these models": interval(own.test_interval, missing="-")})
+    print(f"{name}, {experiment.seeds_words}\n{table(rows)}")
     ends = found["score"]
     if ends.seed_interval and ends.test_interval:
-        over, within = (high - low for low, high in (ends.seed_interval, ends.test_interval))
-        larger = "support set is the larger" if over > within else "test set is the larger"
-        print(f"The {larger} uncertainty of the score: {100 * over:.2f} points wide over seeds, {100 * within:.2f} over {first.group}.\n")
+        between, within = (high - low for low, high in (ends.seed_interval, ends.test_interval))
+        larger = "support set is the larger" if between > within else "test set is the larger"
+        print(f"The {larger} uncertainty of the score: {percent(between)} points wide over seeds, {percent(within)} over {over}.\n")
     metrics = {metric: dataclasses.asdict(own) for metric, own in found.items()}
-    return {"name": name, "seeds": experiment.seeds, "runs": len(members), "metrics": metrics}
+    return {"name": name, "seeds": experiment.seeds, "seeds_are": experiment.seeds_words, "runs": len(members), "metrics": metrics}

@@ -7,8 +7,8 @@ import numpy as np
 
 from ..errors import MedfmcError
 from ..progress import bar
-from ..words import METRICS
-from .experiments import one_experiment, seedless
+from ..words import METRICS, comparisons, interval, is_defined, p_value, percent, seeds_words, shots_words
+from .experiments import one_experiment, seedless, shots_of
 from .intervals import by_key, mean_over_seeds
 from .jackknife import Jackknife
 from .scored import Scored
@@ -34,9 +34,11 @@ class Comparison:
         low: lower end of the test interval of the difference (over patients, the trained models as they are).
         high: upper end.
         p: two-sided p that the difference is 0 on other patients, from the same standard error.
-        p_holm: p after Holm's correction over the models that are compared in this metric on this test.
+        p_holm: p after Holm's correction over the comparisons that were made in this metric on this test.
+        comparisons: how many these are.
         p_delong: for a single AUC (of one class, or of two classes that exclude each other) DeLong's p; else None.
-        seeds: the differences seed by seed, with the t interval of their mean; None for a single seed.
+        seeds: the differences split by split, with the t interval of their mean; None for a single split.
+        seeds_are: what the runs of each are seeds of, such as `5 split seeds`; empty for a CSV.
         patients: how many patients there are.
         images: how many test images they have.
         group: what a patient id stands for, in the plural.
@@ -52,8 +54,10 @@ class Comparison:
     high: float
     p: float
     p_holm: float
+    comparisons: int
     p_delong: float | None
     seeds: Spread | None
+    seeds_are: str
     patients: int
     images: int
     group: str
@@ -65,8 +69,8 @@ class Comparison:
             return f"{self.test}, {title}: undefined on these images, so nothing can be said."
         if self.difference == 0 and self.low == self.high == 0:
             return f"{self.test}, {title}: {self.other} and {base} score the same."
-        ends = f"{100 * self.low:+.2f} to {100 * self.high:+.2f}"
-        points = f"{100 * self.difference:+.2f} points, {level:.0%} interval {ends}, p = {self.p_holm:.3g}"
+        points = f"{percent(self.difference, sign='+')} points, {level:.0%} interval {interval((self.low, self.high), '+')}"
+        points += f", p = {p_value(self.p_holm)}, {comparisons(self.comparisons)}"
         if self.p_holm >= 1 - level:
             return f"{self.test}, {title}: no difference shown between {self.other} and {base} ({points})."
         better, worse = (self.other, base) if self.difference > 0 else (base, self.other)
@@ -74,9 +78,10 @@ class Comparison:
         if self.patients < FEW:
             sentence += f" - though {self.patients} {self.group} are few, and such an interval is too narrow"
         if self.seeds is None:
-            return sentence + "; one seed says nothing about other support sets."
+            one = "split" if "training" in self.seeds_are else "seed"
+            return f"{sentence}; one {one} says nothing about other support sets."
         same_side = sum(value * self.difference > 0 for value in self.seeds.values)
-        share = f"in {same_side} of {len(self.seeds.values)} seeds, t interval {100 * self.seeds.low:+.2f} to {100 * self.seeds.high:+.2f}"
+        share = f"in {same_side} of {len(self.seeds.values)} split seeds, t interval {interval((self.seeds.low, self.seeds.high), '+')}"
         if self.seeds.low * self.seeds.high > 0:
             return sentence + f"; it holds over seeds too ({share})."
         return sentence + f"; another support set may turn it ({share})."
@@ -131,8 +136,9 @@ def compare(
             metrics = [first.main, "auc", *(f"auc of {name}" for name in classes)]
             rows += [_row(name, pairs, jackknives, metric, level) for metric in metrics]
     for places in by_key(range(len(rows)), ((row.test, row.metric) for row in rows)).values():
-        for place, corrected in zip(places, holm([rows[place].p for place in places])):
-            rows[place] = replace(rows[place], p_holm=corrected)
+        p = [rows[place].p for place in places]
+        for place, corrected in zip(places, holm(p)):
+            rows[place] = replace(rows[place], p_holm=corrected, comparisons=sum(map(is_defined, p)))
     return rows
 
 
@@ -153,8 +159,10 @@ def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackkni
         high=found.high,
         p=found.p,
         p_holm=float("nan"),
+        comparisons=0,
         p_delong=_delong(pairs, metric, seeds),
         seeds=over_seeds(list(changes.values()), level, inside=(-1.0, 1.0)) if len(changes) > 1 else None,
+        seeds_are=seeds_words(shots_of(first.run.config), len(changes), len(pairs)) if first.run else "",
         patients=mine.patients,
         images=len(first.image_ids),
         group=first.group,
@@ -201,10 +209,10 @@ def _group(scored: Scored) -> str:
 
 
 def _title(scored: Scored) -> str:
-    if scored.config is None:
+    if scored.config is None or scored.run is None:
         return scored.subset.key if scored.subset else "the test set"
-    shots = f" {scored.config.shots}-shot" if scored.config.shots else ""
-    return scored.config.subset + shots + ("" if scored.config.variant == "clean" else f" {scored.config.variant}")
+    shots = shots_words(shots_of(scored.run.config))
+    return f"{scored.config.subset} {shots}" + (" official" if scored.config.variant == "official" else "")
 
 
 def _aligned(base: Scored, other: Scored) -> Scored:

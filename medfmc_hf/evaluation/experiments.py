@@ -19,14 +19,18 @@ from ..runs import SCHEMA, Predictions, RunConfig, RunRecord, load_predictions
 from ..runs.folders import find_runs
 from ..runs.identity import BORN
 from ..runs.provenance import marks
-from ..subsets import Subset
+from ..subsets import SHOTS, Subset
+from ..words import ONE_SUPPORT_SET, seeds_words
 from .intervals import Estimate, Resampled, estimate
 from .jackknife import Jackknife, jackknife
 
 SEEDS_OF_A_RUN = ("seed", "training_seed")
 NAMES_AND_EXTRAS = ("model", "revision", "recipe", "predict_challenge")  # names of what counts by its content; and more predictions
+AGREEMENT = 1e-6  # between a record's scores and those of its predictions: float32 sums aside, they are the same
 _UNKNOWN_EARLY = ("backbone", "images_sha256", "test_rows", "test_size")  # what a record may not say; None then
 _OF_THE_DATA = ("subset", "shots", "images_sha256", "test_rows", "test_size")
+
+SHOT_ORDER = (*map(str, SHOTS), *ONE_SUPPORT_SET)
 
 K = TypeVar("K", bound=Hashable)
 
@@ -60,6 +64,21 @@ class Run:
         return self.config.seed_of_training
 
     @property
+    def seed_words(self) -> str:
+        """`split seed 1`, and the training seed where it is another, or where there is one split: `training seed 3`."""
+        split = [] if self.has_one_split else [f"split seed {self.seed}"]
+        return ", ".join(split + self.again)
+
+    @property
+    def has_one_split(self) -> bool:
+        return shots_of(self.config) in ONE_SUPPORT_SET
+
+    @property
+    def again(self) -> list[str]:
+        """`training seed 3`, where the name of its dataset config does not say so."""
+        return [f"training seed {self.training_seed}"] if self.has_one_split or self.training_seed != self.seed else []
+
+    @property
     def is_finished(self) -> bool:
         return self.record.status == "finished"
 
@@ -91,12 +110,30 @@ class Run:
         """What `names_of` needs of it."""
         return {"model": self.config.model, "revision": self.config.revision, **self.options}
 
-    @cached_property
+    @property
     def jackknife(self) -> Jackknife | None:
-        """Of its test scores over patients; None where its test rows are not at hand or there are fewer than two patients."""
-        if self.test is None or len(set(self.test.patient_ids)) < 2:
-            return None
-        return jackknife(self.test.targets, self.test.probabilities, self.test.patient_ids, classes=self.record.subset.classes)
+        """Of its test scores over patients; None where there is `no_jackknife`."""
+        return self._jackknife if isinstance(self._jackknife, Jackknife) else None
+
+    @property
+    def no_jackknife(self) -> str | None:
+        """Why its predictions give no interval over patients and no comparison; None where they do."""
+        return self._jackknife if isinstance(self._jackknife, str) else None
+
+    @cached_property
+    def _jackknife(self) -> Jackknife | str:
+        if self.test is None:
+            return self.problem or "there is no predictions.parquet"
+        if len(set(self.test.patient_ids)) < 2:
+            return "there are fewer than two test patients"
+        try:
+            found = jackknife(self.test.targets, self.test.probabilities, self.test.patient_ids, classes=self.record.subset.classes)
+        except (MedfmcError, ValueError) as error:
+            return str(error)
+        recorded = self.record.scores.get("test", {})
+        if any(abs(value - recorded[name]) > AGREEMENT for name, value in found.point.items() if recorded.get(name) is not None):
+            return "the scores in run.json are not those of predictions.parquet"
+        return found
 
 
 def _digest_of(test: Predictions) -> str:
@@ -179,6 +216,11 @@ class Experiment:
     def seeds(self) -> list[int]:
         """Of the splits, each once."""
         return sorted({run.seed for run in self.runs})
+
+    @property
+    def seeds_words(self) -> str:
+        """How many seeds of what its runs are."""
+        return seeds_words(self.shots, len(self.seeds), len(self.runs))
 
     @property
     def name(self) -> str:
@@ -268,6 +310,13 @@ def group(runs: Iterable[Run]) -> tuple[list[Adaptation], list[Experiment]]:
         for key, own in options.items()
     ]
     return sorted(adaptations, key=lambda row: (row.label, row.key)), experiments
+
+
+def labels_of(runs: Iterable[Run]) -> dict[str, str]:
+    """By id, what the adaptation of each of some runs is called on the board of these runs."""
+    adaptations, experiments = group(runs)
+    labels = {adaptation.key: adaptation.label for adaptation in adaptations}
+    return {run.record.id: labels[e.adaptation] for e in experiments for run in (*e.runs, *e.replaced, *e.failed)}
 
 
 def _without_copies(runs: Iterable[Run]) -> list[Run]:
@@ -405,7 +454,7 @@ def one_experiment(runs: Sequence[Run]) -> Experiment:
         raise MedfmcError(f"these runs are not seeds of one experiment, for they differ in {values}. Give those of one.")
     (experiment,) = experiments
     if experiment.replaced:
-        seeds = ", ".join(str(run.seed) for run in experiment.replaced)
+        seeds = "; ".join(run.seed_words for run in experiment.replaced)
         raise MedfmcError(f"there are several runs of the same seed ({seeds}); give one run a seed.")
     return experiment
 

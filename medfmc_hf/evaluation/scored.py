@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ..runs import RunRecord, load_predictions
 from ..subsets import ConfigName, Subset, subset_of
 from ..tables import Row
 from ..words import plural
-from .experiments import Run, names_of
+from .experiments import Run, labels_of, names_of
 from .jackknife import Jackknife, jackknife
 
 _NO_SCORES = ("image_id", "patient_id", "label", "labels")
@@ -69,6 +70,8 @@ class Scored:
 
     def jackknife(self) -> Jackknife:
         """Of its scores over patients."""
+        if self.run and self.run.test and self.run.test.targets is self.targets and (known := self.run.jackknife):
+            return known
         return jackknife(self.targets, self.scores, self.patient_ids, classes=self.classes)
 
 
@@ -98,14 +101,15 @@ def of_run(folder: str | os.PathLike, record: RunRecord, split: str = "test") ->
 
 def _name_of(run: Run, adaptation: str) -> str:
     """Such as `endo-5shot-seed0 lora · dinov2-small`."""
-    again = f", training seed {run.training_seed}" if run.training_seed != run.seed else ""
-    return f"{run.config.dataset_config} {adaptation}{again}"
+    return ", ".join([f"{run.config.dataset_config} {adaptation}", *run.again])
 
 
-def told_apart(items: Sequence[Scored]) -> list[Scored]:
-    """The same, with names that tell runs of different adaptations apart."""
-    names = names_of({number: item.run.named_options for number, item in enumerate(items) if item.run})
-    return [replace(item, name=_name_of(item.run, names[n])) if item.run else item for n, item in enumerate(items)]
+def run_names(runs: Sequence[Run]) -> dict[str, str]:
+    """By id, a name for each of some runs, in which its adaptation is called as on the board of these runs."""
+    labels = labels_of(runs)
+    names = {run.record.id: _name_of(run, labels[run.record.id]) for run in runs}
+    alike = Counter(names.values())
+    return {key: name if alike[name] == 1 else f"{name}, run {key}" for key, name in names.items()}
 
 
 def of_csv(

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import MedfmcError
 from ..evaluation.compare import FEW
-from ..evaluation.experiments import Adaptation, Experiment, Run, group, read_run
+from ..evaluation.experiments import SHOT_ORDER, Adaptation, Experiment, Run, group, read_run
 from ..evaluation.intervals import by_key, mean_over_seeds
 from ..evaluation.jackknife import Jackknife
 from ..evaluation.statistics import holm
@@ -22,13 +22,11 @@ from ..runs import RunRecord
 from ..runs.folders import find_runs
 from ..runs.provenance import unfit_marks
 from ..subsets import SEEDS, SHOTS, SUBSETS
-from ..words import METRICS, plural
-from .cells import Cell, cell_of
+from ..words import METRICS, ONE_SUPPORT_SET, plural
 from .references import references
+from .results import Result, result_of
 
-BOARD_SCHEMA = 2  # 1: rows were called settings, and seeds draws
-AGREEMENT = 1e-6  # between a record's scores and those of its predictions: float32 sums aside, they are the same
-SHOT_ORDER = (*map(str, SHOTS), "pool", "train_20")
+BOARD_SCHEMA = 3  # 1: rows were called settings, and seeds draws; 2: results were called cells
 
 Roots = str | os.PathLike | list  # folders of runs, run folders, or both
 Seeds = dict[tuple[int, int], Jackknife]  # by seed of the split and training seed
@@ -61,12 +59,13 @@ class Board:
 
     Attributes:
         adaptations: rows.
-        cells: one for each adaptation, subset and shots with a finished run.
+        results: one for each adaptation, subset and shots with a finished run.
         comparisons: paired, between the adaptations of a subset and number of shots.
         references: published numbers and chance, for the subsets on the board; values in fractions.
-        gaps: seeds of the grid that have no finished run: `adaptation`, `subset`, `shots`, `seeds`.
+        gaps: seeds of the grid (of the split, or of the training where there is one split) that have no finished run: `adaptation`,
+            `subset`, `shots`, `seeds`.
         absent: subsets without any run.
-        failed: failed runs: `id`, `adaptation`, `subset`, `shots`, `seed`, `error`, `finished_at`.
+        failed: failed runs: `id`, `adaptation`, `subset`, `shots`, `seed`, `seed_words` (what it is a seed of), `error`, `finished_at`.
         left_out: ids of runs that another run of the same seed replaced.
         notes: what the board cannot show or left out, in words.
         counts: `finished` and `failed` runs.
@@ -75,7 +74,7 @@ class Board:
     """
 
     adaptations: list[Adaptation] = field(default_factory=list)
-    cells: list[Cell] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
     comparisons: list[ColumnComparison] = field(default_factory=list)
     references: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
@@ -83,23 +82,23 @@ class Board:
     failed: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=lambda: {"finished": 0, "failed": 0})
     intervals: bool = True
     until: str = ""
 
     @property
     def subsets(self) -> list[str]:
         """Subsets with a finished run, in the order of MedFMC."""
-        present = {cell.subset for cell in self.cells}
+        present = {result.subset for result in self.results}
         return [key for key in SUBSETS if key in present]
 
     def shots_of(self, subset: str) -> list[str]:
         """The columns of a subset."""
-        present = {cell.shots for cell in self.cells if cell.subset == subset}
+        present = {result.shots for result in self.results if result.subset == subset}
         return [shots for shots in SHOT_ORDER if shots in present]
 
-    def cell(self, adaptation: str, subset: str, shots: str) -> Cell | None:
-        return next((c for c in self.cells if (c.adaptation, c.subset, c.shots) == (adaptation, subset, shots)), None)
+    def result(self, adaptation: str, subset: str, shots: str) -> Result | None:
+        return next((c for c in self.results if (c.adaptation, c.subset, c.shots) == (adaptation, subset, shots)), None)
 
     def to_json(self) -> dict[str, Any]:
         """The board as JSON values, with the words that a page needs."""
@@ -108,7 +107,7 @@ class Board:
             for key, s in SUBSETS.items()
         }
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        values |= {name: [dataclasses.asdict(item) for item in values[name]] for name in ("adaptations", "cells", "comparisons")}
+        values |= {name: [dataclasses.asdict(item) for item in values[name]] for name in ("adaptations", "results", "comparisons")}
         return {"schema": BOARD_SCHEMA, "metric_names": METRICS, "shot_order": list(SHOT_ORDER), "subsets": about, **values}
 
 
@@ -138,7 +137,7 @@ def make_board(roots: Roots, *, intervals: bool = True, all_data: bool = False) 
     order = {key: number for number, key in enumerate(labels)}
     for experiment in sorted(experiments, key=lambda e: order[e.adaptation]):
         if experiment.runs:
-            board.cells.append(cell_of(experiment, jackknives))
+            board.results.append(result_of(experiment, jackknives))
         for run in experiment.replaced:
             board.left_out.append(run.record.id)
             board.notes.append(
@@ -147,16 +146,17 @@ def make_board(roots: Roots, *, intervals: bool = True, all_data: bool = False) 
             )
         board.failed += [
             {"id": run.record.id, "adaptation": experiment.adaptation, "subset": experiment.subset.key, "shots": experiment.shots,
-             "seed": run.seed, "error": run.record.error or "no reason recorded", "finished_at": run.record.finished_at}
+             "seed": run.seed, "seed_words": run.seed_words, "error": run.record.error or "no reason recorded",
+             "finished_at": run.record.finished_at}
             for run in experiment.failed
         ]  # fmt: skip
     board.failed.sort(key=lambda f: (f["subset"], SHOT_ORDER.index(f["shots"]), f["adaptation"], f["seed"], f["id"]))
     board.comparisons = _compare(experiments, jackknives)
-    board.references = references(board.cells)
+    board.references = references(board.results)
     board.gaps, board.absent = _gaps(board)
     board.counts = {status: sum(run.record.status == status for run in runs) for status in ("finished", "failed")}
     board.until = max((run.record.finished_at for run in runs), default="")
-    few = {cell.subset: cell.test_patients for cell in board.cells if cell.test_patients and cell.test_patients < FEW}
+    few = {result.subset: result.test_patients for result in board.results if result.test_patients and result.test_patients < FEW}
     for subset, patients in few.items() if intervals else ():
         words = f"test intervals from {patients} different {plural(SUBSETS[subset].group)} are too narrow."
         board.notes.append(f"{SUBSETS[subset].name}: {words}")
@@ -206,30 +206,12 @@ def _jackknives(runs: list[Run], intervals: bool, notes: list[str]) -> dict[str,
     found: dict[str, Jackknife] = {}
     problems: dict[str, list[str]] = defaultdict(list)
     for run in bar(runs, desc="test intervals", unit="run"):
-        if (problem := _problem(run, intervals)) is not None:
-            problems[problem].append(run.record.id)
-        elif intervals and run.jackknife is not None:
+        if (intervals or run.test is None) and run.no_jackknife:
+            problems[run.no_jackknife].append(run.record.id)
+        elif intervals and run.jackknife:
             found[run.record.id] = run.jackknife
-    notes += [f"{words} ({_some(ids)})." for words, ids in problems.items()]
+    notes += [f"No test interval and no paired comparison: {words} ({_some(ids)})." for words, ids in problems.items()]
     return found
-
-
-def _problem(run: Run, intervals: bool) -> str | None:
-    """What keeps the report from making use of a run's predictions."""
-    if run.test is None:
-        return f"No test interval and no paired comparison{f': {run.problem}' if run.problem else ' without predictions.parquet'}"
-    if not intervals:
-        return None
-    try:
-        own = run.jackknife
-    except ValueError as error:
-        return f"No test interval and no paired comparison: {error}"
-    if own is None:
-        return "No test interval and no paired comparison with fewer than two test patients"
-    recorded = run.record.scores["test"]
-    if any(abs(value - recorded[name]) > AGREEMENT for name, value in own.point.items() if recorded.get(name) is not None):
-        return "The scores in run.json are not those of predictions.parquet; shown without test interval and comparison"
-    return None
 
 
 def _compare(experiments: list[Experiment], jackknives: Mapping[str, Jackknife]) -> list[ColumnComparison]:
@@ -272,7 +254,7 @@ def _pair(metric: str, left: Seeds, right: Seeds) -> dict[str, Any] | None:
 
 def _gaps(board: Board) -> tuple[list[dict[str, Any]], list[str]]:
     """Seeds of the benchmark that have no finished run, for the subsets that have any; and the subsets that have none."""
-    have = {(c.adaptation, c.subset, c.shots): set(c.seeds) for c in board.cells}
+    have = {(c.adaptation, c.subset, c.shots): set(c.training_seeds if c.shots in ONE_SUPPORT_SET else c.seeds) for c in board.results}
     started = {*have, *((f["adaptation"], f["subset"], f["shots"]) for f in board.failed)}
     subsets = [key for key in SUBSETS if any(place[1] == key for place in started)]
     gaps = []

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 from ..evaluation.intervals import Estimate
 from ..subsets import SUBSETS
-from ..words import METRICS, MISSING, count, interval, markdown_table, percent, plural, shots_words
+from ..words import METRICS, MISSING, count, interval, markdown_table, percent, plural, seconds, seed_kind, seeds_words, shots_words
 from .board import Board
-from .cells import Cell
+from .results import Result
 
 READING = (
     "Numbers are percent: mean over seeds ± standard deviation over seeds. *seeds* is the 95 % interval of the mean over other support "
-    "sets (Student's t over the seeds); *test* is the 95 % interval of the mean over other test patients, with the trained models as they "
+    "sets, which split seeds draw (Student's t over the seeds); in a column of one support set (whole pool, train_20) seeds are training "
+    "seeds, and there is none. *test* is the 95 % interval of the mean over other test patients, with the trained models as they "
     "are (jackknife over patients; on invented test sets such intervals held the true value in 92.8 to 97.5 % of 400 draws, "
     "benchmarks/intervals.py). They answer different questions and are not added up. Where a split was trained several times, the "
     "spread is divided into that of splits and that of training seeds."
@@ -23,7 +24,7 @@ CSV_COLUMNS = (
     "kind", "source", "label", "method", "backbone", "protocol", "options", "subset", "shots", "metric", "mean", "sd", "split_sd",
     "training_sd", "number_of_seeds", "number_of_runs", "seed_low", "seed_high", "test_low", "test_high", "seeds",
     "test_list", "test_rows", "test_patients", "trainable_parameters",
-    "adapter_bytes", "peak_memory_bytes", "seconds", "devices", "caveat", "runs",
+    "adapter_bytes", "peak_memory_bytes", "seconds", "devices", "caveat", "runs", "training_seeds",
 )  # fmt: skip
 
 
@@ -36,16 +37,17 @@ def to_csv(board: Board) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n", restval="")
     writer.writeheader()
-    for cell in board.cells:
-        own = adaptations[cell.adaptation]
+    for result in board.results:
+        own = adaptations[result.adaptation]
         common = {
             "kind": "run", "source": "this report", "label": own.label, "method": own.method, "backbone": own.backbone,
-            "protocol": own.protocol, "options": json.dumps(own.differs, sort_keys=True), "subset": cell.subset,
-            "shots": cell.shots, "seeds": " ".join(map(str, cell.seeds)), "test_rows": cell.test_rows,
-            "test_patients": cell.test_patients, "runs": " ".join(cell.runs), "devices": "; ".join(cell.cost["devices"]),
-            **{name: _number(cell.cost[name]) for name in ("trainable_parameters", "adapter_bytes", "peak_memory_bytes", "seconds")},
+            "protocol": own.protocol, "options": json.dumps(own.differs, sort_keys=True), "subset": result.subset,
+            "shots": result.shots, "seeds": " ".join(map(str, result.seeds)),
+            "training_seeds": " ".join(map(str, result.training_seeds)), "test_rows": result.test_rows,
+            "test_patients": result.test_patients, "runs": " ".join(result.runs), "devices": "; ".join(result.cost["devices"]),
+            **{name: _number(result.cost[name]) for name in ("trainable_parameters", "adapter_bytes", "peak_memory_bytes", "seconds")},
         }  # fmt: skip
-        for metric, e in cell.metrics.items():
+        for metric, e in result.metrics.items():
             seed, test = e.seed_interval or (None, None), e.test_interval or (None, None)
             numbers = {"mean": e.mean, "sd": e.sd, "split_sd": e.split_sd, "training_sd": e.training_sd}
             numbers |= {"seed_low": seed[0], "seed_high": seed[1], "test_low": test[0], "test_high": test[1]}
@@ -86,7 +88,7 @@ def to_markdown(board: Board) -> str:
     lines += _gap_lines(board, label)
     if board.failed:
         rows = [
-            [f"`{f['id']}`", label[f["adaptation"]], f"{f['subset']} {shots_words(f['shots'])}, seed {f['seed']}", _md(f["error"])]
+            [f"`{f['id']}`", label[f["adaptation"]], f"{f['subset']} {shots_words(f['shots'])}, {f['seed_words']}", _md(f["error"])]
             for f in board.failed
         ]
         lines += ["## Failed runs", "", markdown_table(["run", "row", "data", "error"], rows)]
@@ -97,12 +99,12 @@ def to_markdown(board: Board) -> str:
 
 def _adaptation_rows(board: Board, label: dict[str, str], subset: str, metric: str) -> Iterator[list[str]]:
     for adaptation in board.adaptations:
-        cells = [board.cell(adaptation.key, subset, shots) for shots in board.shots_of(subset)]
-        known = [cell for cell in cells if cell]
+        results = [board.result(adaptation.key, subset, shots) for shots in board.shots_of(subset)]
+        known = [result for result in results if result]
         if known:
-            trained = dict.fromkeys(count(cell.cost["trainable_parameters"]) for cell in known)
-            seconds = [MISSING if cell.cost["seconds"] is None else f"{cell.cost['seconds']:.0f}" for cell in known]
-            yield [label[adaptation.key], *(_md_cell(cell, metric) for cell in cells), " / ".join(trained), " / ".join(seconds)]
+            trained = dict.fromkeys(count(result.cost["trainable_parameters"]) for result in known)
+            times = [seconds(result.cost["seconds"]) for result in known]
+            yield [label[adaptation.key], *(_md_cell(result, metric) for result in results), " / ".join(trained), " / ".join(times)]
 
 
 def _reference_rows(board: Board, subset: str, metric: str) -> Iterator[list[str]]:
@@ -120,14 +122,15 @@ def _md(text: object) -> str:
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
 
 
-def _md_cell(cell: Cell | None, metric: str) -> str:
-    if cell is None:
+def _md_cell(result: Result | None, metric: str) -> str:
+    if result is None:
         return MISSING
-    estimate = cell.metrics[metric]
-    seeds = f"{estimate.seeds} {plural('seed', estimate.seeds)}"
-    words = [f"{seeds} {interval(estimate.seed_interval)}" if estimate.seed_interval else seeds]
+    estimate = result.metrics[metric]
+    words = [seeds_words(result.shots, estimate.seeds, estimate.runs)]
+    words += [f"seeds {interval(estimate.seed_interval)}"] if estimate.seed_interval else []
     if estimate.training_sd is not None:
-        words.append(f"splits ± {percent(estimate.split_sd)}, training ± {percent(estimate.training_sd)}")
+        splits = "" if estimate.split_sd is None else f"splits ± {percent(estimate.split_sd)}, "
+        words.append(f"{splits}training ± {percent(estimate.training_sd)}")
     words += [f"test {interval(estimate.test_interval)}"] if estimate.test_interval else []
     return f"{mean_and_spread(estimate)} <br>{'<br>'.join(words)}"
 
@@ -154,7 +157,7 @@ def _gap_lines(board: Board, label: dict[str, str]) -> list[str]:
     if board.absent:
         lines += [f"No run of {', '.join(SUBSETS[key].name for key in board.absent)}.", ""]
     for gap in board.gaps:
-        seeds = f"{plural('seed', len(gap['seeds']))} {', '.join(map(str, gap['seeds']))}"
+        seeds = f"{plural(seed_kind(gap['shots']), len(gap['seeds']))} {', '.join(map(str, gap['seeds']))}"
         lines.append(f"- {label[gap['adaptation']]}: {gap['subset']} {shots_words(gap['shots'])}, {seeds}")
     return [*lines, ""]
 

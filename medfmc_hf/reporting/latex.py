@@ -5,7 +5,7 @@ from collections import defaultdict
 from ..subsets import SUBSETS
 from ..words import METRICS, MISSING, percent, shots_words
 from .board import Board
-from .cells import Cell
+from .results import Result
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "·": r"$\cdot$", MISSING: "--", "±": r"$\pm$"}
 ESCAPES |= {character: "\\" + character for character in "&%$#_{}"}
@@ -14,7 +14,7 @@ ESCAPES |= {character: "\\" + character for character in "&%$#_{}"}
 def to_latex(board: Board) -> str:
     r"""Two tables for a paper, of the main metrics and of AUC: mean ± standard deviation over seeds; the best mean of a column is bold."""
     parts = ["% needs \\usepackage{booktabs}"]
-    if board.cells:
+    if board.results:
         parts.append(_table(board, {key: SUBSETS[key].metric for key in board.subsets}, "main metric"))
         parts.append(_table(board, dict.fromkeys(board.subsets, "auc"), "AUC"))
     return "\n\n".join(parts) + "\n"
@@ -31,9 +31,9 @@ def _table(board: Board, metrics: dict[str, str], title: str) -> str:
     best = _best(board, metrics)
     rows = []
     for adaptation in board.adaptations:
-        cells = [board.cell(adaptation.key, *place) for place in columns]
-        if any(cells):
-            rows.append([_tex(adaptation.label), *(_number(cell, metrics, best) for cell in cells)])
+        results = [board.result(adaptation.key, *place) for place in columns]
+        if any(results):
+            rows.append([_tex(adaptation.label), *(_number(result, metrics, best) for result in results)])
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -57,13 +57,13 @@ def _line(words: list[str]) -> str:
 
 
 def _best(board: Board, metrics: dict[str, str]) -> set[tuple[str, str, str]]:
-    """Places of the highest means, among the rows of one protocol and one number of test images."""
-    protocol = {adaptation.key: adaptation.protocol for adaptation in board.adaptations}
+    """Places of the highest means, among the rows of one protocol, kind of images and number of test images."""
+    peers = {adaptation.key: (adaptation.protocol, adaptation.config.get("images")) for adaptation in board.adaptations}
     columns = defaultdict(list)
-    for cell in board.cells:
-        place = cell.adaptation, cell.subset, cell.shots
-        if (mean := cell.metrics[metrics[cell.subset]].mean) is not None:
-            columns[cell.subset, cell.shots, protocol[cell.adaptation], cell.test_rows].append((mean, place))
+    for result in board.results:
+        place = result.adaptation, result.subset, result.shots
+        if (mean := result.metrics[metrics[result.subset]].mean) is not None:
+            columns[result.subset, result.shots, peers[result.adaptation], result.test_rows].append((mean, place))
     return {place for means in columns.values() for mean, place in means if mean == max(means)[0]}
 
 
@@ -71,9 +71,9 @@ def _tex(text: object) -> str:
     return "".join(ESCAPES.get(character, character) for character in " ".join(str(text).split()))
 
 
-def _number(cell: Cell | None, metrics: dict[str, str], best: set[tuple[str, str, str]]) -> str:
-    if cell is None or (estimate := cell.metrics[metrics[cell.subset]]).mean is None:
+def _number(result: Result | None, metrics: dict[str, str], best: set[tuple[str, str, str]]) -> str:
+    if result is None or (estimate := result.metrics[metrics[result.subset]]).mean is None:
         return "--"
     mean = percent(estimate.mean)
     spread = "" if estimate.sd is None else rf" $\pm$ {percent(estimate.sd)}"
-    return (rf"\textbf{{{mean}}}" if (cell.adaptation, cell.subset, cell.shots) in best else mean) + spread
+    return (rf"\textbf{{{mean}}}" if (result.adaptation, result.subset, result.shots) in best else mean) + spread

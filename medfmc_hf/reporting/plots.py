@@ -8,11 +8,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import MedfmcError
+from ..evaluation.experiments import SHOT_ORDER
 from ..evaluation.intervals import Estimate
 from ..files import atomic_path
 from ..subsets import SUBSETS
 from ..words import METRICS, count, shots_words
-from .board import SHOT_ORDER, Board
+from .board import Board
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,8 @@ def draw_curves(axes: "Axes", board: Board, subset: str, metric: str) -> None:
     """Score against shots: a line for each adaptation, its bars the standard deviation over seeds."""
     shots = board.shots_of(subset)
     for index, adaptation in enumerate(board.adaptations):
-        estimates = {place: cell.metrics[metric] for place, shot in enumerate(shots) if (cell := board.cell(adaptation.key, subset, shot))}
+        results = {place: found for place, shot in enumerate(shots) if (found := board.result(adaptation.key, subset, shot))}
+        estimates = {place: found.metrics[metric] for place, found in results.items()}
         points = [(place, 100 * each.mean, _bar(each)) for place, each in estimates.items() if each.mean is not None]
         if not points:
             continue
@@ -87,13 +89,13 @@ def draw_cost(axes: "Axes", board: Board, subset: str, cost: str) -> None:
     shots, metric = most_shots(board, subset), SUBSETS[subset].metric
     values: list[float] = []
     for index, adaptation in enumerate(board.adaptations):
-        cell = board.cell(adaptation.key, subset, shots)
-        if cell is None or (mean := cell.metrics[metric].mean) is None or cell.cost[cost] is None:
+        result = board.result(adaptation.key, subset, shots)
+        if result is None or (mean := result.metrics[metric].mean) is None or result.cost[cost] is None:
             continue
         colour, marker = style_of(index)
-        values.append(cell.cost[cost])
+        values.append(result.cost[cost])
         axes.errorbar(
-            [cell.cost[cost]], [100 * mean], [_bar(cell.metrics[metric])],
+            [result.cost[cost]], [100 * mean], [_bar(result.metrics[metric])],
             label=_plain(adaptation.label), color=colour, marker=marker, markersize=6, linestyle="none", elinewidth=0.9, capsize=2,
         )  # fmt: skip
     positive = [value for value in values if value > 0]

@@ -6,25 +6,26 @@ from typing import Any
 
 from ..evaluation.published import PUBLISHED, Published, caveat
 from ..subsets import SUBSETS
-from .cells import Cell
+from .results import Result
 
 
-def references(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Reference rows for the subsets of some cells.
+def references(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Reference rows for the subsets of some results.
 
     Returns:
         For each row `key`, `kind` (`chance` or `published`), `source`, `where`, `method`, `model`, `label`, `test_list`, `caveat`, by
-        subset `test_rows`, `caveats` and `comparable` (whether the test list is as long as that of the cells), and `values`: `subset`,
+        subset `test_rows`, `caveats` and `comparable` (whether the test list is as long as that of the results), and `values`: `subset`,
         `shots`, `metric`, `value` (a fraction).
     """
-    present = {cell.subset for cell in cells}
-    rows = {key: Counter(cell.test_rows for cell in cells if cell.subset == key).most_common(1)[0][0] for key in SUBSETS if key in present}
-    result = [_chance(cells, rows)] if cells else []
+    present = {result.subset for result in results}
+    counts = {key: Counter(result.test_rows for result in results if result.subset == key) for key in SUBSETS if key in present}
+    rows = {key: count.most_common(1)[0][0] for key, count in counts.items()}
+    found = [_chance(results, rows)] if results else []
     for index, reference in enumerate(PUBLISHED):
         own = {key: rows[key] for key in rows if any(place[0] == key for place in reference.values)}
         if own:
-            result.append(_row(f"p{index}", reference, own))
-    return result
+            found.append(_row(f"p{index}", reference, own))
+    return found
 
 
 def _row(key: str, reference: Published, rows: Mapping[str, int | None]) -> dict[str, Any]:
@@ -49,13 +50,13 @@ def _row(key: str, reference: Published, rows: Mapping[str, int | None]) -> dict
     }
 
 
-def _chance(cells: Sequence[Cell], rows: Mapping[str, int | None]) -> dict[str, Any]:
+def _chance(results: Sequence[Result], rows: Mapping[str, int | None]) -> dict[str, Any]:
     """Mean prevalence (mAP), the largest class (accuracy) and a half (AUC), from the class counts of the runs' own test sets."""
     values = []
     for subset, count in rows.items():
-        own = [cell for cell in cells if cell.subset == subset]
-        cell = next(cell for cell in own if cell.test_rows == count)
-        positives = [positives for row in cell.per_class.values() if (positives := row.get("positives"))]
+        own = [result for result in results if result.subset == subset]
+        result = next(result for result in own if result.test_rows == count)
+        positives = [positives for row in result.per_class.values() if (positives := row.get("positives"))]
         if not positives or not count:
             continue
         main = SUBSETS[subset].metric

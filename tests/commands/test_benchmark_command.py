@@ -22,13 +22,13 @@ def test_a_grid_from_the_command_line(grid, sample_build, tmp_path, capsys):
     assert benchmark(grid, sample_build, tmp_path, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "2 runs: 0 finished, 0 failed, 2 to run" in said
-    assert "retino       lora" in said and "time: about" in said and "disk: about" in said
+    assert "retino       lora · tiny-vit, invented" in said and "time: about" in said and "disk: about" in said
     assert not (tmp_path / "runs").exists(), "a dry run runs nothing"
 
     assert benchmark(grid, sample_build, tmp_path) == 0
     printed = capsys.readouterr()
     assert "2 of 2 done, 0 left" in printed.out and "(1/1)" in printed.out
-    assert "retino-1shot-seed0 lora · tiny-vit finished" in printed.err, "a log gets a line a run"
+    assert "retino-1shot-seed0 lora · tiny-vit, invented finished" in printed.err, "a log gets a line a run"
     assert len(list(find_runs(tmp_path / "runs"))) == 2
 
     assert benchmark(grid, sample_build, tmp_path, "--dry-run") == 0

@@ -47,7 +47,7 @@ def test_seeds_are_summed_up(tmp_path, say):
     summary = json.loads((tmp_path / "out.json").read_text())["experiments"][0]
     values = [run["result"]["auc"] for run in json.loads((tmp_path / "out.json").read_text())["runs"]]
     assert summary["seeds"] == [0, 1, 2, 3, 4] and summary["metrics"]["auc"]["mean"] == pytest.approx(sum(values) / 5)
-    assert "endo-5shot lora · vit-base-patch16-224-in21k, 5 seeds" in out and "95% over seeds (t)" in out
+    assert "endo-5shot lora · vit-base-patch16-224-in21k, 5 split seeds" in out and "95% over seeds (t)" in out
     assert "95% over studies, these models" in out
     assert "is the larger uncertainty of the score" in out
 

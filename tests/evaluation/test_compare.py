@@ -68,6 +68,7 @@ def test_the_models_of_one_metric_and_test_share_one_correction(models):
     for test, metric in {(row.test, row.metric) for row in rows}:
         family = sorted((row for row in rows if (row.test, row.metric) == (test, metric)), key=lambda row: row.p)
         assert family[0].p_holm == pytest.approx(min(1, 2 * family[0].p)) and family[1].p_holm >= family[1].p
+        assert all(row.comparisons == 2 and "Holm, over 2 comparisons" in row.verdict("linear") for row in family)
 
 
 def test_the_board_and_the_command_say_the_same(tmp_path):
@@ -127,7 +128,7 @@ def test_seeds_are_told_apart_from_patients():
         return [made(1.5, seed=i, config=f"colon-5shot-seed{i}", strength=s) for i, s in enumerate(strengths)]
 
     steady = compare(over_seeds([0.3] * 5), {"b": over_seeds([1.0] * 5)})[1]
-    assert steady.seeds.low > 0 and "it holds over seeds too (in 5 of 5 seeds" in steady.verdict("a")
+    assert steady.seeds.low > 0 and "it holds over seeds too (in 5 of 5 split seeds" in steady.verdict("a")
     wild = compare(over_seeds([0.5] * 5), {"b": over_seeds([0.3, 3.0, 0.2, 4.0, 0.6])})[1]
     assert wild.p_holm < 0.05 and wild.seeds.low < 0 < wild.seeds.high
     assert "another support set may turn it" in wild.verdict("a")

@@ -7,10 +7,10 @@ import pytest
 from invented_runs import invent_run, invent_runs
 
 from medfmc_hf.benchmark.grid_plan import Job
-from medfmc_hf.benchmark.live import labels_of
+from medfmc_hf.benchmark.live import run_of
 from medfmc_hf.cli import main
 from medfmc_hf.errors import MedfmcError
-from medfmc_hf.evaluation.experiments import adaptation_of, experiment_of, group, one_experiment, read_run
+from medfmc_hf.evaluation.experiments import adaptation_of, experiment_of, group, labels_of, one_experiment, read_run
 from medfmc_hf.model_card import model_card
 from medfmc_hf.reporting.board import make_board
 from medfmc_hf.runs import RunConfig, RunRecord
@@ -62,13 +62,13 @@ def test_the_same_digits_on_every_surface(tmp_path, capsys):
     """score, report and the model card, of the same five runs."""
     for folder in invent_runs(tmp_path / "runs", methods=("lora",), subsets=("endo",), shots=(5,), rows=90, patients=26):
         (folder / "adapter").mkdir()
-    (cell,) = make_board(tmp_path / "runs").cells
+    (result,) = make_board(tmp_path / "runs").results
     assert main(["score", str(tmp_path / "runs"), "--json", str(tmp_path / "out.json"), "--quiet"]) == 0
     printed = capsys.readouterr().out
     (summary,) = json.loads((tmp_path / "out.json").read_text())["experiments"]
     card = model_card(experiment_of([tmp_path / "runs"]))
     for metric, title in (("map", "mAP"), ("auc", "AUC"), ("score", "Score")):
-        estimate, said = cell.metrics[metric], summary["metrics"][metric]
+        estimate, said = result.metrics[metric], summary["metrics"][metric]
         assert said["test_interval"] == pytest.approx(estimate.test_interval, abs=1e-12)
         assert said["seed_interval"] == pytest.approx(estimate.seed_interval, abs=1e-12) and said["sd"] == pytest.approx(estimate.sd)
         for ends in (estimate.test_interval, estimate.seed_interval):
@@ -82,7 +82,7 @@ def test_the_live_table_has_the_names_of_the_board(tmp_path):
     board = {adaptation.label for adaptation in make_board(tmp_path, intervals=False).adaptations}
     records = [RunRecord.load(path) for path in tmp_path.rglob("run.json")]
     jobs = [Job(record.run_config, record.id, tmp_path, record.id) for record in records]
-    assert set(labels_of(jobs).values()) == board
+    assert set(labels_of(map(run_of, jobs)).values()) == board
 
 
 def test_a_new_option_at_its_default_splits_no_row(tmp_path, monkeypatch):

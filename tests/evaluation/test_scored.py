@@ -9,6 +9,7 @@ from trees import FORMS, save_table
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.evaluation import scored
+from medfmc_hf.evaluation.experiments import read_run
 from medfmc_hf.runs import RunRecord, load_predictions, save_predictions
 from medfmc_hf.scoring import score
 from medfmc_hf.subsets import subset_of
@@ -32,7 +33,9 @@ def test_a_run(tmp_path):
 def test_no_two_runs_have_one_name(tmp_path):
     options = ({}, {"model": "other/vit-base-patch16-224-in21k"}, {"epochs": 3}, {"training_seed": 7}, {"method_options": {"r": 4}})
     folders = [invent_run(tmp_path, subset="endo", rows=40, **own) for own in options]
-    names = [item.name for item in scored.told_apart([scored.of_run(folder, RunRecord.load(folder)) for folder in folders])]
+    runs = [read_run(folder, RunRecord.load(folder)) for folder in folders]
+    named = scored.run_names(runs)
+    names = [named[run.record.id] for run in runs]
     assert len(set(names)) == 5 and "training seed 7" in names[3] and "other/vit-base" in names[1] and "epochs 3" in names[2]
 
 

@@ -58,7 +58,7 @@ def test_predictions_go_when_asked_for_and_a_board_is_made_of_them(client, runs,
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     board = make_board(tmp_path / "runs")
-    assert board.counts == {"finished": 1, "failed": 1} and board.cells[0].metrics["auc"].test_interval
+    assert board.counts == {"finished": 1, "failed": 1} and board.results[0].metrics["auc"].test_interval
 
 
 def test_a_second_push_adds_and_leaves_the_card(client, runs, tmp_path):

@@ -22,7 +22,7 @@ def test_records_of_the_old_schema_are_shown_as_such_and_never_pooled(tmp_path):
         if seed < 2:
             change(folder, schema=1)
     board = make_board(tmp_path)
-    assert sorted(cell.seeds for cell in board.cells) == [(0, 1), (2, 3)] and not board.comparisons
+    assert sorted(result.seeds for result in board.results) == [(0, 1), (2, 3)] and not board.comparisons
     assert sum("schema 1" in adaptation.label for adaptation in board.adaptations) == 1
 
 
@@ -31,7 +31,7 @@ def test_replaced_images_are_another_experiment(tmp_path):
         folder = invent_run(tmp_path, subset="endo", seed=seed, rows=40)
         change(folder, data=RunRecord.load(folder).data | {"images_sha256": "one" if seed else "other"})
     board = make_board(tmp_path)
-    assert sorted(cell.seeds for cell in board.cells) == [(0,), (1, 2)] and len({a.label for a in board.adaptations}) == 2
+    assert sorted(result.seeds for result in board.results) == [(0,), (1, 2)] and len({a.label for a in board.adaptations}) == 2
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_what_differs_is_another_row(tmp_path, other):
         invent_run(tmp_path, subset="endo", seed=seed, rows=30, **options)
     board = make_board(tmp_path, intervals=False)
     assert len(board.adaptations) == 2 and len({adaptation.label for adaptation in board.adaptations}) == 2
-    assert all(len(cell.seeds) == 1 for cell in board.cells)
+    assert all(len(result.seeds) == 1 for result in board.results)
     if "model" not in other:
         assert all(adaptation.differs.keys() == other.keys() for adaptation in board.adaptations)
 
@@ -55,7 +55,7 @@ def test_what_differs_is_another_row(tmp_path, other):
 def test_asking_for_more_predictions_is_not_another_row(tmp_path):
     for seed, more in ((0, False), (1, True)):
         invent_run(tmp_path, subset="endo", seed=seed, rows=30, predict_challenge=more)
-    assert [cell.seeds for cell in make_board(tmp_path, intervals=False).cells] == [(0, 1)]
+    assert [result.seeds for result in make_board(tmp_path, intervals=False).results] == [(0, 1)]
 
 
 def test_a_backbone_is_its_weights_not_its_name(tmp_path):
@@ -65,7 +65,7 @@ def test_a_backbone_is_its_weights_not_its_name(tmp_path):
     for folder, weights in zip(folders, ("one", "one", "two")):
         change(folder, backbone={"fingerprint": weights})
     board = make_board(tmp_path, intervals=False)
-    assert sorted(cell.seeds for cell in board.cells) == [(0, 1), (2,)]
+    assert sorted(result.seeds for result in board.results) == [(0, 1), (2,)]
     assert len({adaptation.label for adaptation in board.adaptations}) == 2
 
 
@@ -73,7 +73,7 @@ def test_seeds_on_other_test_rows_are_another_row(tmp_path):
     for seed, rows in enumerate((30, 30, 40)):
         invent_run(tmp_path, subset="endo", seed=seed, rows=rows)
     board = make_board(tmp_path)
-    assert sorted((cell.seeds, cell.test_rows) for cell in board.cells) == [((0, 1), 30), ((2,), 40)]
+    assert sorted((result.seeds, result.test_rows) for result in board.results) == [((0, 1), 30), ((2,), 40)]
     assert not board.comparisons  # nothing of the two may be paired
 
 
@@ -81,10 +81,10 @@ def test_a_run_without_predictions_joins_its_row_and_is_named(tmp_path):
     for seed in range(3):
         invent_run(tmp_path, subset="endo", seed=seed, rows=30, predictions=seed != 1)
     board = make_board(tmp_path)
-    (cell,) = board.cells
-    assert cell.seeds == (0, 1, 2) and cell.metrics["auc"].seeds == 3
-    assert cell.metrics["auc"].test_interval is None  # of two seeds it would be another number than the mean shown
-    assert any("predictions.parquet" in note and cell.runs[1] in note for note in board.notes)
+    (result,) = board.results
+    assert result.seeds == (0, 1, 2) and result.metrics["auc"].seeds == 3
+    assert result.metrics["auc"].test_interval is None  # of two seeds it would be another number than the mean shown
+    assert any("predictions.parquet" in note and result.runs[1] in note for note in board.notes)
 
 
 def test_predictions_that_are_not_the_records_are_told(tmp_path):
@@ -94,7 +94,7 @@ def test_predictions_that_are_not_the_records_are_told(tmp_path):
     save_predictions(tampered, {"test": predictions})
     (broken / "predictions.parquet").write_bytes(b"PAR1 and then nothing")
     board = make_board(tmp_path)
-    by_shots = {cell.shots: cell for cell in board.cells}
+    by_shots = {result.shots: result for result in board.results}
     assert by_shots["1"].metrics["auc"].test_interval and not by_shots["5"].metrics["auc"].test_interval
     assert any("not those of" in note and RunRecord.load(tampered).id in note for note in board.notes)
     assert any(RunRecord.load(broken).id in note for note in board.notes)
@@ -103,10 +103,10 @@ def test_predictions_that_are_not_the_records_are_told(tmp_path):
 def test_one_run_has_no_spread_and_no_comparison(tmp_path):
     invent_run(tmp_path, subset="retino", shots=None, rows=40)
     board = make_board(tmp_path)
-    (cell,) = board.cells
-    estimate = cell.metrics["accuracy"]
+    (result,) = board.results
+    estimate = result.metrics["accuracy"]
     assert (estimate.sd, estimate.seed_interval, estimate.seeds) == (None, None, 1) and estimate.test_interval
-    assert cell.shots == "pool" and not board.comparisons
+    assert result.shots == "pool" and not board.comparisons
     assert [(gap["shots"], gap["seeds"]) for gap in board.gaps] == [("pool", [1, 2, 3, 4])]
 
 
@@ -123,7 +123,7 @@ def test_failures_are_listed_and_count_as_missing(tmp_path):
 def test_only_failures_make_a_board_too(tmp_path):
     invent_run(tmp_path, subset="endo", status="failed")
     board = make_board(tmp_path)
-    assert not board.cells and len(board.failed) == 1 and not board.references
+    assert not board.results and len(board.failed) == 1 and not board.references
 
 
 def test_a_copy_counts_once_and_a_mended_failure_not_at_all(tmp_path):
@@ -140,7 +140,7 @@ def test_two_runs_of_one_seed_are_not_averaged(tmp_path):
     shutil.copytree(folder, other)
     change(other, id="0123456789abcdef", finished_at="2027-01-01T00:00:00+00:00")
     board = make_board(tmp_path, intervals=False)
-    assert board.cells[0].runs == ("0123456789abcdef",) and board.left_out == [RunRecord.load(folder).id]
+    assert board.results[0].runs == ("0123456789abcdef",) and board.left_out == [RunRecord.load(folder).id]
     assert any("another run of the same seed" in " ".join(note.split()) for note in board.notes)
 
 
@@ -163,7 +163,7 @@ def test_gaps_are_the_seeds_of_the_grid_without_a_run(tmp_path):
 def test_pairs_are_compared_on_common_seeds_and_corrected(few_runs, few_board):
     comparison = next(c for c in few_board.comparisons if (c.shots, c.metric) == ("5", "auc"))
     (pair,) = comparison.pairs
-    left, right = (few_board.cell(key, "endo", "5") for key in comparison.adaptations)
+    left, right = (few_board.result(key, "endo", "5") for key in comparison.adaptations)
     assert pair["difference"] == pytest.approx(left.metrics["auc"].mean - right.metrics["auc"].mean)
     assert pair["low"] < pair["difference"] < pair["high"] and pair["p_holm"] == pair["p"]
     assert pair["seeds"] == [0, 1, 2, 3, 4] and pair["wins"] + pair["losses"] == 5
@@ -229,5 +229,5 @@ def test_shrunk_builds_have_a_row_of_their_own(tmp_path):
     for seed in range(3):
         change(invent_run(tmp_path / "whole", subset="endo", shots=5, seed=seed, rows=40), id=f"{seed:016x}")
     board = make_board(tmp_path, intervals=False)
-    labels = {adaptation.label: len(board.cell(adaptation.key, "endo", "5").seeds) for adaptation in board.adaptations}
+    labels = {adaptation.label: len(board.result(adaptation.key, "endo", "5").seeds) for adaptation in board.adaptations}
     assert labels == {"lora · vit-base-patch16-224-in21k": 3, "lora · vit-base-patch16-224-in21k, shrunk to at most 512 pixels a side": 5}

@@ -13,13 +13,13 @@ from medfmc_hf.reporting.board_tables import to_csv, to_markdown
 def test_csv_says_every_number_once(nasty_board):
     rows = list(csv.DictReader(io.StringIO(to_csv(nasty_board))))
     runs = [row for row in rows if row["kind"] == "run"]
-    assert len(runs) == 3 * len(nasty_board.cells)
+    assert len(runs) == 3 * len(nasty_board.results)
     for row in runs:
-        cell = next(c for c in nasty_board.cells if " ".join(c.runs) == row["runs"])
-        estimate = cell.metrics[row["metric"]]
+        result = next(c for c in nasty_board.results if " ".join(c.runs) == row["runs"])
+        estimate = result.metrics[row["metric"]]
         assert float(row["mean"]) == pytest.approx(estimate.mean, abs=1e-6)
         assert (row["sd"] == "") == (estimate.sd is None)
-        assert (row["subset"], row["shots"], int(row["number_of_seeds"])) == (cell.subset, cell.shots, estimate.seeds)
+        assert (row["subset"], row["shots"], int(row["number_of_seeds"])) == (result.subset, result.shots, estimate.seeds)
     assert any(row["method"] == NASTY for row in runs)
     published = [row for row in rows if row["kind"] == "published"]
     assert published and all(row["test_list"] and row["caveat"] for row in published)

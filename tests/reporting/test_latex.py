@@ -1,4 +1,4 @@
-"""The board as LaTeX: tables that compile, with the means and spreads of the cells."""
+"""The board as LaTeX: tables that compile, with the means and spreads of its results."""
 
 from invented_runs import invent_run
 
@@ -31,8 +31,8 @@ def test_every_mean_and_spread_stands_in_its_row(nasty_board):
         for adaptation, row in zip(nasty_board.adaptations, rows, strict=True):
             shown = [cell.replace("}", "").strip(" \\") for cell in row.split(" & ")[1:]]
             for place, words in zip(places, shown, strict=True):
-                cell = nasty_board.cell(adaptation.key, *place)
-                estimate = cell and cell.metrics[metrics[place[0]]]
+                result = nasty_board.result(adaptation.key, *place)
+                estimate = result and result.metrics[metrics[place[0]]]
                 spread = "" if estimate is None or estimate.sd is None else rf" $\pm$ {percent(estimate.sd)}"
                 assert words == ("--" if estimate is None else percent(estimate.mean) + spread)
 

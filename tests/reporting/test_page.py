@@ -1,7 +1,9 @@
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from invented_runs import invent_run, invent_runs
 
@@ -10,6 +12,7 @@ pytest.importorskip("matplotlib")
 from medfmc_hf.reporting import write_report
 from medfmc_hf.reporting.board_tables import mean_and_spread
 from medfmc_hf.reporting.page import fill, inline_json
+from medfmc_hf.words import comparisons, count, p_value, percent, seconds, seeds_words, shots_words
 
 NASTY = "<img src=x onerror=alert(1)></script>{{style}}"
 
@@ -69,12 +72,12 @@ def test_the_board_shows_the_numbers_of_the_runs(page):
         [s.method for s in board.adaptations if s.method != "full"].index("linear")
     ]
     adaptation = next(s for s in board.adaptations if s.method == "linear")
-    cells = [board.cell(adaptation.key, subset, shots) for subset in ("chest", "colon") for shots in ("1", "5")]
+    cells = [board.result(adaptation.key, subset, shots) for subset in ("chest", "colon") for shots in ("1", "5")]
     shown = [cell.text.splitlines() for cell in row.find_elements("css selector", "td")][:4]
     for cell, lines in zip(cells, shown, strict=True):
         estimate = cell.metrics["map" if cell.subset == "chest" else "accuracy"]
         low, high = estimate.seed_interval
-        assert lines[:3] == [mean_and_spread(estimate), "3 seeds", f"seeds {100 * low:.2f} to {100 * high:.2f}"]
+        assert lines[:3] == [mean_and_spread(estimate), "3 split seeds", f"seeds {100 * low:.2f} to {100 * high:.2f}"]
         assert lines[3].startswith("test ")
     sections = [heading.text for heading in driver.find_elements("css selector", "h2")]
     assert sections == ["Board", "Score against shots", "Score against cost", "Class by class", "Paired comparison", "Published numbers",
@@ -95,12 +98,32 @@ def test_the_page_asks_nobody(page):
     assert [name for name in asked if not name.startswith("data:")] == []
 
 
+def test_the_page_writes_numbers_as_python_does(page):
+    _, driver = page
+    some = np.random.default_rng(0).random(500)
+    halves = [0.00125, 0.00375, 0.00625, 0.00875, 0.78125, 0.12125, 0.015, 0.08345, -0.00125]  # percent that end half way, or seem to
+    fractions = [0, 1, 0.6321, -1e-9, -0.5, *halves, *some]
+    p_values = [0, 1, 0.5, 0.1234, 0.9996, 0.00123456, 0.000999, 0.0001, 0.00009999, 1.23e-5, 3.456e-120, *10 ** (-9 * some)]
+    numbers = [0, 1, 999, 999.6, 1000, 1_125_000, 1_115_000, 85_801_732, 999_960, 99_950, 2.5e9, *range(1, 10_000_000, 99_991)]
+    times = [0, 0.05, 0.25, 9.94, 9.96, 10.5, 11.5, 36.671, 1e5]
+    cases = [("percent", percent, fractions), ("signed", partial(percent, sign="+"), fractions)]
+    cases += [("pValue", p_value, p_values), ("count", count, numbers), ("secondsWords", seconds, times)]
+    for name, write, values in cases:
+        values = list(map(float, values))
+        shown = driver.execute_script(f"return arguments[0].map((value) => {name}(value))", values)
+        assert [(value, text) for value, text in zip(values, shown)] == [(value, write(value)) for value in values]
+    cases = [(shots, splits, runs) for shots in ("1", "10", "pool", "train_20") for splits, runs in ((1, 1), (1, 5), (5, 5), (2, 4))]
+    shown = driver.execute_script("return arguments[0].map((own) => [shotsWords(own[0]), seedsWords(...own)])", cases)
+    assert shown == [[shots_words(case[0]), seeds_words(*case)] for case in cases]
+    assert driver.execute_script("return [comparisons(1), comparisons(6)]") == [comparisons(1), comparisons(6)]
+
+
 def test_headers_sort_by_mouse_and_keyboard(page):
     from selenium.webdriver.common.keys import Keys
 
     board, driver = page
     button = lambda: driver.find_element("css selector", "#board-table button[data-by='1']")  # noqa: E731
-    values = {s.label: c.metrics["map"].mean for s in board.adaptations if (c := board.cell(s.key, "chest", "5"))}
+    values = {s.label: c.metrics["map"].mean for s in board.adaptations if (c := board.result(s.key, "chest", "5"))}
     best_first = sorted(values, key=lambda label: -values[label])
     button().click()
     assert button().find_element("xpath", "..").get_attribute("aria-sort") == "descending"
@@ -132,7 +155,7 @@ def test_filters_narrow_the_board(page):
 def test_metrics_switch_and_intervals_hide(page):
     board, driver = page
     choose(driver, "metric", "auc")
-    first = board.cell(board.adaptations[1].key, "chest", "1") or board.cell(board.adaptations[2].key, "chest", "1")
+    first = board.result(board.adaptations[1].key, "chest", "1") or board.result(board.adaptations[2].key, "chest", "1")
     text = driver.find_element("id", "board-table").text
     assert mean_and_spread(first.metrics["auc"]) in text and "ChestDR, AUC" in text
     driver.find_element("id", "intervals").click()

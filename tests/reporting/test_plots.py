@@ -32,7 +32,7 @@ def test_curves_go_through_the_means_with_bars_of_one_standard_deviation(board):
     assert set(lines) == {"chance", *(adaptation.label.replace("$", r"\$") for adaptation in board.adaptations)}
     for adaptation in board.adaptations:
         line, _, (bars,) = lines[adaptation.label.replace("$", r"\$")]
-        estimates = [cell.metrics["map"] for shots in ("1", "5") if (cell := board.cell(adaptation.key, "endo", shots))]
+        estimates = [result.metrics["map"] for shots in ("1", "5") if (result := board.result(adaptation.key, "endo", shots))]
         assert list(line.get_ydata()) == pytest.approx([100 * estimate.mean for estimate in estimates])
         heights = [segment[1][1] - segment[0][1] for segment in bars.get_segments() if len(segment)]
         assert heights == pytest.approx([2 * 100 * estimate.sd for estimate in estimates if estimate.sd is not None])
@@ -46,9 +46,9 @@ def test_costs_are_points_of_the_most_shots(board, cost):
     axes, lines = drawn(draw_cost, board, "endo", cost)
     assert "5-shot" in axes.get_title() and len(lines) == 3
     for adaptation in board.adaptations:
-        cell = board.cell(adaptation.key, "endo", "5")
+        result = board.result(adaptation.key, "endo", "5")
         (x,), (y,) = lines[adaptation.label.replace("$", r"\$")][0].get_data()
-        assert (x, y) == (cell.cost[cost], pytest.approx(100 * cell.metrics["map"].mean))
+        assert (x, y) == (result.cost[cost], pytest.approx(100 * result.metrics["map"].mean))
 
 
 def test_a_cost_of_nothing_has_its_place_on_the_axis(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from medfmc_hf.runs import load_predictions
 
 
 def cells_of(root):
-    return make_board(root, intervals=False).cells
+    return make_board(root, intervals=False).results
 
 
 def test_chance_is_what_a_constant_score_gets(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shutil
@@ -15,9 +16,10 @@ pytest.importorskip("matplotlib")
 
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.reporting import write_report
-from medfmc_hf.reporting.board import make_board
+from medfmc_hf.reporting.board import Board, make_board
 from medfmc_hf.reporting.board_tables import mean_and_spread
 from medfmc_hf.reporting.space import write_space
+from medfmc_hf.runs import RunRecord
 
 
 class Hub(SimpleHTTPRequestHandler):
@@ -88,9 +90,81 @@ def test_records_alone_give_the_numbers_of_the_board(hub, show):
     for adaptation in board.adaptations:
         cells = next(cells for label, cells in shown.items() if adaptation.label in label)
         for (subset, shots), text in zip([(s, k) for s in ("chest", "colon") for k in ("1", "5")], cells):
-            estimate = board.cell(adaptation.key, subset, shots).metrics["map" if subset == "chest" else "accuracy"]
+            estimate = board.result(adaptation.key, subset, shots).metrics["map" if subset == "chest" else "accuracy"]
             low, high = estimate.seed_interval
-            assert text.splitlines() == [mean_and_spread(estimate), "3 seeds", f"seeds {100 * low:.2f} to {100 * high:.2f}"]
+            assert text.splitlines() == [mean_and_spread(estimate), "3 split seeds", f"seeds {100 * low:.2f} to {100 * high:.2f}"]
+
+
+def of_the_script(board, driver, records):
+    """What the page makes of a board and of records that it does not hold."""
+    words = "addRecords(arguments[0], arguments[1]); return arguments[0]"
+    return driver.execute_script(words, board, [dataclasses.asdict(RunRecord.load(path)) for path in sorted(records.rglob("run.json"))])
+
+
+def test_records_alone_make_the_experiments_of_the_board(hub, show):
+    """The script pools the same runs as Python, and finds the same means and spreads, for records with whatever sets experiments apart."""
+    records, address = hub
+    options = {"subset": "endo", "rows": 40, "patients": 15, "predictions": False}
+    for seed, training_seed in ((0, None), (0, 100), (0, 200), (1, None), (2, None), (2, 102)):
+        invent_run(records, shots=5, seed=seed, training_seed=training_seed, **options)
+    for seed in range(3):
+        invent_run(records, shots=None, seed=seed, **options)
+        invent_run(records, protocol="transfer", seed=seed, **options)
+        invent_run(records, shots=5, seed=seed, epochs=3, **options)
+        invent_run(records, **(options | {"shots": 5, "seed": seed, "rows": 50, "method": "linear"}))
+    for seed in range(4):  # the same experiment, were it not for the images and the test rows that the records name
+        folder = invent_run(records, shots=1, seed=seed, **options)
+        record = RunRecord.load(folder)
+        record.data |= {"images_sha256": "ab"[seed % 2], "test_sha256": "c"}
+        record.save(folder)
+        invent_run(records, shots=10, seed=seed, **options)
+    again = shutil.copytree(folder, folder.with_name("again"))
+    record.id, record.finished_at, record.scores["test"]["auc"] = 16 * "f", "2027-01-01T00:00:00+00:00", 0.875
+    record.save(again)
+    expected = json.loads(json.dumps(make_board(records, intervals=False).to_json()))
+    driver = show(address)
+    rows_of(driver)
+    assert f"{expected['counts']['finished']} finished runs" in driver.find_element("id", "summary").text
+    found = of_the_script(Board().to_json(), driver, records)
+
+    def rows(board):
+        own = {adaptation["key"]: [] for adaptation in board["adaptations"]}
+        for result in board["results"]:
+            own[result["adaptation"]] += result["runs"]
+        return set(map(frozenset, own.values()))
+
+    assert rows(found) == rows(expected) and len({a["label"] for a in found["adaptations"]}) == len(rows(found))
+    assert len(found["results"]) == len(expected["results"]) > 6
+    for result in expected["results"]:
+        own = next(each for each in found["results"] if each["runs"] == result["runs"])
+        for name in ("subset", "shots", "seeds", "training_seeds", "test_rows", "test_patients"):
+            assert own[name] == result[name]
+        for metric, estimate in result["metrics"].items():
+            for name, value in estimate.items():
+                assert own["metrics"][metric][name] == (value if value is None else pytest.approx(value, rel=1e-6)), (result["shots"], name)
+        for name, row in result["per_class"].items():
+            shown = {column: own["per_class"][name].get(column) for column in row}
+            assert shown == {column: value if value is None else pytest.approx(value) for column, value in row.items()}
+    assert any(estimate["split_sd"] is not None for result in found["results"] for estimate in result["metrics"].values())
+
+
+def test_more_seeds_of_a_row_bear_its_name(hub, show):
+    records, address = hub
+    invent_runs(records, methods=("lora",), subsets=("endo",), shots=(5,), seeds=(0, 1), rows=30, patients=9, epochs=3)
+    board = json.loads(json.dumps(make_board(records).to_json()))
+    for path in records.rglob("run.json"):
+        path.unlink()
+    invent_run(records, subset="endo", shots=5, seed=2, rows=30, patients=9, epochs=3)
+    unsaid = invent_run(records, subset="endo", shots=5, seed=3, rows=30, patients=9)
+    record = RunRecord.load(unsaid)
+    record.adaptation = ""
+    record.save(unsaid)
+    driver = show(address)
+    rows_of(driver)
+    found = of_the_script(board, driver, records)
+    old, new = found["adaptations"]
+    assert new["label"] == f"{old['label']}, runs not in the board" and new["live"]
+    assert any("1 new records do not say" in note for note in found["notes"])
 
 
 def test_the_board_is_shown_and_newer_records_beside_it(hub, show, tmp_path):

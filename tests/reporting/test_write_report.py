@@ -25,5 +25,5 @@ def test_the_paths_are_those_of_the_files_and_the_json_is_the_board(tmp_path):
     board, paths = write_report(tmp_path / "runs", tmp_path / "out")
     assert sorted(paths) == sorted((tmp_path / "out").iterdir())
     data = json.loads((tmp_path / "out" / "board.json").read_text())
-    assert data["cells"][0]["metrics"]["map"]["mean"] == board.cells[0].metrics["map"].mean
+    assert data["results"][0]["metrics"]["map"]["mean"] == board.results[0].metrics["map"].mean
     assert set(data["figures"]) == {"curves", "cost", "legend"}

@@ -15,16 +15,42 @@ function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-const percent = (value, digits = 2) => (value === null || value === undefined ? MISSING : (100 * value).toFixed(digits));
-const range = (ends) => `${percent(ends[0])} to ${percent(ends[1])}`;
+// ---- numbers, as medfmc_hf.words writes them ------------------------------------------------------------------------------------
+
+/** Of two equally near numbers the one that ends in an even digit, as Python rounds; toFixed takes the larger one. */
+function fixed(value, digits) {
+  const text = value.toFixed(digits);
+  const between = (Math.abs(value) * 2 ** (digits + 1)) % 2 === 1; // exactly half way, which only such binary fractions can be
+  return between && Number(text.at(-1)) % 2 ? (value - Math.sign(value) * 10 ** -(digits + 2)).toFixed(digits) : text;
+}
+
+/** Three significant digits. */
+function significant(value) {
+  const digits = 2 - Math.floor(Math.log10(Math.abs(value) || 1));
+  return Number(digits >= 0 && digits <= 2 ? fixed(value, digits) : value.toPrecision(3));
+}
+
+const isMissing = (value) => value === null || value === undefined;
+const percent = (value) => (isMissing(value) ? MISSING : fixed(100 * value, 2));
+const signed = (value) => (value < 0 || Object.is(value, -0) ? percent(value) : `+${percent(value)}`);
+const range = (ends, write = percent) => `${write(ends[0])} to ${write(ends[1])}`;
 const shotsWords = (shots) => ({ pool: "whole pool", train_20: "train_20" })[shots] || `${shots}-shot`;
 const plural = (number, word) => `${number} ${word}${number === 1 ? "" : "s"}`;
-const pValue = (p) => (p < 0.001 ? "p < 0.001" : `p = ${p.toFixed(3)}`);
+const pValue = (p) => (p > 0 && significant(p) < 1e-4 ? significant(p).toExponential().replace(/-(\d)$/, "-0$1") : String(significant(p)));
+const comparisons = (number) => `Holm, over ${plural(number, "comparison")}`;
+const secondsWords = (value) => (isMissing(value) ? MISSING : fixed(value, value < 10 ? 1 : 0));
 
 function count(number) {
-  if (number === null || number === undefined) return MISSING;
-  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) if (number >= size) return `${Number((number / size).toPrecision(3))} ${letter}`;
-  return String(Number(number.toPrecision(3)));
+  if (isMissing(number)) return MISSING;
+  for (const [size, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) if (number >= size) return `${significant(number / size)} ${letter}`;
+  return String(significant(number));
+}
+
+const seedKind = (shots) => (["pool", "train_20"].includes(shots) ? "training seed" : "split seed");
+
+function seedsWords(shots, splits, runs) {
+  const number = seedKind(shots) === "training seed" ? runs : splits;
+  return plural(number, seedKind(shots)) + (runs > number ? `, ${runs} runs` : "");
 }
 
 function table(caption, head, body) {
@@ -43,10 +69,10 @@ const tick = (label, id, value, change) =>
 
 // ---- what is shown -------------------------------------------------------------------------------------------------------------
 
-const subsetsOf = (board) => Object.keys(board.subsets).filter((key) => board.cells.some((cell) => cell.subset === key));
-const shotsOf = (board, subset) => board.shot_order.filter((shots) => board.cells.some((cell) => cell.subset === subset && cell.shots === shots));
-const cellOf = (board, adaptation, subset, shots) =>
-  board.cells.find((cell) => cell.adaptation === adaptation && cell.subset === subset && cell.shots === shots);
+const subsetsOf = (board) => Object.keys(board.subsets).filter((key) => board.results.some((result) => result.subset === key));
+const shotsOf = (board, subset) => board.shot_order.filter((shots) => board.results.some((result) => result.subset === subset && result.shots === shots));
+const resultOf = (board, adaptation, subset, shots) =>
+  board.results.find((result) => result.adaptation === adaptation && result.subset === subset && result.shots === shots);
 const metricOf = (board, subset) => (state.metric === "main" ? board.subsets[subset].metric : state.metric);
 const adaptationOf = (board, key) => board.adaptations.find((adaptation) => adaptation.key === key);
 const options = (values) => Object.entries(values).map(([name, value]) => `${name.replaceAll("_", " ")} ${value === null ? "default" : typeof value === "object" ? JSON.stringify(value) : value}`);
@@ -56,22 +82,22 @@ function columnsOf(board) {
     .flatMap((subset) => shotsOf(board, subset).filter((shots) => !state.shots || shots === state.shots).map((shots) => ({ subset, shots })));
 }
 
-/** Rows of the board, runs and references alike: their words, and by column the number that sorts and the cell that explains it. */
+/** Rows of the board, runs and references alike: their words, and by column the number that sorts and the result that explains it. */
 function rowsOf(board, columns) {
   const runs = board.adaptations.filter((adaptation) => !state.protocol || adaptation.protocol === state.protocol).map((adaptation) => {
-    const cells = columns.map(({ subset, shots }) => cellOf(board, adaptation.key, subset, shots));
-    const seconds = cells.filter((cell) => cell && cell.cost.seconds !== null).map((cell) => cell.cost.seconds);
-    const trained = cells.filter((cell) => cell && cell.cost.trainable_parameters !== null).map((cell) => cell.cost.trainable_parameters);
+    const results = columns.map(({ subset, shots }) => resultOf(board, adaptation.key, subset, shots));
+    const seconds = results.filter((result) => result && result.cost.seconds !== null).map((result) => result.cost.seconds);
+    const trained = results.filter((result) => result && result.cost.trainable_parameters !== null).map((result) => result.cost.trainable_parameters);
     return {
-      kind: "run", adaptation, label: adaptation.label, search: `${adaptation.label} ${adaptation.backbone}`, cells,
-      values: cells.map((cell, i) => (cell ? cell.metrics[metricOf(board, columns[i].subset)].mean : null)),
+      kind: "run", adaptation, label: adaptation.label, search: `${adaptation.label} ${adaptation.backbone}`, results,
+      values: results.map((result, i) => (result ? result.metrics[metricOf(board, columns[i].subset)].mean : null)),
       trained: trained.length ? Math.max(...trained) : null,
       seconds: seconds.length ? seconds.reduce((a, b) => a + b) / seconds.length : null,
     };
   });
   const shownReferences = board.references.filter((reference) => reference.kind === "chance" || state.references !== "none");
   const references = shownReferences.map((reference) => ({
-    kind: reference.kind, reference, label: reference.label, search: `${reference.label} ${reference.source}`, cells: [], trained: null, seconds: null,
+    kind: reference.kind, reference, label: reference.label, search: `${reference.label} ${reference.source}`, results: [], trained: null, seconds: null,
     values: columns.map(({ subset, shots }) => {
       const found = reference.values.find((v) => v.subset === subset && v.shots === shots && v.metric === metricOf(board, subset));
       return found && (state.references !== "same" || reference.comparable[subset]) ? found.value : null;
@@ -95,10 +121,10 @@ function sorted(rows) {
 
 /** Whether a row has the highest mean of its column among runs of the same protocol and test rows. */
 function isBest(rows, row, column) {
-  const peers = rows.filter((other) => other.kind === "run" && other.cells[column] && other.adaptation.protocol === row.adaptation.protocol
+  const peers = rows.filter((other) => other.kind === "run" && other.results[column] && other.adaptation.protocol === row.adaptation.protocol
     && (other.adaptation.config.images || "") === (row.adaptation.config.images || "")
-    && other.cells[column].test_rows === row.cells[column].test_rows && other.values[column] !== null);
-  return peers.length > 1 && peers.every((other) => other.values[column] <= row.values[column]);
+    && other.results[column].test_rows === row.results[column].test_rows && other.values[column] !== null);
+  return peers.every((other) => other.values[column] <= row.values[column]);
 }
 
 // ---- sections ------------------------------------------------------------------------------------------------------------------
@@ -107,10 +133,10 @@ function boardSection(board, redraw) {
   const metrics = [["main", "mAP / accuracy"], ["auc", "AUC"], ["score", "mean of both"]];
   const protocols = [...new Set(board.adaptations.map((adaptation) => adaptation.protocol))];
   const set = (name) => (value) => { state[name] = value; state.sort = name === "words" ? state.sort : null; redraw(); };
-  const shots = board.shot_order.filter((s) => board.cells.some((cell) => cell.shots === s));
+  const shots = board.shot_order.filter((s) => board.results.some((result) => result.shots === s));
   const search = h("input", { type: "search", id: "words", value: state.words, oninput: (event) => set("words")(event.target.value) });
   return [
-    h("p", {}, "Mean over seeds ± standard deviation over seeds, in percent. ", h("b", {}, "seeds"), " is the 95 % interval of that mean over other support sets; ",
+    h("p", {}, "Mean over seeds ± standard deviation over seeds, in percent. ", h("b", {}, "seeds"), " is the 95 % interval of that mean over other support sets, which split seeds draw; in a column of one support set seeds are training seeds, and there is none; ",
       h("b", {}, "test"), " is its 95 % interval over other test patients, with the trained models as they are (jackknife; on invented test sets such intervals held the true value in 92.8 to 97.5 % of 400 draws, benchmarks/intervals.py). They answer different questions and are not added up."),
     h("div", { class: "controls", role: "group", "aria-label": "Filter the board" },
       choice("Metric", "metric", metrics, state.metric, set("metric")),
@@ -153,7 +179,7 @@ function drawBoard(board) {
   const body = rows.map((row) => h("tr", { class: row.kind === "run" ? null : "reference" },
     h("th", { scope: "row" }, rowLabel(board, row)),
     columns.map((column, i) => h("td", { class: first[i] ? "num first" : "num" }, boardCell(board, rows, row, i, column))),
-    h("td", { class: "num first" }, count(row.trained)), h("td", { class: "num" }, row.seconds === null ? MISSING : row.seconds.toFixed(row.seconds < 10 ? 1 : 0))));
+    h("td", { class: "num first" }, count(row.trained)), h("td", { class: "num" }, secondsWords(row.seconds))));
   const caption = "Bold: highest mean of the runs in a column; the paired comparison below says whether a difference is more than chance. "
     + "†: another test list, or one that was not stated; not comparable. Headers sort.";
   document.getElementById("board-table").replaceChildren(rows.length ? table(caption, head, body) : h("p", {}, "No row fits the filter."));
@@ -175,15 +201,15 @@ function boardCell(board, rows, row, i, { subset }) {
     const caveat = value !== null && row.reference.caveats[subset];
     return [percent(value), value !== null && !row.reference.comparable[subset] ? h("abbr", { title: caveat, "aria-label": "not comparable" }, "†") : null];
   }
-  const cell = row.cells[i];
-  if (!cell) return MISSING;
-  const estimate = cell.metrics[metricOf(board, subset)];
+  const result = row.results[i];
+  if (!result) return MISSING;
+  const estimate = result.metrics[metricOf(board, subset)];
   if (estimate.mean === null) return "undefined";
   const small = (words) => h("span", { class: "small" }, words);
   return [
     h("span", { class: isBest(rows, row, i) ? "best" : null }, percent(estimate.mean)), estimate.sd === null ? null : ` ± ${percent(estimate.sd)}`,
-    cell.seeds.length === 5 ? null : small(plural(cell.seeds.length, "seed")),
-    estimate.training_sd === null ? null : small(`splits ± ${percent(estimate.split_sd)}, training ± ${percent(estimate.training_sd)}`),
+    small(seedsWords(result.shots, estimate.seeds, estimate.runs)),
+    estimate.training_sd === null ? null : small(`${estimate.split_sd === null ? "" : `splits ± ${percent(estimate.split_sd)}, `}training ± ${percent(estimate.training_sd)}`),
     state.intervals && estimate.seed_interval ? small(`seeds ${range(estimate.seed_interval)}`) : null,
     state.intervals && estimate.test_interval ? small(`test ${range(estimate.test_interval)}`) : null,
   ];
@@ -191,7 +217,7 @@ function boardCell(board, rows, row, i, { subset }) {
 
 function figuresSection(board, figures, legend, intro) {
   if (!figures || !figures.length) return null;
-  const drawn = new Set(board.cells.map((cell) => cell.adaptation));
+  const drawn = new Set(board.results.map((result) => result.adaptation));
   return [
     h("p", {}, intro),
     h("ul", { class: "legend" }, legend.filter((entry) => drawn.has(entry.adaptation)).map((entry) =>
@@ -202,26 +228,26 @@ function figuresSection(board, figures, legend, intro) {
 }
 
 function classesSection(board) {
-  const subsets = subsetsOf(board).filter((key) => board.cells.some((cell) => cell.subset === key && Object.keys(cell.per_class).length));
+  const subsets = subsetsOf(board).filter((key) => board.results.some((result) => result.subset === key && Object.keys(result.per_class).length));
   if (!subsets.length) return null;
   const view = { subset: subsets.includes("chest") ? "chest" : subsets[0], shots: null, metric: "auc" };
   const place = h("div");
   const draw = () => {
     const shots = shotsOf(board, view.subset);
     if (!shots.includes(view.shots)) view.shots = shots.filter((s) => s !== "pool").at(-1) || shots.at(-1);
-    const cells = board.cells.filter((cell) => cell.subset === view.subset && cell.shots === view.shots);
+    const results = board.results.filter((result) => result.subset === view.subset && result.shots === view.shots);
     const own = board.subsets[view.subset].metric === "map" ? "ap" : "recall";
     if (view.metric !== "auc") view.metric = own;
     const change = (name) => (value) => { view[name] = value; draw(); document.getElementById(`class-${name}`).focus(); };
-    const names = board.subsets[view.subset].classes.filter((name) => cells.some((cell) => cell.per_class[name]));
+    const names = board.subsets[view.subset].classes.filter((name) => results.some((result) => result.per_class[name]));
     const head = h("tr", {}, h("th", { scope: "col", class: "corner" }, "Class"), h("th", { scope: "col", class: "num" }, "Positives"),
-      cells.map((cell) => h("th", { scope: "col", class: "num name" }, adaptationOf(board, cell.adaptation).label)));
+      results.map((result) => h("th", { scope: "col", class: "num name" }, adaptationOf(board, result.adaptation).label)));
     const body = names.map((name) => h("tr", {}, h("th", { scope: "row" }, name.replaceAll("_", " ")),
-      h("td", { class: "num" }, positives(cells, name)),
-      cells.map((cell) => {
-        const value = (cell.per_class[name] || {})[view.metric];
+      h("td", { class: "num" }, positives(results, name)),
+      results.map((result) => {
+        const value = (result.per_class[name] || {})[view.metric];
         const share = value === null || value === undefined ? 0 : view.metric === "auc" ? Math.max(0, value - 0.5) * 90 : value * 45;
-        return h("td", { class: "num shade", style: `--share:${share.toFixed(1)}%` }, value === null || value === undefined ? "undefined" : percent(value, 1));
+        return h("td", { class: "num shade", style: `--share:${share.toFixed(1)}%` }, value === null || value === undefined ? "undefined" : percent(value));
       })));
     place.replaceChildren(
       h("div", { class: "controls", role: "group", "aria-label": "Choose the per-class view" },
@@ -234,8 +260,8 @@ function classesSection(board) {
   return place;
 }
 
-function positives(cells, name) {
-  const counts = [...new Set(cells.map((cell) => (cell.per_class[name] || {}).positives).filter((n) => n !== null && n !== undefined))];
+function positives(results, name) {
+  const counts = [...new Set(results.map((result) => (result.per_class[name] || {}).positives).filter((n) => n !== null && n !== undefined))];
   return counts.length ? counts.join(" / ") : MISSING;
 }
 
@@ -259,8 +285,8 @@ function comparisonSection(board) {
   };
   draw();
   return [
-    h("p", {}, "Row minus column, in points, on the same test rows and the same seeds; below it the 95 % interval over test patients and p, Holm-corrected over all pairs of the table. ",
-      "▲: the row is better, ▼: worse, at corrected p < 0.05. The last line counts the seeds in which the row is better: where that is divided, another support set may turn the result."),
+    h("p", {}, "Row minus column, in points, on the same test rows and the same seeds; below it the 95 % interval over test patients and p, corrected by Holm over all pairs of the table, whose number stands above it. ",
+      "▲: the row is better, ▼: worse, at corrected p < 0.05. The last line counts the split seeds in which the row is better: where that is divided, another support set may turn the result."),
     place,
   ];
 }
@@ -278,15 +304,14 @@ function matrix(board, comparison) {
     const found = pair(r, c);
     if (!found) return h("td", { class: "num" }, MISSING);
     const sure = found.p_holm < 0.05;
-    const sign = found.difference > 0 ? "+" : "";
     return h("td", { class: "num" },
-      h("span", { class: sure ? (found.difference > 0 ? "better" : "worse") : null }, sure ? (found.difference > 0 ? "▲ " : "▼ ") : "", sign + percent(found.difference)),
-      h("span", { class: "small" }, range([found.low, found.high])), h("span", { class: "small" }, pValue(found.p_holm)),
+      h("span", { class: sure ? (found.difference > 0 ? "better" : "worse") : null }, sure ? (found.difference > 0 ? "▲ " : "▼ ") : "", signed(found.difference)),
+      h("span", { class: "small" }, range([found.low, found.high], signed)), h("span", { class: "small" }, `p = ${pValue(found.p_holm)}`),
       h("span", { class: "small" }, `better in ${found.wins} of ${found.seeds.length}`));
   };
   const head = h("tr", {}, h("th", { class: "corner" }, h("span", { class: "small" }, "row minus column")), labels.map((label) => h("th", { scope: "col", class: "num name" }, label)));
   const body = labels.map((label, r) => h("tr", {}, h("th", { scope: "row" }, label), labels.map((_, c) => cell(r, c))));
-  return table(`${board.subsets[comparison.subset].name}, ${shotsWords(comparison.shots)}, ${board.metric_names[comparison.metric]}`, head, body);
+  return table(`${board.subsets[comparison.subset].name}, ${shotsWords(comparison.shots)}, ${board.metric_names[comparison.metric]}; p: ${comparisons(comparison.pairs.length)}`, head, body);
 }
 
 function publishedSection(board) {
@@ -321,7 +346,7 @@ function missingSection(board) {
   const body = board.adaptations.filter((adaptation) => board.gaps.some((gap) => gap.adaptation === adaptation.key)).map((adaptation) => h("tr", {}, h("th", { scope: "row" }, adaptation.label),
     places.map(([subset, shots]) => {
       const gap = board.gaps.find((g) => g.adaptation === adaptation.key && g.subset === subset && g.shots === shots);
-      return h("td", { class: gap ? "warn" : null }, gap ? (gap.seeds.length === 5 ? "no run" : `seed ${gap.seeds.join(", ")}`) : cellOf(board, adaptation.key, subset, shots) ? "complete" : MISSING);
+      return h("td", { class: gap ? "warn" : null }, gap ? (gap.seeds.length === 5 ? "no run" : `${seedKind(shots)} ${gap.seeds.join(", ")}`) : resultOf(board, adaptation.key, subset, shots) ? "complete" : MISSING);
     })));
   return [...parts, table("Seeds (0 to 4) without a finished run", head, body)];
 }
@@ -329,18 +354,18 @@ function missingSection(board) {
 function failedSection(board) {
   if (!board.failed.length) return null;
   const head = h("tr", {}, ["Run", "Row", "Data", "Error"].map((words) => h("th", { scope: "col" }, words)));
-  const body = board.failed.map((run) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, run.id)), h("td", {}, adaptationOf(board, run.adaptation).label),
-    h("td", {}, `${board.subsets[run.subset].name} ${shotsWords(run.shots)}, seed ${run.seed}`), h("td", { class: "words" }, run.error)));
+  const body = board.failed.map((run) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, run.id)), h("td", {}, (adaptationOf(board, run.adaptation) || run).label),
+    h("td", {}, `${board.subsets[run.subset].name} ${shotsWords(run.shots)}, ${run.seed_words}`), h("td", { class: "words" }, run.error)));
   return table("Runs that ended with an error", head, body);
 }
 
 function adaptationsSection(board) {
   return board.adaptations.map((adaptation) => {
-    const cells = board.cells.filter((cell) => cell.adaptation === adaptation.key);
-    const devices = [...new Set(cells.flatMap((cell) => cell.cost.devices))];
+    const results = board.results.filter((result) => result.adaptation === adaptation.key);
+    const devices = [...new Set(results.flatMap((result) => result.cost.devices))];
     return h("details", {}, h("summary", {}, adaptation.label), h("p", {}, options(adaptation.config).join(", ")),
       devices.length ? h("p", {}, `Devices: ${devices.join("; ")}.`) : null,
-      cells.length ? h("p", { class: "muted" }, "Runs: ", cells.flatMap((cell) => cell.runs.map((id) => [h("code", {}, id), " "]))) : null);
+      results.length ? h("p", { class: "muted" }, "Runs: ", results.flatMap((result) => result.runs.map((id) => [h("code", {}, id), " "]))) : null);
   });
 }
 
@@ -350,7 +375,7 @@ function render(board) {
   const figures = board.figures || {};
   const redraw = () => drawBoard(board);
   const sections = [
-    ["board", "Board", board.cells.length ? boardSection(board, redraw) : null],
+    ["board", "Board", board.results.length ? boardSection(board, redraw) : null],
     ["curves", "Score against shots", figuresSection(board, figures.curves, figures.legend, "Bars are the standard deviation over seeds; the dotted line is chance.")],
     ["cost", "Score against cost", figuresSection(board, figures.cost, figures.legend, "Main metric at the most shots. Seconds compare only runs of the same device; bars are the standard deviation over seeds.")],
     ["classes", "Class by class", classesSection(board)],
@@ -366,7 +391,7 @@ function render(board) {
     board.until ? `; the last one ended ${board.until.slice(0, 10)}. ` : ". ", h("span", { id: "shown", role: "status" }));
   document.getElementById("main").replaceChildren(...sections.map(([id, title, content]) => h("section", { id, "aria-labelledby": `${id}-title` }, h("h2", { id: `${id}-title` }, title), content)));
   document.getElementById("contents").replaceChildren(...sections.map(([id, title]) => h("li", {}, h("a", { href: `#${id}` }, title))));
-  if (board.cells.length) redraw();
+  if (board.results.length) redraw();
 }
 
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((details) => { details.open = true; }));

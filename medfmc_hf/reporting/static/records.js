@@ -37,95 +37,137 @@ const average = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const defined = (values) => values.filter((value) => typeof value === "number" && Number.isFinite(value));
 const averageOf = (values) => (defined(values).length ? average(defined(values)) : null);
 
-/** The same numbers as a cell made by `medfmc report`, but for what needs predictions. `bySeed`: for each split, a value of each run. */
-function estimateOf(bySeed) {
-  const values = bySeed.map(averageOf);
-  const known = defined(values);
-  const runs = bySeed.reduce((sum, own) => sum + defined(own).length, 0);
-  const found = { values, mean: known.length ? average(known) : null, sd: null, seeds: known.length, runs, split_sd: null, training_sd: null,
-    seed_interval: null, test_interval: null };
-  if (known.length < 2) return found;
-  found.sd = Math.sqrt(known.reduce((sum, value) => sum + (value - found.mean) ** 2, 0) / (known.length - 1));
-  if (STUDENT[known.length - 1] !== undefined) {
-    const half = (STUDENT[known.length - 1] * found.sd) / Math.sqrt(known.length);
-    found.seed_interval = [Math.max(found.mean - half, 0), Math.min(found.mean + half, 1)];
-  }
+/** The same numbers as `medfmc report` works out, but for what needs predictions. `bySplit`: for each split, a value of each run. */
+function estimateOf(bySplit) {
+  const known = bySplit.map(defined).filter((own) => own.length);
+  const means = known.map(average);
+  const found = { values: bySplit.map(averageOf), mean: averageOf(means), sd: null, seeds: known.length, runs: known.flat().length, split_sd: null,
+    training_sd: null, seed_interval: null, test_interval: null };
+  const squares = (values) => values.reduce((sum, value) => sum + (value - average(values)) ** 2, 0);
+  const freedom = found.runs - known.length;
+  const within = freedom ? known.map(squares).reduce((a, b) => a + b) / freedom : null; // the variance over training seeds of one split
+  if (freedom) found.training_sd = Math.sqrt(within);
+  if (means.length < 2) return found;
+  found.sd = Math.sqrt(squares(means) / (means.length - 1));
+  if (freedom) found.split_sd = Math.sqrt(Math.max(found.sd ** 2 - within * average(known.map((own) => 1 / own.length)), 0));
+  const half = (STUDENT[means.length - 1] * found.sd) / Math.sqrt(means.length);
+  found.seed_interval = [Math.max(found.mean - half, 0), Math.min(found.mean + half, 1)];
   return found;
 }
+
+// ---- which runs are seeds of one experiment, as medfmc_hf.evaluation.experiments says it ------------------------------------------
 
 function shotsOfRecord(config) {
   if (config.protocol === "transfer") return "train_20";
   return config.shots === null ? "pool" : String(config.shots);
 }
 
+/** Seeds of the split and of the training; where there is one support set, a seed can only be that of the training. */
+function seedsOfRecord(config) {
+  const training = config.training_seed ?? config.seed;
+  return config.shots === null || config.protocol === "transfer" ? [0, training] : [config.seed, training];
+}
+
+/** Images and test rows of a record. */
+const testSetOf = ({ data }) => JSON.stringify([data.images_sha256 ?? null, data.test_sha256 ?? null, (data.rows || {}).test ?? null, (data.patients || {}).test ?? null]);
+
+/** For each record the number of its images and test rows among those of its subset and protocol; most have number 0. */
+function testSetNumbers(records) {
+  const counts = new Map();
+  const placeOf = ({ config }) => `${config.subset} ${config.protocol}`;
+  for (const record of records) {
+    const own = counts.get(placeOf(record)) || counts.set(placeOf(record), new Map()).get(placeOf(record));
+    own.set(testSetOf(record), (own.get(testSetOf(record)) || 0) + 1);
+  }
+  const ranked = new Map([...counts].map(([place, own]) => [place, [...own].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1)).map(([set]) => set)]));
+  return new Map(records.map((record) => [record, ranked.get(placeOf(record)).indexOf(testSetOf(record))]));
+}
+
+const imagesOf = ({ data }) => (data.max_side ? `shrunk to at most ${data.max_side} pixels a side` : null);
+
 /** What a row of new records is called: a record names its adaptation, and says what its options have that the recipe has not. */
-function labelOf({ config, data, changed, backbone }) {
+function labelOf(record) {
+  const { config, changed, backbone } = record;
   const words = Object.entries(changed || {}).map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "object" ? JSON.stringify(value) : value}`);
   if (config.protocol !== "clean") words.push(config.protocol);
-  if (data && data.max_side) words.push(`shrunk to at most ${data.max_side} pixels a side`);
+  if (imagesOf(record)) words.push(imagesOf(record));
   const name = String((backbone && backbone.name) || config.model).split("/").filter(Boolean).at(-1);
   return [`${config.method} · ${name}`, ...words].join(", ");
 }
 
+function groupBy(things, keyOf) {
+  const groups = new Map();
+  for (const thing of things) groups.set(keyOf(thing), [...(groups.get(keyOf(thing)) || []), thing]);
+  return groups;
+}
+
 /** Adds rows for records that the board does not hold, marked as new. */
 function addRecords(board, records) {
-  const rows = new Map();
-  const left = { unfit: 0, older: 0 };
-  for (const record of records) {
-    const config = record.config || {};
-    const test = record.scores && record.scores.test;
-    const data = record.data || {};
-    if (!board.subsets[config.subset] || !(record.status === "failed" || test)) continue;
-    if (record.schema !== 2) { left.older += 1; continue; } // which experiment such a record is of, `medfmc report` finds out
-    if (data.invented || data.incomplete) { left.unfit += 1; continue; } // as in medfmc report
-    const key = `new ${record.adaptation || `${config.method} ${config.model}`}`;
-    if (!rows.has(key)) rows.set(key, []);
-    rows.get(key).push(record);
+  const left = { "are on invented or incomplete data and are left out": 0, "do not say of which experiment they are, or are of an older version, and come with the next board": 0,
+    "finished without test scores and are left out": 0 };
+  const [unfit, unsaid, scoreless] = Object.keys(left);
+  const finished = [];
+  for (const record of records.map((each) => ({ ...each, config: each.config || {}, data: each.data || {} }))) {
+    const { config, data } = record;
+    if (!board.subsets[config.subset]) continue; // not ours: anybody may add a file
+    if (data.invented || data.incomplete) left[unfit] += 1; // as in medfmc report
+    else if (record.status === "failed") {
+      const [seed, training] = seedsOfRecord(config);
+      const shots = shotsOfRecord(config);
+      const words = [...(seedKind(shots) === "split seed" ? [`split seed ${seed}`] : []), ...(seedKind(shots) === "training seed" || training !== seed ? [`training seed ${training}`] : [])];
+      board.counts.failed += 1;
+      board.failed.push({ id: record.id, label: labelOf(record), subset: config.subset, shots, seed, seed_words: words.join(", "), error: record.error || "no reason recorded" });
+    } else if (!record.scores || !record.scores.test) left[scoreless] += 1;
+    else if (record.schema !== 2 || !record.adaptation) left[unsaid] += 1; // medfmc report finds it out
+    else finished.push(record);
   }
+  board.counts.finished += finished.length;
+  board.until = [board.until, ...records.map((record) => record.finished_at || "")].sort().at(-1);
+  const numbers = testSetNumbers(finished);
+  const rows = groupBy(finished, (record) => `new ${record.adaptation} ${numbers.get(record)}`);
   const names = new Set(board.adaptations.map((adaptation) => adaptation.label));
   for (const [key, members] of rows) {
-    const { config } = members[0];
-    let label = labelOf(members[0]);
-    if (names.has(label)) label += `, ${key.slice(4, 12)}`;
+    const known = adaptationOf(board, members[0].adaptation); // a row of the board, whose seeds these are, too
+    const number = numbers.get(members[0]);
+    let label = (known ? `${known.label}, runs not in the board` : labelOf(members[0])) + (number ? `, test set ${number + 1}` : "");
+    if (names.has(label)) label += `, ${members[0].adaptation}`;
     names.add(label);
-    board.adaptations.push({ key, label, method: config.method, backbone: String(config.model), protocol: config.protocol, differs: {},
-      config: { ...config, ...(members[0].data && members[0].data.max_side ? { images: `shrunk to ${members[0].data.max_side}` } : {}) }, live: true });
-    const cells = new Map();
-    for (const record of members.sort((a, b) => String(a.finished_at).localeCompare(String(b.finished_at)))) {
-      const shots = shotsOfRecord(record.config);
-      board.until = [board.until, record.finished_at || ""].sort().at(-1);
-      if (record.status === "failed") {
-        board.counts.failed += 1;
-        board.failed.push({ id: record.id, adaptation: key, subset: record.config.subset, shots, seed: record.config.seed, error: record.error || "no reason recorded" });
-        continue;
-      }
-      board.counts.finished += 1;
-      const rowsTested = ((record.data || {}).rows || {}).test ?? null;
-      const place = JSON.stringify([record.config.subset, shots]);
-      if (!cells.has(place)) cells.set(place, { subset: record.config.subset, shots, rowsTested, runs: new Map() });
-      cells.get(place).runs.set(`${record.config.seed} ${record.config.training_seed ?? ""}`, record);
+    const { subset, shots, seed, training_seed, predict_challenge, ...options } = members[0].config;
+    const { method, model, protocol } = options;
+    board.adaptations.push({ key, label, method, backbone: String(model), protocol, differs: {}, config: { ...options, images: imagesOf(members[0]) }, live: true });
+    for (const runs of groupBy(members, (record) => `${record.config.subset} ${shotsOfRecord(record.config)} ${testSetOf(record)}`).values()) {
+      board.results.push(liveResult(board, key, runs));
     }
-    for (const cell of cells.values()) board.cells.push(liveCell(board, key, cell));
   }
-  if (left.unfit) board.notes.push(`${left.unfit} new records are on invented or incomplete data and are left out.`);
-  if (left.older) board.notes.push(`${left.older} new records are of an older version and come with the next board.`);
+  for (const [words, number] of Object.entries(left)) if (number) board.notes.push(`${number} new records ${words}.`);
   if (rows.size) board.notes.push("Rows marked new are read from run records that the board does not hold yet: the spread over seeds is theirs, "
     + "but test intervals, comparisons, curves and gaps need their predictions and come with the next board.");
 }
 
-function liveCell(board, adaptation, { subset, shots, rowsTested, runs }) {
-  const records = [...runs.values()].sort((a, b) => a.config.seed - b.config.seed || (a.config.training_seed ?? 0) - (b.config.training_seed ?? 0));
-  const seeds = [...new Set(records.map((record) => record.config.seed))];
-  const ofSeeds = (read) => seeds.map((seed) => records.filter((record) => record.config.seed === seed).map((record) => read(record.scores.test)));
-  const bySeed = (name) => ofSeeds((test) => test[name]);
-  const metrics = Object.fromEntries([board.subsets[subset].metric, "auc", "score"].map((name) => [name, estimateOf(bySeed(name))]));
-  const perClass = Object.fromEntries(board.subsets[subset].classes.map((name) => [name, Object.fromEntries(["auc", "ap", "recall", "positives"].map((column) =>
-    [column, averageOf(ofSeeds((test) => ((test.per_class || {})[name] || {})[column]).map(averageOf))]))]));
+/** What the runs of an experiment amount to. Of two runs of the same seeds the one that finished last counts. */
+function liveResult(board, adaptation, runs) {
+  const latest = new Map();
+  for (const record of [...runs].sort((a, b) => String(a.finished_at).localeCompare(String(b.finished_at)) || String(a.id).localeCompare(String(b.id)))) {
+    const replaced = latest.get(String(seedsOfRecord(record.config)));
+    if (replaced) board.notes.push(`Run ${replaced.id} is not shown, for another run of the same seed finished later.`);
+    latest.set(String(seedsOfRecord(record.config)), record);
+  }
+  const seeds = (record) => seedsOfRecord(record.config);
+  const records = [...latest.values()].sort((a, b) => seeds(a)[0] - seeds(b)[0] || seeds(a)[1] - seeds(b)[1]);
+  const { config, data } = records[0];
+  const splits = [...groupBy(records, (record) => seeds(record)[0])];
+  const bySplit = (read) => splits.map(([, own]) => own.map((record) => read(record.scores.test)));
+  const names = [board.subsets[config.subset].metric, "auc", "score"];
+  const ofClass = (name, column) => averageOf(bySplit((test) => ((test.per_class || {})[name] || {})[column]).map(averageOf));
   const cost = (read) => averageOf(records.map((record) => read(record.cost || {})));
   return {
-    adaptation, subset, shots, seeds, runs: records.map((record) => record.id), test_rows: rowsTested, test_patients: null, metrics, per_class: perClass,
+    adaptation, subset: config.subset, shots: shotsOfRecord(config), seeds: splits.map(([seed]) => seed), training_seeds: records.map((record) => seeds(record)[1]),
+    runs: records.map((record) => record.id), test_rows: (data.rows || {}).test ?? null, test_patients: (data.patients || {}).test ?? null,
+    metrics: Object.fromEntries(names.map((name) => [name, estimateOf(bySplit((test) => test[name]))])),
+    per_class: Object.fromEntries(board.subsets[config.subset].classes.map((name) =>
+      [name, Object.fromEntries(["auc", "ap", "recall", "positives", "negatives"].map((column) => [column, ofClass(name, column)]))])),
     cost: { trainable_parameters: cost((c) => c.trainable_parameters), seconds: cost((c) => (c.seconds || {}).total),
-      devices: [...new Set(records.map((record) => (record.cost || {}).device).filter(Boolean))] },
+      devices: [...new Set(records.map((record) => (record.cost || {}).device).filter(Boolean))].sort() },
   };
 }
 
@@ -138,17 +180,16 @@ async function start() {
     const files = `${source.endpoint}/datasets/${records}/resolve/main`;
     const { value: board } = await fetchJson(`${files}/board.json`, source.empty);
     if (board.schema !== source.empty.schema) throw new Error(`its board has layout ${board.schema}; this page reads ${source.empty.schema}`);
-    const known = new Set([...board.cells.flatMap((cell) => cell.runs), ...board.failed.map((run) => run.id), ...(board.left_out || [])]);
+    const known = new Set([...board.results.flatMap((result) => result.runs), ...board.failed.map((run) => run.id), ...(board.left_out || [])]);
     const unknown = paths.filter((path) => !known.has((/-([0-9a-f]{16})\/run\.json$/.exec(path) || [])[1]));
-    const found = [];
+    const found = new Map();
     await readAll(unknown.map((path) => `${files}/${path.split("/").map(encodeURIComponent).join("/")}`), (record) => {
-      if (!known.has(record.id)) found.push(record);
-      known.add(record.id);
+      if (!known.has(record.id) && (!found.has(record.id) || found.get(record.id).status === "failed")) found.set(record.id, record); // a copy counts once
     });
-    addRecords(board, found.sort((a, b) => String(a.id).localeCompare(String(b.id))));
+    addRecords(board, [...found.values()].sort((a, b) => String(a.id).localeCompare(String(b.id))));
     render(board);
     document.getElementById("summary").append(" Results of ", h("a", { href: `${source.endpoint}/datasets/${records}` }, records), ".");
-    if (!board.cells.length) document.getElementById("main").prepend(h("p", {}, `The data set ${records} holds no finished run yet.`));
+    if (!board.results.length) document.getElementById("main").prepend(h("p", {}, `The data set ${records} holds no finished run yet.`));
   } catch (error) {
     document.getElementById("summary").textContent = `The results of the data set ${records} could not be read (${error.message}). Is it there, and public?`;
   }

@@ -1,4 +1,4 @@
-"""The cells of the board: what the runs of an experiment amount to."""
+"""The results of the board: what the runs of an experiment amount to."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ..words import is_defined
 
 
 @dataclass(frozen=True)
-class Cell:
+class Result:
     """An experiment: the runs of one adaptation on one subset and number of shots.
 
     Attributes:
@@ -22,6 +22,7 @@ class Cell:
         subset: subset key.
         shots: `1`, `5`, `10`, `pool` or `train_20`.
         seeds: of the splits of the runs that finished, each once.
+        training_seeds: of these runs, in their order.
         runs: ids of these runs, in the order of their seeds and training seeds.
         test_rows: images of the test set; None where the records do not say.
         test_patients: patients of it.
@@ -34,6 +35,7 @@ class Cell:
     subset: str
     shots: str
     seeds: tuple[int, ...]
+    training_seeds: tuple[int, ...]
     runs: tuple[str, ...]
     test_rows: int | None
     test_patients: int | None
@@ -42,8 +44,8 @@ class Cell:
     cost: dict[str, Any]
 
 
-def cell_of(experiment: Experiment, jackknives: Mapping[str, Jackknife]) -> Cell:
-    """The cell of an experiment with finished runs.
+def result_of(experiment: Experiment, jackknives: Mapping[str, Jackknife]) -> Result:
+    """The result of an experiment with finished runs.
 
     Args:
         experiment: its runs.
@@ -51,11 +53,12 @@ def cell_of(experiment: Experiment, jackknives: Mapping[str, Jackknife]) -> Cell
     """
     records = [run.record for run in experiment.runs]
     resampled = [jackknives.get(record.id) for record in records]
-    return Cell(
+    return Result(
         adaptation=experiment.adaptation,
         subset=experiment.subset.key,
         shots=experiment.shots,
         seeds=tuple(experiment.seeds),
+        training_seeds=tuple(run.training_seed for run in experiment.runs),
         runs=tuple(record.id for record in records),
         test_rows=records[0].data.get("rows", {}).get("test"),
         test_patients=records[0].data.get("patients", {}).get("test"),
