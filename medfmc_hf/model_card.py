@@ -126,7 +126,7 @@ def _what(experiment: Experiment) -> str:
     revision = record.backbone.get("revision") or record.backbone.get("fingerprint")
     options = ", ".join(f"{name} = {value}" for name, value in config.method_options.items())
     side = record.backbone.get("image_size")
-    several = f" {len(experiment.runs)} runs with other seeds, a subfolder each." if len(experiment.runs) > 1 else ""
+    several = f" {experiment.seeds_words}, a subfolder each." if len(experiment.runs) > 1 else ""
     rows = [
         ("Backbone", backbone),
         ("Revision or content hash", f"`{revision}`"),
@@ -167,22 +167,22 @@ def _results(experiment: Experiment) -> str:
     several = len(experiment.seeds) > 1
     found = {key: experiment.estimate(key) for key in (subset.metric, "auc", "score")}
     trained_again = any(each.training_sd is not None for each in found.values())
+    split_known = any(each.split_sd is not None for each in found.values())
     rows = []
     for key, each in found.items():
         row = [METRICS[key], percent(each.mean, UNDEFINED), interval(each.test_interval, missing="")]
         if several:
             row += [percent(each.sd, UNDEFINED), interval(each.seed_interval, missing="")]
             row += [" ".join(percent(value, UNDEFINED) for value in each.values)]
-        if trained_again:
-            row += [percent(each.split_sd, UNDEFINED), percent(each.training_sd, UNDEFINED)]
+        row += [percent(each.split_sd, UNDEFINED)] * split_known + [percent(each.training_sd, UNDEFINED)] * trained_again
         rows.append(row)
     header = ["", "test", "95 % interval over patients"]
     header += [
-        "spread over seeds (sd)",
-        "95 % interval over seeds (t)",
-        f"each seed ({', '.join(map(str, experiment.seeds))})",
+        "spread over split seeds (sd)",
+        "95 % interval over split seeds (t)",
+        f"each split seed ({', '.join(map(str, experiment.seeds))})",
     ] * several
-    header += ["sd of splits", "sd of training seeds"] * trained_again
+    header += ["sd of splits"] * split_known + ["sd of training seeds"] * trained_again
     words = (
         f"Percent, on {test['rows']['test']:,} test images of {test['patients']['test']:,} {plural(subset.group)}. Score is the mean of "
         "the two above, which is what the MedFM challenge averages. The interval over patients leaves out each patient of the test set in "
@@ -191,10 +191,11 @@ def _results(experiment: Experiment) -> str:
     if several:
         words += "it is of the mean over the seeds, and the spread over seeds is another uncertainty."
     else:
-        words += "it says nothing about other support sets."
-    if several and found["score"].test_interval is None and any(run.test is None for run in experiment.runs):
-        seeds = ", ".join(str(run.seed) for run in experiment.runs if run.test is None)
-        words += f" The interval over patients is not known: the predictions of seeds {seeds} were not at hand when this card was written."
+        words += "it is of the mean over the training seeds, and " if trained_again else "it "
+        words += "says nothing about other support sets."
+    if len(experiment.runs) > 1 and (unknown := [run.seed_words for run in experiment.runs if run.no_jackknife]):
+        words += f" The interval over patients is not known: the predictions of {'; '.join(unknown)} were not at hand"
+        words += " when this card was written, or are not those of the record."
     if undefined := experiment.record.scores["test"].get("undefined"):
         words += f" Without positives or without negatives, and so left out of the means: {', '.join(undefined)}."
     return "## Results\n\n" + markdown_table(header, rows) + "\n" + _paragraph(words)
@@ -297,11 +298,11 @@ def _cost(experiment: Experiment) -> str:
 
 
 def _again(experiment: Experiment) -> str:
-    config = replace(experiment.config, revision=experiment.record.backbone.get("revision"))  # a branch may move
-    commands = "accelerate launch recipes/peft_train.py " + flags_of(config)
-    if len(experiment.seeds) > 1:
-        commands = re.sub(r"--seed \d+", "--seed $seed", commands)
-        commands = f"for seed in {' '.join(map(str, experiment.seeds))}; do {commands}; done"
+    configs = [replace(run.config, revision=run.record.backbone.get("revision")) for run in experiment.runs]  # a branch may move
+    commands = ["accelerate launch recipes/peft_train.py " + flags_of(config) for config in configs]
+    if len(experiment.seeds) == len(experiment.runs) > 1 and not any(run.again for run in experiment.runs):
+        command = re.sub(r"--seed \d+", "--seed $seed", commands[0])
+        commands = [f"for seed in {' '.join(map(str, experiment.seeds))}; do {command}; done"]
     versions = ", ".join(f"{name} {version}" for name, version in experiment.record.versions.items())
     runs = ", ".join(f"`{run.record.id}`" for run in experiment.runs)
     where = (
@@ -312,7 +313,7 @@ def _again(experiment: Experiment) -> str:
 ## Do it again
 
 ```bash
-{commands}
+{chr(10).join(commands)}
 ```
 
 {_paragraph(where)}

@@ -250,7 +250,8 @@ def test_a_push_of_one_seed_leaves_the_others(client, runs):
     same = [path for path in held if not path.startswith("seed1/") and path != "README.md"]
     assert files.keys() == held.keys() and all(files[path] == held[path] for path in same)
     card = " ".join(client.content("model", "clinic/m", "README.md").decode().split())
-    assert "each seed (0, 1, 2, 3, 4)" in card and "predictions of seeds 0, 2, 3, 4 were not at hand" in card
+    assert "each split seed (0, 1, 2, 3, 4)" in card
+    assert "predictions of split seed 0; split seed 2; split seed 3; split seed 4 were not at hand" in card
     assert RESULTS in files
 
 
