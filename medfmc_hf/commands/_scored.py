@@ -33,7 +33,7 @@ def load(path: str, args: argparse.Namespace) -> list[Scored]:
     Raises:
         MedfmcError: nothing is left.
     """
-    found, without = sources([path], args)
+    found, without, _ = sources([path], args)
     used = []
     for item in bar(found, desc="intervals over patients", unit="run"):
         if item.run and item.run.test and item.run.no_jackknife:
@@ -47,13 +47,14 @@ def load(path: str, args: argparse.Namespace) -> list[Scored]:
     return used
 
 
-def sources(paths: Sequence[str], args: argparse.Namespace) -> tuple[list[Scored], list[tuple[Run, str]]]:
-    """The scored images of tables, runs, and every finished run of folders; and the runs without predictions of the split, and why.
+def sources(paths: Sequence[str], args: argparse.Namespace) -> tuple[list[Scored], list[tuple[Run, str]], list[Run]]:
+    """The scored images of tables, runs, and every finished run of folders; the runs without predictions of the split, and why; and
+    the failed runs, which are named.
 
     Raises:
         MedfmcError: a table cannot be read, or a path holds no finished run.
     """
-    found, without, seen = [], [], Counter[str]()
+    found, without, failed, seen = [], [], [], Counter[str]()
     for path in paths:
         if Path(path).suffix.lower() in tables.SUFFIXES or (Path(path).is_file() and Path(path).suffix.lower() != ".json"):
             found.append(_of_table(path, args))
@@ -70,12 +71,13 @@ def sources(paths: Sequence[str], args: argparse.Namespace) -> tuple[list[Scored
                 if record.status == "finished":
                     without.append((Run(record, folder), str(error)))
                 else:
+                    failed.append(Run(record, folder))
                     notify(f"left out: {error}")
         if not finished:
             raise MedfmcError(f"{path} holds no finished run; expected a CSV file, a run or a folder of runs.")
     if repeated := sum(count > 1 for count in seen.values()):
-        notify(f"{repeated} {plural('run', repeated)} in several folders, which count once.")
-    return found, without
+        notify(f"{repeated} {plural('run', repeated)} found in several folders, counted once.")
+    return found, without, failed
 
 
 def _of_table(path: str, args: argparse.Namespace) -> Scored:

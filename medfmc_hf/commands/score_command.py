@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         records = [record for _, record in find_runs(args.what)]
         report = {"challenge": _print_aggregate(challenge.aggregate(challenge.results_of_runs(records, args.split)))}
     else:
-        report = _scored(_tests(args), args)
+        report = _scored(*_tests(args), args)
     if args.json:
         write_json(args.json, report)
 
@@ -158,15 +158,15 @@ class _Test:
         return {"name": self.name, "config": config, "result": self.result, "intervals": intervals}
 
 
-def _tests(args: argparse.Namespace) -> list[_Test]:
-    """What was named on the command line, scored; at the end the runs of which there is no more than the record."""
-    items, without = sources(args.what, args)
+def _tests(args: argparse.Namespace) -> tuple[list[_Test], list[Run]]:
+    """What was named on the command line, scored, at the end the runs of which there is no more than the record; and the failed runs."""
+    items, without, failed = sources(args.what, args)
     recorded = [] if args.official else [run for run, _ in without if args.split in run.record.scores]
     if not items and not recorded:
         raise MedfmcError("\n".join(why for _, why in without))
     for run, why in without:
         notify((_RECORD_ALONE if run in recorded else "left out: ") + why)
-    names = run_names([*(item.run for item in items if item.run), *recorded])
+    names = run_names([*(item.run for item in items if item.run), *recorded, *failed])
     tests = []
     for item in bar(items, desc="intervals over patients", unit="run"):
         name = names[item.run.record.id] if item.run else item.name
@@ -176,10 +176,10 @@ def _tests(args: argparse.Namespace) -> list[_Test]:
         sizes = run.record.data["rows"].get(args.split, 0), run.record.data["patients"].get(args.split, 0)
         group_of = plural(run.record.subset.group)
         tests.append(_Test(names[run.record.id], run, run.record.scores[args.split], None, *sizes, group_of, args.level))
-    return tests
+    return tests, failed
 
 
-def _scored(tests: list[_Test], args: argparse.Namespace) -> dict[str, Any]:
+def _scored(tests: list[_Test], failed: list[Run], args: argparse.Namespace) -> dict[str, Any]:
     rows = []
     for test in tests:
         cells = {"": test.name, "images": str(test.images), "patients": f"{test.patients} {test.group}"}
@@ -190,7 +190,7 @@ def _scored(tests: list[_Test], args: argparse.Namespace) -> dict[str, Any]:
         for test in tests:
             print(test.name + "\n" + table([_class_cells(test, name) for name in test.result["per_class"]]) + "\n")
     _print_undefined({test.name: test.result for test in tests})
-    return {"runs": [test.report() for test in tests], "experiments": _experiments(tests)}
+    return {"runs": [test.report() for test in tests], "experiments": _experiments(tests, failed)}
 
 
 def _resampled(item: Scored, args: argparse.Namespace) -> Resampled | None:
@@ -215,10 +215,12 @@ def _class_cells(test: _Test, name: str) -> dict[str, str]:
     return cells | {"AUC": test.shown(result["auc"], f"auc of {name}")}
 
 
-def _experiments(tests: list[_Test]) -> list[dict[str, Any]]:
+def _experiments(tests: list[_Test], failed: list[Run]) -> list[dict[str, Any]]:
     """Print a verdict on each test set that stands alone, and sum up the seeds of each experiment."""
     by_id = {test.run.record.id: test for test in tests if test.run}
-    adaptations, experiments = group([test.run for test in tests if test.run])
+    adaptations, experiments = group(
+        [*(test.run for test in tests if test.run), *failed]
+    )  # as on the board, whose rows failed runs name, too
     labels = {adaptation.key: adaptation.label for adaptation in adaptations}
     in_means = {run.record.id for experiment in experiments for run in experiment.runs if len(experiment.runs) > 1}
     for test in tests:

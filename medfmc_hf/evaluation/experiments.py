@@ -271,6 +271,7 @@ class Adaptation:
     config: dict[str, Any]
 
 
+TestSet = tuple[str | None, str | None, int | None, int | None]
 Member = tuple[dict[str, Any], list[Run]]  # traits, and the runs that have them
 
 
@@ -356,16 +357,32 @@ def _agree(less: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
 
 
 def _test_set_numbers(members: list[Member]) -> list[int]:
-    """For each experiment the number of its images and test rows among those of its subset and protocol; most runs have number 0."""
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    places = []
+    """For each experiment the number of its test set among those of its subset and protocol; most runs have number 0.
+
+    One that does not say everything is on the test set with the most runs that agrees in what it says.
+    """
+    counts: dict[tuple[str, str], Counter[TestSet]] = defaultdict(Counter)
     for traits, runs in members:
-        place = traits["subset"], traits["protocol"]
-        data = json.dumps([traits.get(name) for name in ("images_sha256", "test_rows", "test_size")])
-        counts[place][data] += len(runs)
-        places.append((place, data))
-    ranked = {place: sorted(each, key=lambda data: (-each[data], data)) for place, each in counts.items()}
-    return [ranked[place].index(data) for place, data in places]
+        counts[traits["subset"], traits["protocol"]][_test_set(traits)] += len(runs)
+    sets: dict[tuple[str, str], list[TestSet]] = {}
+    for place, each in counts.items():
+        ranked = sorted(each, key=lambda data: (-each[data], json.dumps(data)))
+        sets[place] = [data for data in ranked if not any(data != other and _is_part(data, other) for other in ranked)]
+    return [
+        next(number for number, data in enumerate(sets[traits["subset"], traits["protocol"]]) if _is_part(_test_set(traits), data))
+        for traits, _ in members
+    ]
+
+
+def _test_set(traits: Mapping[str, Any]) -> TestSet:
+    """Images, test rows, and how many images and patients these are; None where it is not known."""
+    images, patients = traits.get("test_size") or (None, None)
+    return traits.get("images_sha256"), traits.get("test_rows"), images, patients
+
+
+def _is_part(less: TestSet, more: TestSet) -> bool:
+    """Whether the second says all that the first says."""
+    return all(a is None or a == b for a, b in zip(less, more))
 
 
 def _experiment(traits: dict[str, Any], runs: list[Run], adaptation: str) -> Experiment:
@@ -428,6 +445,8 @@ def _words(name: str, value: Any) -> str:
     """`epochs 20`, or the options of a method without their common name."""
     if name == "method_options":
         return " ".join(f"{key}={item}" for key, item in sorted((value or {}).items())) or "default options"
+    if name == "test set":
+        return f"test set {value or 1}"
     return f"{name.replace('_', ' ')} {'default' if value is None else value}"
 
 

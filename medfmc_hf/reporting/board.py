@@ -180,7 +180,7 @@ def _read(roots: Roots, notes: list[str], all_data: bool) -> list[Run]:
             found[record.id] = folder, record
     repeated = sum(count > 1 for count in Counter(record.id for _, record in copies).values())
     if repeated:
-        notes.append(f"{repeated} runs lie in several folders and count once.")
+        notes.append(f"{repeated} {plural('run', repeated)} found in several folders, counted once.")
     unfit: dict[str, list[str]] = defaultdict(list)
     for key, (_, record) in found.items():
         if not all_data and (words := " and ".join(unfit_marks(record))):

@@ -1,6 +1,8 @@
 """`medfmc score` as it is typed."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,7 +11,8 @@ from invented_runs import invent_run, invent_runs
 from trees import FORMS, save_table
 
 from medfmc_hf.cli import main
-from medfmc_hf.runs import RunRecord
+from medfmc_hf.reporting.board import make_board
+from medfmc_hf.runs import RunRecord, load_predictions, save_predictions
 from medfmc_hf.subsets import SUBSETS
 
 CSV = "image_id,patient_id,label,cat,dog\n" + "".join(
@@ -50,6 +53,39 @@ def test_seeds_are_summed_up(tmp_path, say):
     assert "endo-5shot lora · vit-base-patch16-224-in21k, 5 split seeds" in out and "95% over seeds (t)" in out
     assert "95% over studies, these models" in out
     assert "is the larger uncertainty of the score" in out
+
+
+def test_score_and_report_make_the_same_of_a_folder_with_everything_in_it(tmp_path, capsys):
+    """Missing and wrong predictions, a copy, a replaced run, a failed run: the same names and numbers, and nothing silent."""
+    folders = invent_runs(tmp_path / "runs", methods=("lora",), subsets=("colon",), shots=(5,), rows=60, patients=20)
+    (folders[1] / "predictions.parquet").unlink()
+    predictions = load_predictions(folders[2])
+    predictions.logits[:] = -predictions.logits
+    save_predictions(folders[2], {"test": predictions})
+    shutil.copytree(folders[3], tmp_path / "runs" / "copy")
+    again = RunRecord.load(folders[4])
+    again.id, again.finished_at, again.scores["test"]["auc"] = 16 * "f", "2027-01-01T00:00:00+00:00", 0.875
+    again.save(tmp_path / "runs" / "again")
+    invent_run(tmp_path / "runs", subset="colon", shots=5, seed=0, method="lora", epochs=3, status="failed")
+    assert main(["score", str(tmp_path / "runs"), "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr()
+    for words in ("seed1", "seed2", "1 run found in several folders", "is a run that failed"):
+        assert words in printed.err
+    board = make_board(tmp_path / "runs")
+    (result,) = board.results
+    label = next(adaptation.label for adaptation in board.adaptations if adaptation.key == result.adaptation)
+    assert f"colon-5shot {label}, 5 split seeds" in printed.out
+    (summary,) = json.loads((tmp_path / "out.json").read_text())["experiments"]
+    for metric, estimate in result.metrics.items():
+        assert summary["metrics"][metric] == json.loads(json.dumps(dataclasses.asdict(estimate)))
+    rows = [line[: line.index("  ")] for line in printed.out.splitlines() if line.startswith("colon-5shot-seed") and "  " in line]
+    assert len(rows) == len(set(rows)) == 6
+
+
+def test_training_seeds_are_named_where_there_is_one_support_set(tmp_path, say):
+    invent_runs(tmp_path, methods=("lora",), subsets=("endo",), shots=(None,), seeds=(0, 1, 2), rows=40)
+    out = say("score", tmp_path)
+    assert all(f"training seed {seed} " in out for seed in range(3)) and "3 training seeds" in out
 
 
 def test_the_official_mode_repeats_the_auc_of_the_class_before(tmp_path, say):

@@ -21,10 +21,16 @@ def test_numbers_stand_to_the_right_and_words_to_the_left():
     assert table(rows).splitlines() == ["                 AUC  note", "lora            9.50  a", "linear probe  +61.20"]
 
 
-def test_a_folder_gives_its_finished_runs(tmp_path):
+def test_a_folder_gives_its_finished_runs(tmp_path, capsys):
     invent_runs(tmp_path, methods=("lora",), subsets=("endo",), shots=(5,), seeds=(0, 1), rows=20)
     invent_run(tmp_path, subset="endo", seed=2, status="failed")
     assert [str(item.config) for item in load(str(tmp_path), arguments())] == ["endo-5shot-seed0", "endo-5shot-seed1"]
+    assert load(str(tmp_path), arguments())[0].run.no_jackknife is None
+    without = invent_run(tmp_path, subset="endo", seed=3, rows=20, predictions=False)
+    assert [str(item.config) for item in load(str(tmp_path), arguments())] == ["endo-5shot-seed0", "endo-5shot-seed1"]
+    assert "left out: " in capsys.readouterr().err
+    with pytest.raises(MedfmcError, match=r"has no predictions\.parquet"):
+        load(str(without), arguments())
     invent_run(tmp_path / "failed", subset="endo", status="failed")
     with pytest.raises(MedfmcError, match="holds no finished run"):
         load(str(tmp_path / "failed"), arguments())

@@ -77,6 +77,13 @@ def test_seeds_on_other_test_rows_are_another_row(tmp_path):
     assert not board.comparisons  # nothing of the two may be paired
 
 
+def test_what_a_run_does_not_say_makes_no_test_set(tmp_path):
+    invent_run(tmp_path, subset="endo", rows=30)
+    invent_run(tmp_path, subset="endo", rows=30, method="linear", predictions=False)
+    invent_run(tmp_path, subset="endo", method="full", status="failed")
+    assert not any("test set" in adaptation.label for adaptation in make_board(tmp_path, intervals=False).adaptations)
+
+
 def test_a_run_without_predictions_joins_its_row_and_is_named(tmp_path):
     for seed in range(3):
         invent_run(tmp_path, subset="endo", seed=seed, rows=30, predictions=seed != 1)

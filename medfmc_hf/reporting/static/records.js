@@ -68,19 +68,20 @@ function seedsOfRecord(config) {
   return config.shots === null || config.protocol === "transfer" ? [0, training] : [config.seed, training];
 }
 
-/** Images and test rows of a record. */
-const testSetOf = ({ data }) => JSON.stringify([data.images_sha256 ?? null, data.test_sha256 ?? null, (data.rows || {}).test ?? null, (data.patients || {}).test ?? null]);
+/** Images, test rows, and how many images and patients these are; null where a record does not say. */
+const testSetOf = ({ data }) => [data.images_sha256 ?? null, data.test_sha256 ?? null, (data.rows || {}).test ?? null, (data.patients || {}).test ?? null];
+const isPart = (less, more) => less.every((value, i) => value === null || value === more[i]);
 
-/** For each record the number of its images and test rows among those of its subset and protocol; most have number 0. */
+/** For each record the number of its test set among those of its subset and protocol; most have number 0. */
 function testSetNumbers(records) {
-  const counts = new Map();
-  const placeOf = ({ config }) => `${config.subset} ${config.protocol}`;
-  for (const record of records) {
-    const own = counts.get(placeOf(record)) || counts.set(placeOf(record), new Map()).get(placeOf(record));
-    own.set(testSetOf(record), (own.get(testSetOf(record)) || 0) + 1);
+  const numbers = new Map();
+  for (const own of groupBy(records, ({ config }) => `${config.subset} ${config.protocol}`).values()) {
+    const counts = groupBy(own, (record) => JSON.stringify(testSetOf(record)));
+    const ranked = [...counts.keys()].sort((a, b) => counts.get(b).length - counts.get(a).length || (a < b ? -1 : 1)).map((set) => JSON.parse(set));
+    const sets = ranked.filter((set) => !ranked.some((other) => other !== set && isPart(set, other)));
+    for (const record of own) numbers.set(record, sets.findIndex((set) => isPart(testSetOf(record), set)));
   }
-  const ranked = new Map([...counts].map(([place, own]) => [place, [...own].sort(([a, m], [b, n]) => n - m || (a < b ? -1 : 1)).map(([set]) => set)]));
-  return new Map(records.map((record) => [record, ranked.get(placeOf(record)).indexOf(testSetOf(record))]));
+  return numbers;
 }
 
 const imagesOf = ({ data }) => (data.max_side ? `shrunk to at most ${data.max_side} pixels a side` : null);
@@ -135,7 +136,7 @@ function addRecords(board, records) {
     const { subset, shots, seed, training_seed, predict_challenge, ...options } = members[0].config;
     const { method, model, protocol } = options;
     board.adaptations.push({ key, label, method, backbone: String(model), protocol, differs: {}, config: { ...options, images: imagesOf(members[0]) }, live: true });
-    for (const runs of groupBy(members, (record) => `${record.config.subset} ${shotsOfRecord(record.config)} ${testSetOf(record)}`).values()) {
+    for (const runs of groupBy(members, (record) => `${record.config.subset} ${shotsOfRecord(record.config)} ${numbers.get(record)}`).values()) {
       board.results.push(liveResult(board, key, runs));
     }
   }
