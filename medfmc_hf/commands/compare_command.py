@@ -6,8 +6,8 @@
 
 Differences are B minus A in points (x 100). "over patients" leaves out each patient of the test set in turn, the same ones for both models,
 with the models as they are. "over seeds" is another interval, of other support sets, from the spread of the differences: the two are never
-mixed. p belongs to the interval over patients and is corrected over the comparisons of the table in this metric and test (Holm), whose
-number stands beside it; a report compares every pair of its rows, and so corrects over more. DeLong's p, where it exists, is not corrected.
+mixed. p belongs to the interval over patients and is corrected (Holm) over every pair of the models that were given, in this metric and
+test, as a report corrects over every pair of its rows; how many pairs these are stands beside it. DeLong's p is not corrected.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """Compares models on the same test images: paired differences, their intervals over patients and over seeds, and a verdict in words."""
 
+import itertools
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +18,7 @@ from .statistics import Spread, auc_covariance, holm, normal_p_value, over_seeds
 
 FEW = 20  # patients below which an interval over them is known to be too sure of itself
 
+Seeds = dict[tuple[int, int], Jackknife]  # by seed of the split and training seed
 Key = tuple[str, int]  # dataset config and training seed
 Pair = tuple[Scored, Scored]  # of the base and of the other, on the same images in the same order
 
@@ -34,7 +37,7 @@ class Comparison:
         low: lower end of the test interval of the difference (over patients, the trained models as they are).
         high: upper end.
         p: two-sided p that the difference is 0 on other patients, from the same standard error.
-        p_holm: p after Holm's correction over the comparisons that were made in this metric on this test.
+        p_holm: p after Holm's correction over every pair of the models that are compared in this metric on this test, as on the board.
         comparisons: how many these are.
         p_delong: for a single AUC (of one class, or of two classes that exclude each other) DeLong's p; else None.
         seeds: the differences split by split, with the t interval of their mean; None for a single split.
@@ -114,16 +117,19 @@ def compare(
     """
     mine = _by_config(base, "the first")
     tests: list[tuple[str, list[Pair]]] = []
+    unpaired: list[tuple[str, Scored, Scored]] = []  # model, the base's first run of the test, and a run on a seed that the base lacks
     for name, scored in others.items():
         theirs = _by_config(scored, name)
         common = [key for key in mine if key in theirs]
         if not common:
             raise MedfmcError(f"{name} has no run to compare: it has {_known(theirs)}, the first has {_known(mine)}.")
-        for keys in by_key(common, (_group(mine[key]) for key in common)).values():
+        for group, keys in by_key(common, (_group(mine[key]) for key in common)).items():
             first = mine[keys[0]]
             tests.append((name, [(_aligned(first, mine[key]), _aligned(first, theirs[key])) for key in keys]))
+            unpaired += [(name, first, item) for key, item in theirs.items() if key not in mine and _group(item) == group]
     rows: list[Comparison] = []
-    with bar(total=2 * sum(len(pairs) for _, pairs in tests), desc="leaving out patients", unit="run") as progress:
+    models: dict[str, dict[str, Seeds]] = defaultdict(lambda: defaultdict(dict))  # the jackknives of the others by test, model and seeds
+    with bar(total=2 * sum(len(pairs) for _, pairs in tests) + len(unpaired), desc="leaving out patients", unit="run") as progress:
 
         def made(scored: Scored) -> Jackknife:
             progress.update()
@@ -132,14 +138,35 @@ def compare(
         for name, pairs in tests:
             jackknives = [(made(own), made(other)) for own, other in pairs]
             first = pairs[0][0]
+            models[_title(first)][name] |= {_seeds(other): known for (_, other), (_, known) in zip(pairs, jackknives)}
             classes = first.classes if per_class and (first.multilabel or len(first.classes) > 2) else ()
             metrics = [first.main, "auc", *(f"auc of {name}" for name in classes)]
             rows += [_row(name, pairs, jackknives, metric, level) for metric in metrics]
-    for places in by_key(range(len(rows)), ((row.test, row.metric) for row in rows)).values():
-        p = [rows[place].p for place in places]
+        for name, first, item in unpaired if len(others) > 1 else ():
+            if set(item.image_ids) == set(first.image_ids):  # else it is of another test set, and of another comparison
+                models[_title(first)][name][_seeds(item)] = made(_aligned(first, item))
+    for (test, metric), places in by_key(range(len(rows)), ((row.test, row.metric) for row in rows)).items():
+        p = [rows[place].p for place in places] + [
+            (pair[1] - pair[0]).difference(metric, level).p
+            for left, right in itertools.combinations(models[test].values(), 2)
+            if (pair := means_of_common(left, right)) is not None
+        ]
         for place, corrected in zip(places, holm(p)):
             rows[place] = replace(rows[place], p_holm=corrected, comparisons=sum(map(is_defined, p)))
     return rows
+
+
+def _seeds(scored: Scored) -> tuple[int, int]:
+    return (scored.run.seed, scored.run.training_seed) if scored.run else (0, 0)
+
+
+def means_of_common(left: Seeds, right: Seeds) -> tuple[Jackknife, Jackknife] | None:
+    """The means over seeds of two models, on the seeds that both have; None where there are none."""
+    common = sorted(left.keys() & right.keys())
+    if not common:
+        return None
+    splits = [split for split, _ in common]
+    return mean_over_seeds([left[key] for key in common], splits), mean_over_seeds([right[key] for key in common], splits)
 
 
 def _row(name: str, pairs: list[Pair], jackknives: list[tuple[Jackknife, Jackknife]], metric: str, level: float) -> Comparison:
@@ -232,13 +259,14 @@ def _aligned(base: Scored, other: Scored) -> Scored:
         )
     row_of = {image_id: row for row, image_id in enumerate(other.image_ids)}
     rows = np.array([row_of[image_id] for image_id in base.image_ids])
-    other = replace(
-        other,
-        image_ids=other.image_ids[rows],
-        patient_ids=base.patient_ids,
-        targets=other.targets[rows],
-        scores=other.scores[rows],
-    )
+    if (rows != np.arange(len(rows))).any() or (other.patient_ids != base.patient_ids).any():  # else it keeps what is known of it
+        other = replace(
+            other,
+            image_ids=other.image_ids[rows],
+            patient_ids=base.patient_ids,
+            targets=other.targets[rows],
+            scores=other.scores[rows],
+        )
     if (other.targets != base.targets).any():
         raise MedfmcError(f"{base.name} and {other.name} have different labels for the same images.")
     return other

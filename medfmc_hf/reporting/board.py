@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import MedfmcError
-from ..evaluation.compare import FEW
+from ..evaluation.compare import FEW, Seeds, means_of_common
 from ..evaluation.experiments import SHOT_ORDER, Adaptation, Experiment, Run, group, read_run
-from ..evaluation.intervals import by_key, mean_over_seeds
+from ..evaluation.intervals import by_key
 from ..evaluation.jackknife import Jackknife
 from ..evaluation.statistics import holm
 from ..progress import bar
@@ -29,7 +29,6 @@ from .results import Result, result_of
 BOARD_SCHEMA = 3  # 1: rows were called settings, and seeds draws; 2: results were called cells
 
 Roots = str | os.PathLike | list  # folders of runs, run folders, or both
-Seeds = dict[tuple[int, int], Jackknife]  # by seed of the split and training seed
 
 
 @dataclass(frozen=True)
@@ -238,15 +237,14 @@ def _compare(experiments: list[Experiment], jackknives: Mapping[str, Jackknife])
 
 def _pair(metric: str, left: Seeds, right: Seeds) -> dict[str, Any] | None:
     """The difference on the seeds that both have; None where there are none, or it is undefined."""
-    common = sorted(set(left) & set(right))
-    if not common:
+    means = means_of_common(left, right)
+    if means is None:
         return None
-    seeds = [seed for seed, _ in common]
-    a, b = [left[key] for key in common], [right[key] for key in common]
-    found = (mean_over_seeds(a, seeds) - mean_over_seeds(b, seeds)).difference(metric)
+    found = (means[0] - means[1]).difference(metric)
     if not np.isfinite(found.value + found.p):
         return None
-    changes = by_key((one.point[metric] - other.point[metric] for one, other in zip(a, b)), seeds)
+    common = sorted(left.keys() & right.keys())
+    changes = by_key((left[key].point[metric] - right[key].point[metric] for key in common), (split for split, _ in common))
     wins, losses = (sum(sign * sum(own) > 0 for own in changes.values()) for sign in (1, -1))
     return {"difference": found.value, "low": found.low, "high": found.high, "p": found.p, "seeds": sorted(changes), "wins": wins,
             "losses": losses}  # fmt: skip
