@@ -3,6 +3,7 @@
 import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .. import tables
@@ -57,7 +58,9 @@ def sources(paths: Sequence[str], args: argparse.Namespace) -> tuple[list[Scored
     found, without, failed, seen = [], [], [], Counter[str]()
     for path in paths:
         if Path(path).suffix.lower() in tables.SUFFIXES or (Path(path).is_file() and Path(path).suffix.lower() != ".json"):
-            found.append(_of_table(path, args))
+            alike = sum(Path(other).stem == Path(path).stem for other in paths) > 1
+            item = _of_table(path, args)
+            found.append(replace(item, name=path) if alike else item)
             continue
         finished = 0
         for folder, record in find_runs(path):

@@ -20,7 +20,7 @@ from ..runs.folders import find_runs
 from ..runs.identity import BORN
 from ..runs.provenance import marks
 from ..subsets import SHOTS, Subset
-from ..words import ONE_SUPPORT_SET, seeds_words
+from ..words import ONE_SUPPORT_SET, plural, seed_kind, seeds_words
 from .intervals import Estimate, Resampled, estimate
 from .jackknife import Jackknife, jackknife
 
@@ -221,6 +221,12 @@ class Experiment:
     def seeds_words(self) -> str:
         """How many seeds of what its runs are."""
         return seeds_words(self.shots, len(self.seeds), len(self.runs))
+
+    @property
+    def listed_seeds(self) -> str:
+        """`split seeds 0, 1, 2`, or `training seeds 0, 1, 2` where there is one split."""
+        seeds = [run.training_seed for run in self.runs] if self.first.has_one_split else self.seeds
+        return f"{plural(seed_kind(self.shots), len(seeds))} {', '.join(map(str, seeds))}"
 
     @property
     def name(self) -> str:

@@ -273,7 +273,7 @@ def eval_results(experiment: Experiment, dataset_id: str) -> str:
     apart = "".join(f"; on images that are {words}" for words in marks(experiment.record))
     notes = (
         f"{METRICS[subset.metric]} {percent(main.mean)}, AUC {percent(auc.mean)}, score {percent(score.mean)}{spread}; "
-        f"{experiment.config.method}, seeds {', '.join(map(str, experiment.seeds))}, {experiment.config.protocol} protocol{apart}"
+        f"{experiment.config.method}, {experiment.listed_seeds}, {experiment.config.protocol} protocol{apart}"
     )
     date = max(run.record.finished_at for run in experiment.runs)
     entry = EvalResultEntry(dataset_id, seedless(experiment.name), round(100 * score.mean, 4), date=date, notes=notes)

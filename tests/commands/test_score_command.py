@@ -103,6 +103,10 @@ def test_a_csv(tmp_path, say):
     out = say("score", tmp_path / "mine.csv")
     assert "6 patients" in out and "Accuracy" in out and "mAP" not in out
     assert "(" not in say("score", tmp_path / "mine.csv", "--replicates", 0)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.csv").write_text(CSV)
+    out = say("score", tmp_path / "mine.csv", tmp_path / "other" / "mine.csv")
+    assert f"{tmp_path / 'mine.csv'}  " in out and f"{tmp_path / 'other' / 'mine.csv'}  " in out, "two files of one name"
 
 
 @pytest.mark.parametrize("form", FORMS)
