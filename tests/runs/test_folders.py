@@ -169,7 +169,7 @@ def test_one_bad_record_is_named_and_stops_nothing(tmp_path, content, capsys):
     assert "1 record left out" in (said := capsys.readouterr().err) and str(bad) in said
     assert main(["score", str(tmp_path), "--replicates", "20"]) == 0
     captured = capsys.readouterr()
-    assert "2 seeds" in captured.out and str(bad) in captured.err
+    assert "2 split seeds" in captured.out and str(bad) in captured.err
     board = make_board(tmp_path, intervals=False)
     assert board.counts["finished"] == 2 and any(str(bad) in note for note in board.notes)
     assert main(["score", str(bad)]) == 2 and "run.json" in capsys.readouterr().err
