@@ -4,11 +4,11 @@ import csv
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from torch import nn
 from .adaptation import adapt
 from .errors import MedfmcError
 from .files import write_text
-from .images.decoding import decode
 from .images.grey_range import FULL
+from .images.held import held_images
 from .images.processing import Processing, normalise, process
 from .models.backbones import origin
 from .models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
@@ -44,37 +44,57 @@ class Adapted:
         model: in evaluation mode, on `device`; `.logits` of its output are (B, classes).
         processing: what lies between a decoded image and the model.
         subset: whose classes it tells apart.
+        record: of its run; None where it lies elsewhere.
     """
 
     name: str
     model: nn.Module
     processing: Processing
     subset: Subset
+    record: RunRecord | None = None
 
     @cached_property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @torch.no_grad()
-    def probabilities(self, images: Sequence[str | os.PathLike]) -> np.ndarray:
-        """Class probabilities of image files.
+    def probabilities(self, images: Any) -> np.ndarray:
+        """Class probabilities of images.
+
+        Args:
+            images: paths, Pillow images, arrays or a `datasets` split, see `medfmc_hf.images.held.held_images`.
 
         Returns:
             float64, (n, classes), in [0, 1]. Rows add up to 1 in single-label tasks; in multi-label tasks each class is for itself.
 
         Raises:
-            MedfmcError: a file is missing or no image.
+            MedfmcError: an image cannot be read; `attempt` goes on with the others.
         """
-        logits = []
-        for start in bar(range(0, len(images), BATCH), desc="images", hidden=len(images) <= BATCH):
-            sources = [{"bytes": None, "path": str(path)} for path in images[start : start + BATCH]]
-            pixels = [process(decode(source, self.processing.grey), self.processing) for source in sources]
-            batch = torch.cat([normalise(each[None], self.processing, device=self.device) for each in pixels])
-            logits.append(self.model(pixel_values=batch).logits.float().cpu().numpy())
-            if not np.isfinite(logits[-1]).all():
+        rows, failed = self.attempt(images)
+        if failed:
+            more = f" {len(failed) - 1:,} more of the {len(rows):,} images cannot be read either." if len(failed) > 1 else ""
+            raise MedfmcError(next(iter(failed.values())) + more)
+        return rows
+
+    @torch.no_grad()
+    def attempt(self, images: Any) -> tuple[np.ndarray, dict[int, str]]:
+        """What `probabilities` returns, with NaN for images that cannot be read, and why not, by row number."""
+        held, failed = held_images(images), dict[int, str]()
+        logits = np.full((len(held), len(self.subset.classes)), np.nan, np.float32)
+        for start in bar(range(0, len(held), BATCH), desc="images", hidden=len(held) <= BATCH):
+            pixels: dict[int, torch.Tensor] = {}
+            for row, image in enumerate(held[start : start + BATCH], start):
+                try:
+                    pixels[row] = process(image.pixels(self.processing.grey), self.processing)
+                except MedfmcError as error:
+                    failed[row] = str(error)
+            if not pixels:
+                continue
+            batch = torch.cat([normalise(each[None], self.processing, device=self.device) for each in pixels.values()])
+            found = self.model(pixel_values=batch).logits.float().cpu().numpy()
+            if not np.isfinite(found).all():
                 raise MedfmcError(f"the logits of {self.name} are not finite, so nothing is predicted: its weights are damaged.")
-        empty = np.zeros((0, len(self.subset.classes)))
-        return probabilities_of(np.concatenate(logits), multilabel=self.subset.multilabel) if logits else empty
+            logits[list(pixels)] = found
+        return probabilities_of(logits, multilabel=self.subset.multilabel), failed
 
 
 def load_adapted(
@@ -102,10 +122,12 @@ def load_adapted(
         processing = processing_of(str(folder))
     else:
         processing = processing_of(checkpoint, image_size=backbone_origin.image_size)
-    if (record := _record_path(folder)) is not None and "grey_range" not in RunRecord.load(record).data:
+    path = _record_path(folder)
+    record = None if path is None else RunRecord.load(path)
+    if record is not None and "grey_range" not in record.data:
         processing = replace(processing, grey=FULL)  # it read 16 bits as 16 bits
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Adapted(str(source), model.to(device).eval(), processing, subset_of(backbone_origin.subset))
+    return Adapted(str(source), model.to(device).eval(), processing, subset_of(backbone_origin.subset), record)
 
 
 def load_classifier(
@@ -234,11 +256,26 @@ def _backbone_of(folder: Path, given: str | os.PathLike | None) -> Checkpoint:
     return found
 
 
-def write_csv(path: str | os.PathLike, images: Sequence[str | os.PathLike], probabilities: np.ndarray, subset: Subset) -> None:
-    """Write one row an image: its file, the probability of every class, and what the numbers are for."""
-    text = io.StringIO()
+def write_csv(
+    path: str | os.PathLike,
+    images: Sequence[str | os.PathLike],
+    probabilities: np.ndarray,
+    subset: Subset,
+    failed: Mapping[int, str] | None = None,
+) -> None:
+    """Write one row an image: its file, the probability of every class, and what the numbers are for.
+
+    Args:
+        path: of the file.
+        images: their files.
+        probabilities: (n, classes).
+        subset: whose classes these are.
+        failed: why some images could not be read, by row; they have no numbers, and a last column `error`.
+    """
+    text, failed = io.StringIO(), failed or {}
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", *subset.classes, "note"])
-    for image, row in zip(images, probabilities, strict=True):
-        writer.writerow([os.fspath(image), *(f"{value:.6f}" for value in row), RESEARCH_ONLY])
+    writer.writerow(["image", *subset.classes, "note", *(["error"] if failed else [])])
+    for number, (image, row) in enumerate(zip(images, probabilities, strict=True)):
+        values = [""] * len(row) if number in failed else [f"{value:.6f}" for value in row]
+        writer.writerow([os.fspath(image), *values, RESEARCH_ONLY, *([failed.get(number, "")] if failed else [])])
     write_text(path, text.getvalue())

@@ -96,7 +96,7 @@ def test_mistakes_are_explained(tmp_path, backbone, images):
     with pytest.raises(MedfmcError, match=r"missing\.png is not there"):
         adapted.probabilities([tmp_path / "missing.png"])
     (tmp_path / "note.png").write_text("no image")
-    with pytest.raises(MedfmcError, match=r"note\.png cannot be decoded"):
+    with pytest.raises(MedfmcError, match=r"note\.png is no image that Pillow can read"):
         adapted.probabilities([tmp_path / "note.png"])
     assert adapted.probabilities([]).shape == (0, 4)
 
@@ -138,3 +138,26 @@ def test_images_of_twelve_bits_are_read_as_in_training(tmp_path, tiny_backbone):
     with pytest.raises(MedfmcError, match="more than 8 bits"):
         load_classifier(folder)
     assert "load_adapted" in (folder / "adapter" / "README.md").read_text()
+
+
+def test_a_file_that_cannot_be_read_does_not_cost_the_others(tmp_path, backbone, images):
+    adapted = load_adapted(adapted_run(tmp_path, backbone))
+    (tmp_path / "note.png").write_text("no image")
+    mixed = [images[0], tmp_path / "note.png", images[1], tmp_path / "gone.png"]
+    rows, failed = adapted.attempt(mixed)
+    np.testing.assert_allclose(rows[[0, 2]], adapted.probabilities(images[:2]), atol=1e-6)
+    assert np.isnan(rows[[1, 3]]).all() and sorted(failed) == [1, 3] and "gone.png is not there" in failed[3]
+    with pytest.raises(MedfmcError, match=r"note\.png is no image.*1 more of the 4 images cannot be read"):
+        adapted.probabilities(mixed)
+    write_csv(tmp_path / "out.csv", mixed, rows, adapted.subset, failed)
+    table = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [row["error"] == "" for row in table] == [True, False, True, False] and table[1]["ulcer"] == ""
+
+
+def test_images_in_memory_are_those_on_disk(tmp_path, backbone, images):
+    adapted = load_adapted(adapted_run(tmp_path, backbone))
+    expected = adapted.probabilities(images[:2])
+    pictures = [Image.open(image) for image in images[:2]]
+    np.testing.assert_array_equal(adapted.probabilities(pictures), expected)
+    np.testing.assert_array_equal(adapted.probabilities([np.asarray(each) for each in pictures]), expected)
+    np.testing.assert_allclose(adapted.probabilities(str(images[0])), expected[:1], atol=1e-6)

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from ..errors import MedfmcError
 from .grey_range import FULL, GreyRange, has_deep_colours, is_deep
+from .unreadable import reason
 
 # Part of every identity. Increase it when `decode` gives other pixels for the same file, so that no cache is stale.
 DECODING = b"1"
@@ -57,8 +58,10 @@ def identity(source: Mapping, grey: GreyRange | None = None) -> bytes:
     path = _path(source)
     try:
         status = os.stat(path)  # noqa: PTH116 - pathlib takes three times as long, and a sweep calls this hundreds of thousands of times
+    except FileNotFoundError:
+        raise MedfmcError(f"the image {path} is not there; if the download was moved, build the dataset again (medfmc build).") from None
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise MedfmcError(f"the image {reason(path, None, error)}.") from None
     text = f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}"  # noqa: PTH100
     return hashlib.sha256(decoding + b"path" + text.encode("utf-8", "surrogateescape")).digest()[:16]
 
@@ -85,20 +88,31 @@ def decode(source: Mapping, grey: GreyRange | None = None) -> np.ndarray:
     name = source.get("path") or "an embedded image"
     try:
         with Image.open(io.BytesIO(data) if data is not None else _path(source)) as image:
-            if has_deep_colours(image):
-                raise MedfmcError(f"{name} has colours of 16 bits, of which only the upper 8 would be read; convert it to 8 bits.")
-            image.load()
-            turned = image.getexif().get(ExifTags.Base.Orientation) is not None
-            pixels = _eight_bits(ImageOps.exif_transpose(image) if turned else image, name, grey)
+            pixels = eight_bits(image, name, grey)
     except MedfmcError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _unreadable(name, error) from None
+        raise MedfmcError(f"the image {reason(name, data, error)}.") from None
     decodes.add()
     return pixels
 
 
-def _eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.ndarray:
+def eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.ndarray:
+    """The pixels of an open image, as `decode` gives them.
+
+    Args:
+        image: not yet loaded where it is a file, since only then it shows colours of 16 bits.
+        name: of it, for errors.
+        grey: see `decode`.
+
+    Raises:
+        MedfmcError: its pixels have no obvious 8-bit form, or are outside `grey`.
+    """
+    if has_deep_colours(image):
+        raise MedfmcError(f"{name} has colours of 16 bits, of which only the upper 8 would be read; convert it to 8 bits.")
+    image.load()
+    if image.getexif().get(ExifTags.Base.Orientation) is not None:
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "RGB"):
         return np.asarray(image)
     if is_deep(image):
@@ -128,10 +142,3 @@ def _path(source: Mapping) -> str:
     if not source["path"]:
         raise MedfmcError("a row of the dataset has neither the bytes nor the path of its image; build the dataset again (medfmc build).")
     return source["path"]
-
-
-def _unreadable(name: str, error: Exception) -> MedfmcError:
-    if isinstance(error, FileNotFoundError):
-        return MedfmcError(f"the image {name} is not there; if the download was moved, build the dataset again (medfmc build).")
-    reason = str(error).strip() or type(error).__name__
-    return MedfmcError(f"the image {name} cannot be decoded ({reason}); it may be truncated: fetch it again.")

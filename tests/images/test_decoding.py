@@ -98,18 +98,19 @@ def test_a_broken_file_is_named(tmp_path):
     noise = RNG.integers(0, 256, (200, 200), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:20000])
-    with pytest.raises(MedfmcError, match=r"an image\.png cannot be decoded.*truncated"):
+    with pytest.raises(MedfmcError, match=r"an image\.png is cut off"):
         decode(linked(path))
     path.write_bytes(b"<html>not found</html>")
-    with pytest.raises(MedfmcError, match=r"an image\.png cannot be decoded"):
+    with pytest.raises(MedfmcError, match=r"an image\.png is a web page"):
         decode(linked(path))
     path.write_bytes(b"")
-    with pytest.raises(MedfmcError, match=r"an image\.png"):
+    with pytest.raises(MedfmcError, match=r"an image\.png is empty"):
         decode(linked(path))
     path.unlink()
-    for ask in (decode, identity):
-        with pytest.raises(MedfmcError, match=r"an image\.png is not there.*medfmc build"):
-            ask(linked(path))
+    with pytest.raises(MedfmcError, match=r"an image\.png is not there"):
+        decode(linked(path))
+    with pytest.raises(MedfmcError, match=r"an image\.png is not there.*medfmc build"):
+        identity(linked(path))
     with pytest.raises(MedfmcError, match="neither"):
         identity({"bytes": None, "path": None})
 
