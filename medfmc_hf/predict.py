@@ -45,6 +45,7 @@ class Adapted:
         processing: what lies between a decoded image and the model.
         subset: whose classes it tells apart.
         record: of its run; None where it lies elsewhere.
+        run_folder: where that record lies.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Adapted:
     processing: Processing
     subset: Subset
     record: RunRecord | None = None
+    run_folder: Path | None = None
 
     @cached_property
     def device(self) -> torch.device:
@@ -127,7 +129,7 @@ def load_adapted(
     if record is not None and "grey_range" not in record.data:
         processing = replace(processing, grey=FULL)  # it read 16 bits as 16 bits
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Adapted(str(source), model.to(device).eval(), processing, subset_of(backbone_origin.subset), record)
+    return Adapted(str(source), model.to(device).eval(), processing, subset_of(backbone_origin.subset), record, path and path.parent)
 
 
 def load_classifier(
