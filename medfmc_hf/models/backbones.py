@@ -249,6 +249,26 @@ def _interpolate_positions(network: nn.Module) -> None:
         network.register_forward_pre_hook(ask, with_kwargs=True)
 
 
+def check_images_fit(model: nn.Module, height: int, width: int) -> None:
+    """Make sure that a loaded backbone takes the images that its image processor makes.
+
+    Raises:
+        MedfmcError: it does not; config and processor of a repository may disagree.
+    """
+    size = origin(model).image_size
+    if (height, width) == (size, size):
+        return
+    blank = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad():
+            model.eval()(pixel_values=blank)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise MedfmcError(
+            f"the image processor of {origin(model).model} makes images of {height} x {width} pixels, and the model takes {size} x {size} "
+            f"({_first_line(error).rstrip(".")}): give --image-size {size}."
+        ) from error
+
+
 def _check_size(network: nn.Module, size: int) -> None:
     try:
         with torch.no_grad():

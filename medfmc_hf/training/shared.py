@@ -239,6 +239,7 @@ class Shared:
         if self._backbone is None or self._backbone[0] != key:
             self._backbone = None  # frees the old one first
             model = backbones.load_backbone(run.checkpoint, run.subset, image_size=config.image_size)
+            backbones.check_images_fit(model, run.processing.height, run.processing.width)
             self._backbone = key, model
         model = self._backbone[1]
         try:

@@ -216,3 +216,17 @@ def test_leftovers_of_a_kill_are_removed(config, shared, tmp_path):
     train(run.config, shared=shared, out=tmp_path)
     assert {path.name for path in folder.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
     assert not (folder / "adapter" / "half.safetensors").exists()
+
+
+def test_a_processor_whose_images_the_model_does_not_take_is_named_with_the_way_out(sample_build, tmp_path):
+    import json
+
+    from medfmc_hf.quickstart import make_backbone
+
+    backbone = make_backbone(tmp_path / "backbone")
+    path = backbone / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"size": {"height": 48, "width": 48}}))
+    config = RunConfig("retino", shots=1, method="linear", model=str(backbone))
+    with pytest.raises(MedfmcError, match=r"makes images of 48 x 48 pixels, and the model takes 64 x 64 .*--image-size 64"):
+        train(config, data=sample_build, out=tmp_path / "runs")
+    train(replace(config, image_size=64), data=sample_build, out=tmp_path / "runs")
