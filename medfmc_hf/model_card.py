@@ -283,15 +283,17 @@ def _training(experiment: Experiment) -> str:
 def _cost(experiment: Experiment) -> str:
     costs = [run.record.cost for run in experiment.runs]
     first = costs[0]
-    share = first["trainable_parameters"] / first["total_parameters"]
+    trained, total = experiment.record.trained_parameters, first["total_parameters"]
+    share = f"{trained:,} of {total:,} ({100 * trained / total:.2f} %)" if trained is not None else f"not recorded, of {total:,}"
     peaks = [cost["peak_memory_bytes"] for cost in costs if cost.get("peak_memory_bytes")]
     seconds = [cost["seconds"]["total"] for cost in costs]
+    own = [round(run.record.own_seconds or 0) for run in experiment.runs]
     each = ", each run" if len(costs) > 1 else ""
     rows = [
-        ["trained parameters", f"{first['trainable_parameters']:,} of {first['total_parameters']:,} ({100 * share:.2f} %)"],
+        ["trained parameters", share],
         ["saved weights", f"{max(cost['adapter_bytes'] for cost in costs) / 1e6:.2f} MB"],
         ["peak memory", f"{max(peaks) / 1e9:.2f} GB" if peaks else "not measured"],
-        [f"time{each}", f"{_range([round(second) for second in seconds])} s from start to scores"],
+        [f"time{each}", f"{_range([round(second) for second in seconds])} s, without what other runs share {_range(own)} s"],
         ["device", first["device"] + (f", {first['processes']} processes" if first.get("processes", 1) > 1 else "")],
     ]
     return "## Cost\n\n" + markdown_table(["", ""], rows)

@@ -1,11 +1,12 @@
 """Audit a build: counts, repeats, and overlap of train, validation and test.
 
-Reads the folder as load_dataset does, without opening an image. Per config: rows, patients, positives of each class, repeated rows,
-and what the splits share by image, by patient and, for colon, by scan. What the official lists entail is said as such; a mistake
-ends with exit status 1: an overlap that must not be, rows that are not those that were built, a linked image that is gone.
+Reads the folder as load_dataset does, without opening an image unless --images is given. Per config: rows, patients, positives of each
+class, repeated rows, and what the splits share by image, by patient and, for colon, by scan. What the official lists entail is said as
+such; a mistake ends with exit status 1: an overlap that must not be, rows that are not those that were built, a linked image that is gone.
 
   medfmc check                       the build in ./medfmc
   medfmc check medfmc --json         the same for a program
+  medfmc check medfmc --images       and whether every image is the one that was built from
 """
 
 import argparse
@@ -17,6 +18,7 @@ _COLUMNS = "{:<30} {:<11} {:>6} {:>8} {:>8} {:>7}  {}"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `medfmc check`."""
     parser.add_argument("folder", nargs="?", default="medfmc", help="a folder made by medfmc build (default: medfmc)")
+    parser.add_argument("--images", action="store_true", help="also read every image, and compare it with its digest from the build")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
 
 
@@ -25,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from ..data.audit import check_build, remarks_of
     from ..words import first_few
 
-    report = check_build(args.folder)
+    report = check_build(args.folder, images=args.images)
     if args.json:
         print(json.dumps(report.to_dict(), indent=2))
         return 1 if report.all_mistakes else 0

@@ -1,5 +1,6 @@
 """Audits the splits of a build: counts, repeats and overlaps of every config, what of it is by design and what would be a mistake."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from ..errors import MedfmcError
+from ..files import sha256_of
+from ..progress import bar
 from ..subsets import SUBSETS, ConfigName, Subset
 from ..words import first_few, plural
 from .loading import linked_paths, missing_images, read_manifest, rows_digest, targets_of_column
@@ -197,11 +200,15 @@ def _judge_overlap(audit: ConfigAudit, config: ConfigName, overlap: Overlap) -> 
         audit.by_design.append(f"{one} and {other} share scans: the lists keep regions apart, not the scans they were cut from")
 
 
-def check_build(folder: str | os.PathLike) -> Report:
+def check_build(folder: str | os.PathLike, *, images: bool = False) -> Report:
     """Audit a build as a stock `load_dataset` sees it: by the `configs:` of its README.md.
 
     Beside the audit of every config, compares the rows with those that were built, patient ids with the patient rule, the labels of an
     image in all configs with each other, and looks whether linked images are still there. Nothing is decoded.
+
+    Args:
+        folder: the build.
+        images: also read every image file once, and compare it with the digest that was taken when the data set was built.
 
     Raises:
         MedfmcError: the folder is no build.
@@ -234,6 +241,8 @@ def check_build(folder: str | os.PathLike) -> Report:
             if built.get(split, {}).get("sha256") != read[key].digest:
                 mistakes.append(f"{name}, {split}: its rows are not those that were built")
         mistakes += [f"{name}: split {split} was built but README.md does not name it" for split in sorted(built.keys() - split_files)]
+    if images:
+        mistakes += _changed_images(folder, sorted({file for files in read for file in files}))
     return Report(audit_configs(configs).configs, mistakes)
 
 
@@ -271,6 +280,38 @@ def _read_split(folder: Path, files: list[str], subset: Subset, linked: bool) ->
             moved = f"{len(lost):,} linked images are not there any more, such as {lost[0]}"
             mistakes.append(f"{file}: {moved}; to relink, build again with their new place")
     return Rows(subset, image_ids, np.concatenate(targets)), mistakes
+
+
+def _changed_images(folder: Path, files: list[str]) -> list[str]:
+    """What is wrong with the images themselves: those whose bytes are not the ones that the data set was built from."""
+    changed: dict[str, None] = {}
+    known: dict[str, str] = {}  # linked files are in many configs and read once
+    without = []
+    for file in bar(files, desc="reading images", unit="file"):
+        parquet = pq.ParquetFile(folder / file)
+        if "image_sha256" not in parquet.schema_arrow.names:
+            without.append(file)
+            continue
+        for batch in parquet.iter_batches(batch_size=64, columns=["image", "image_sha256"]):
+            for image, digest in zip(batch.column("image").to_pylist(), batch.column("image_sha256").to_pylist()):
+                if image["bytes"] is not None:
+                    found = hashlib.sha256(image["bytes"]).hexdigest()
+                else:
+                    path = image["path"]
+                    if path not in known:
+                        known[path] = sha256_of(Path(path)) if Path(path).is_file() else ""
+                    found = known[path] or digest  # those that are gone are named already
+                if found != digest:
+                    changed[f"{image['path']}"] = None
+    mistakes = []
+    if changed:
+        text = f"{len(changed):,} images are not those that the data set was built from: {first_few(list(changed))}"
+        mistakes.append(f"{text}; build it again, so that runs on them are told from earlier ones")
+    if without:
+        mistakes.append(
+            f"{len(without):,} files hold no digests of their images, for they were built by an older version; build them again"
+        )
+    return mistakes
 
 
 def _label_mistakes(rows: Rows, labels: dict[tuple[str, str], bytes], file: str) -> list[str]:

@@ -1,13 +1,16 @@
 """The images of a dataset's rows, undecoded: their identities and sources."""
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from ..errors import MedfmcError
 from .decoding import decode, identity
 from .grey_range import GreyRange
 
@@ -43,6 +46,8 @@ class ImageRows:
         self.grey = grey
         self._rows = rows
         self._sources: list[dict | None] = []  # None: embedded, read again when needed
+        known = rows.select_columns(["image_sha256"]) if "image_sha256" in rows.features else None
+        self._sha256 = None if known is None else known.with_format("arrow")[:]["image_sha256"].to_pylist()
         with ThreadPoolExecutor(threads()) as pool:  # network file systems are slow, and hashing releases the GIL
             length = _SLICE
             while len(self.identities) < len(rows):
@@ -62,8 +67,28 @@ class ImageRows:
         return self._sources[row] or image_sources(self._rows.select([row]))[0]
 
     def decode(self, row: int) -> np.ndarray:
-        """The pixels of a row's image, as `medfmc_hf.images.decoding.decode` gives them."""
-        return decode(self.source(row), self.grey)
+        """The pixels of a row's image, as `medfmc_hf.images.decoding.decode` gives them.
+
+        Raises:
+            MedfmcError: as `decode` does; or a linked file is not the one that the data set was built from.
+        """
+        source = self.source(row)
+        if source["bytes"] is None and self._sha256 is not None:
+            source = self._read_as_built(source["path"], self._sha256[row])
+        return decode(source, self.grey)
+
+    def _read_as_built(self, path: str, sha256: str) -> dict:
+        """A linked file as its bytes, which are read for decoding anyway."""
+        try:
+            content = Path(path).read_bytes()
+        except OSError:
+            return {"bytes": None, "path": path}  # decoding says why
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise MedfmcError(
+                f"the image {path} is not the one that the data set was built from: its SHA-256 is another. Build the data set again "
+                "(medfmc build), so that runs on it are told from earlier ones."
+            )
+        return {"bytes": content, "path": path}
 
     def distinct(self) -> dict[bytes, int]:
         """The distinct images, each with its first row, in row order."""

@@ -265,7 +265,7 @@ def check_images_fit(model: nn.Module, height: int, width: int) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         raise MedfmcError(
             f"the image processor of {origin(model).model} makes images of {height} x {width} pixels, and the model takes {size} x {size} "
-            f"({_first_line(error).rstrip(".")}): give --image-size {size}."
+            f"({_first_line(error).rstrip('.')}): give --image-size {size}."
         ) from error
 
 

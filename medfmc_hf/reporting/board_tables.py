@@ -18,20 +18,25 @@ READING = (
     "seeds, and there is none. *test* is the 95 % interval of the mean over other test patients, with the trained models as they "
     "are (jackknife over patients; on invented test sets such intervals held the true value in 92.8 to 97.5 % of 400 draws, "
     "benchmarks/intervals.py). They answer different questions and are not added up. Where a split was trained several times, the "
-    "spread is divided into that of splits and that of training seeds."
+    "spread is divided into that of splits and that of training seeds. Seconds are those of a run's own training and testing, without "
+    "loading, decoding and cached features, which runs of a process share."
 )
 CSV_COLUMNS = (
     "kind", "source", "label", "method", "backbone", "protocol", "options", "subset", "shots", "metric", "mean", "sd", "split_sd",
     "training_sd", "number_of_seeds", "number_of_runs", "seed_low", "seed_high", "test_low", "test_high", "seeds",
     "test_list", "test_rows", "test_patients", "trainable_parameters",
-    "adapter_bytes", "peak_memory_bytes", "seconds", "devices", "caveat", "runs", "training_seeds",
+    "adapter_bytes", "peak_memory_bytes", "seconds", "devices", "caveat", "runs", "training_seeds", "own_seconds",
 )  # fmt: skip
+
+
+_COSTS = ("trainable_parameters", "adapter_bytes", "peak_memory_bytes", "seconds", "own_seconds")
 
 
 def to_csv(board: Board) -> str:
     """One line for each adaptation, subset, shots and metric, and for each published number.
 
-    Scores are fractions, sizes bytes, times seconds.
+    Scores are fractions, sizes bytes, times seconds: `seconds` from start to scores, and `own_seconds` of them without what runs of a
+    process share (loading, decoding, cached features).
     """
     adaptations = {adaptation.key: adaptation for adaptation in board.adaptations}
     out = io.StringIO()
@@ -45,7 +50,7 @@ def to_csv(board: Board) -> str:
             "shots": result.shots, "seeds": " ".join(map(str, result.seeds)),
             "training_seeds": " ".join(map(str, result.training_seeds)), "test_rows": result.test_rows,
             "test_patients": result.test_patients, "runs": " ".join(result.runs), "devices": "; ".join(result.cost["devices"]),
-            **{name: _number(result.cost[name]) for name in ("trainable_parameters", "adapter_bytes", "peak_memory_bytes", "seconds")},
+            **{name: _number(result.cost[name]) for name in _COSTS},
         }  # fmt: skip
         for metric, e in result.metrics.items():
             seed, test = e.seed_interval or (None, None), e.test_interval or (None, None)
@@ -103,7 +108,7 @@ def _adaptation_rows(board: Board, label: dict[str, str], subset: str, metric: s
         known = [result for result in results if result]
         if known:
             trained = dict.fromkeys(count(result.cost["trainable_parameters"]) for result in known)
-            times = [seconds(result.cost["seconds"]) for result in known]
+            times = [seconds(result.cost["own_seconds"]) for result in known]
             yield [label[adaptation.key], *(_md_cell(result, metric) for result in results), " / ".join(trained), " / ".join(times)]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#808080")
 MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}
 INK = "#010203"  # what the page replaces by its own text colour
-COSTS = {"trainable_parameters": "trained parameters", "seconds": "seconds a run"}
+COSTS = {"trainable_parameters": "trained parameters", "own_seconds": "seconds a run, without shared work"}
 STYLE = {
     "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.2,
     "axes.titlesize": 10, "svg.fonttype": "none", "svg.hashsalt": "medfmc_hf", "legend.frameon": False,

@@ -28,7 +28,8 @@ class Result:
         test_patients: patients of it.
         metrics: by metric, an `Estimate` in fractions.
         per_class: by class, the mean over seeds of `auc` and `ap` or `recall`, and `positives`; None where undefined.
-        cost: `trainable_parameters`, `adapter_bytes`, `peak_memory_bytes`, `seconds` (means over runs) and `devices`.
+        cost: `trainable_parameters`, `adapter_bytes`, `peak_memory_bytes`, `seconds`, `own_seconds` (`RunRecord.own_seconds`), all means
+            over runs, and `devices`.
     """
 
     adaptation: str
@@ -83,8 +84,11 @@ def _per_class(experiment: Experiment) -> dict[str, dict[str, float | None]]:
 
 
 def _cost(records: list[RunRecord]) -> dict[str, Any]:
-    names = ("trainable_parameters", "total_parameters", "adapter_bytes", "peak_memory_bytes")
-    cost = {name: _mean(record.cost.get(name) for record in records) for name in names}
+    cost = {"trainable_parameters": _mean(record.trained_parameters for record in records)}
+    cost |= {
+        name: _mean(record.cost.get(name) for record in records) for name in ("total_parameters", "adapter_bytes", "peak_memory_bytes")
+    }
     seconds = [record.cost.get("seconds") or {} for record in records]
     cost |= {"seconds": _mean(s.get("total") for s in seconds), "train_seconds": _mean(s.get("train") for s in seconds)}
+    cost |= {"own_seconds": _mean(record.own_seconds for record in records)}
     return cost | {"devices": sorted({str(record.cost["device"]) for record in records if record.cost.get("device")})}

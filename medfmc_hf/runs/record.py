@@ -14,6 +14,8 @@ from .config import RunConfig
 from .identity import SCHEMA
 
 READABLE = (1, SCHEMA)
+SHARED_STAGES = ("start", "data", "features", "frozen blocks")  # of a run's time: what other runs of a process share, or find on disk
+_TRAIN_FREE = ("prototype", "linear", "knn")
 
 
 @dataclass
@@ -65,6 +67,18 @@ class RunRecord:
         """The config, with the precision that was used where an old record left it to a probe."""
         config = RunConfig.from_record(self.config)
         return replace(config, dtype=self.cost["precision"]) if self.config.get("dtype") == "auto" and "precision" in self.cost else config
+
+    @property
+    def own_seconds(self) -> float | None:
+        """Seconds of training and testing alone, without loading, decoding and cached features: alike for single runs and grids."""
+        seconds = self.cost.get("seconds") or {}
+        return None if "total" not in seconds else max(0.0, seconds["total"] - sum(seconds.get(name, 0.0) for name in SHARED_STAGES))
+
+    @property
+    def trained_parameters(self) -> int | None:
+        """How many numbers were trained or fitted; None where older records of train-free heads count the whole backbone."""
+        trained, total = self.cost.get("trainable_parameters"), self.cost.get("total_parameters")
+        return None if self.config["method"] in _TRAIN_FREE and trained == total else trained
 
     @property
     def subset(self) -> Subset:

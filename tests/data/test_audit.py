@@ -14,6 +14,7 @@ from medfmc_hf.data.build import build
 from medfmc_hf.data.build_plan import make_plans, rows_of
 from medfmc_hf.data.loading import MANIFEST
 from medfmc_hf.data.release import read_release
+from medfmc_hf.data.sample import make_sample
 from medfmc_hf.data.sources import find
 from medfmc_hf.errors import MedfmcError
 from medfmc_hf.subsets import SEEDS, SHOTS, SUBSETS, ConfigName
@@ -269,3 +270,22 @@ def test_what_is_no_build(tmp_path):
         check_build(tmp_path / "absent")
     with pytest.raises(MedfmcError, match="is not a build"):
         check_build(tmp_path)
+
+
+@pytest.mark.parametrize("embed", [False, True])
+def test_images_that_were_replaced_are_found_by_their_digests(embed, tmp_path):
+    make_sample(tmp_path / "download")
+    folder = build([tmp_path / "download"], tmp_path / "medfmc", subsets=["retino"], embed=embed).folder
+    assert check_build(folder, images=True).all_mistakes == []
+    if embed:
+        file = next(path for path in sorted((folder / "data").rglob("test*.parquet")))
+        table = pq.read_table(file)
+        column = table["image"].to_pylist()
+        column[0] = column[0] | {"bytes": column[1]["bytes"]}
+        pq.write_table(table.set_column(table.schema.get_field_index("image"), table.schema.field("image"), [column]), file)
+    else:
+        one, other = sorted((tmp_path / "download" / "Retino").rglob("*.png"))[:2]
+        one.write_bytes(other.read_bytes())
+    assert check_build(folder).all_mistakes == []
+    (mistake,) = check_build(folder, images=True).all_mistakes
+    assert "1 images are not those that the data set was built from" in mistake

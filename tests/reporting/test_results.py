@@ -82,7 +82,7 @@ def test_costs_are_means_over_the_runs_that_say_them(tmp_path):
     (result,) = make_board(tmp_path, intervals=False).results
     assert result.cost == {
         "trainable_parameters": 200, "total_parameters": None, "adapter_bytes": None, "peak_memory_bytes": None,
-        "seconds": 15, "train_seconds": None, "devices": ["cpu: a", "cuda: b"],
+        "seconds": 15, "own_seconds": 15, "train_seconds": None, "devices": ["cpu: a", "cuda: b"],
     }  # fmt: skip
 
 

@@ -26,3 +26,17 @@ def test_a_file_that_is_no_record_is_named(tmp_path, text, says):
     with pytest.raises(MedfmcError, match=r"run\.json") as error:
         RunRecord.load(tmp_path)
     assert says in str(error.value)
+
+
+def test_seconds_of_a_runs_own_leave_out_what_runs_share(tmp_path):
+    record = RunRecord("0" * 16, "finished", RunConfig("endo").to_dict())
+    assert record.own_seconds is None
+    record.cost = {"seconds": {"start": 3.0, "data": 2.0, "features": 4.0, "train": 5.0, "test": 1.0, "total": 15.5}}
+    assert record.own_seconds == pytest.approx(6.5)
+
+
+@pytest.mark.parametrize(("method", "trained", "known"), [("linear", 100, None), ("linear", 7, 7), ("full", 100, 100), ("lora", 9, 9)])
+def test_older_records_count_a_whole_backbone_for_a_head(method, trained, known):
+    record = RunRecord("0" * 16, "finished", RunConfig("endo", method=method).to_dict())
+    record.cost = {"trainable_parameters": trained, "total_parameters": 100}
+    assert record.trained_parameters == known

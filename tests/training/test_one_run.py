@@ -230,3 +230,20 @@ def test_a_processor_whose_images_the_model_does_not_take_is_named_with_the_way_
     with pytest.raises(MedfmcError, match=r"makes images of 48 x 48 pixels, and the model takes 64 x 64 .*--image-size 64"):
         train(config, data=sample_build, out=tmp_path / "runs")
     train(replace(config, image_size=64), data=sample_build, out=tmp_path / "runs")
+
+
+def test_a_file_that_was_replaced_after_the_build_is_not_trained_on(tiny_backbone, tmp_path):
+    from medfmc_hf.data.build import build
+    from medfmc_hf.data.sample import make_sample
+
+    make_sample(tmp_path / "download")
+    build([tmp_path / "download"], tmp_path / "medfmc", subsets=["retino"])
+    config = RunConfig("retino", shots=1, method="linear", model=str(tiny_backbone))
+    _, before = train(config, data=tmp_path / "medfmc", out=tmp_path / "runs")
+    one, other = sorted((tmp_path / "download" / "Retino").rglob("*.png"))[:2]
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(MedfmcError, match=r"not the one that the data set was built from.*medfmc build"):
+        train(replace(config, seed=1), data=tmp_path / "medfmc", out=tmp_path / "runs")
+    build([tmp_path / "download"], tmp_path / "medfmc", subsets=["retino"])
+    _, after = train(config, data=tmp_path / "medfmc", out=tmp_path / "runs")
+    assert after.id != before.id and after.data["images_sha256"] != before.data["images_sha256"]

@@ -86,7 +86,7 @@ function columnsOf(board) {
 function rowsOf(board, columns) {
   const runs = board.adaptations.filter((adaptation) => !state.protocol || adaptation.protocol === state.protocol).map((adaptation) => {
     const results = columns.map(({ subset, shots }) => resultOf(board, adaptation.key, subset, shots));
-    const seconds = results.filter((result) => result && result.cost.seconds !== null).map((result) => result.cost.seconds);
+    const seconds = results.filter((result) => result && !isMissing(result.cost.own_seconds)).map((result) => result.cost.own_seconds);
     const trained = results.filter((result) => result && result.cost.trainable_parameters !== null).map((result) => result.cost.trainable_parameters);
     return {
       kind: "run", adaptation, label: adaptation.label, search: `${adaptation.label} ${adaptation.backbone}`, results,
@@ -377,7 +377,7 @@ function render(board) {
   const sections = [
     ["board", "Board", board.results.length ? boardSection(board, redraw) : null],
     ["curves", "Score against shots", figuresSection(board, figures.curves, figures.legend, "Bars are the standard deviation over seeds; the dotted line is chance.")],
-    ["cost", "Score against cost", figuresSection(board, figures.cost, figures.legend, "Main metric at the most shots. Seconds compare only runs of the same device; bars are the standard deviation over seeds.")],
+    ["cost", "Score against cost", figuresSection(board, figures.cost, figures.legend, "Main metric at the most shots. Seconds are of training and testing, without loading, decoding and cached features, and compare only runs of the same device; bars are the standard deviation over seeds.")],
     ["classes", "Class by class", classesSection(board)],
     ["comparison", "Paired comparison", comparisonSection(board)],
     ["published", "Published numbers", publishedSection(board)],

@@ -68,6 +68,17 @@ function seedsOfRecord(config) {
   return config.shots === null || config.protocol === "transfer" ? [0, training] : [config.seed, training];
 }
 
+/** Seconds of training and testing alone, and numbers that were trained or fitted, as `RunRecord` of `medfmc_hf/runs/record.py` has them. */
+const SHARED_STAGES = ["start", "data", "features", "frozen blocks"];
+const TRAIN_FREE = ["prototype", "linear", "knn"];
+function ownSeconds({ seconds = {} }) {
+  return seconds.total === undefined ? null : Math.max(0, seconds.total - SHARED_STAGES.reduce((sum, name) => sum + (seconds[name] || 0), 0));
+}
+function trainedParameters({ config, cost = {} }) {
+  const isOld = TRAIN_FREE.includes(config.method) && cost.trainable_parameters === cost.total_parameters;
+  return isOld ? null : cost.trainable_parameters ?? null;
+}
+
 /** Images, test rows, and how many images and patients these are; null where a record does not say. */
 const testSetOf = ({ data }) => [data.images_sha256 ?? null, data.test_sha256 ?? null, (data.rows || {}).test ?? null, (data.patients || {}).test ?? null];
 const isPart = (less, more) => less.every((value, i) => value === null || value === more[i]);
@@ -167,7 +178,7 @@ function liveResult(board, adaptation, runs) {
     metrics: Object.fromEntries(names.map((name) => [name, estimateOf(bySplit((test) => test[name]))])),
     per_class: Object.fromEntries(board.subsets[config.subset].classes.map((name) =>
       [name, Object.fromEntries(["auc", "ap", "recall", "positives", "negatives"].map((column) => [column, ofClass(name, column)]))])),
-    cost: { trainable_parameters: cost((c) => c.trainable_parameters), seconds: cost((c) => (c.seconds || {}).total),
+    cost: { trainable_parameters: averageOf(records.map(trainedParameters)), seconds: cost((c) => (c.seconds || {}).total), own_seconds: cost(ownSeconds),
       devices: [...new Set(records.map((record) => (record.cost || {}).device).filter(Boolean))].sort() },
   };
 }
