@@ -26,7 +26,12 @@ def checked(name: str, value: Any, hint: Any, metadata: Mapping[str, Any]) -> An
     found = next((found for kind in _kinds(hint) if (found := _as(kind, value)) is not None), None)
     if (value is None and type(None) in _kinds(hint)) or (found is not None and _is_inside(found, metadata)):
         return found
-    raise MedfmcError(f"{name} is {metadata.get('words') or _words(hint, metadata)}; got {value!r}.")
+    raise MedfmcError(f"{name} is {metadata.get('words') or _words(hint, metadata)}; got {_short(value)}.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}... ({len(text):,} characters)"
 
 
 def _kinds(hint: Any) -> tuple:
@@ -38,7 +43,12 @@ def _is_inside(value: Any, metadata: Mapping[str, Any]) -> bool:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return True
     low, high, above = (metadata.get(key) for key in ("low", "high", "above"))
-    return math.isfinite(value) and (low is None or value >= low) and (high is None or value <= high) and (above is None or value > above)
+    return (
+        (isinstance(value, int) or math.isfinite(value))
+        and (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+    )
 
 
 def _as(kind: Any, value: Any) -> Any:
@@ -64,7 +74,10 @@ def _as(kind: Any, value: Any) -> Any:
     if kind is float:
         if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):  # 1e-3 is text in YAML 1.1
             return float(value)
-        return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else None
+        try:
+            return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else None
+        except OverflowError:  # an integer of hundreds of digits
+            return None
     return value if isinstance(value, kind) else None
 
 

@@ -105,3 +105,20 @@ def test_where_there_is_one_split_a_seed_is_that_of_the_training(options):
     assert (config.seed, config.training_seed, config.seed_of_training) == (0, 3, 3)
     assert config == RunConfig(**options, seed=0, training_seed=3)
     assert RunConfig(**options, seed=3, training_seed=0) == RunConfig(**options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_rate": 10**400},
+        {"epochs": 10**400},
+        {"warmup_epochs": -(10**400)},
+        {"recipe": "a\0"},
+        {"recipe": "x" * 5000},
+        {"recipe": "."},
+    ],
+)
+def test_values_beyond_all_bounds_are_refused_with_a_sentence(options):
+    with pytest.raises(MedfmcError) as caught:
+        RunConfig("endo", **options)
+    assert len(str(caught.value)) < 600
