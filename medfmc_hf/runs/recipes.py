@@ -30,7 +30,7 @@ def read_options(path: str | Path, what: str, shipped_ones: str) -> dict[str, An
         if isinstance(error, UnicodeDecodeError):
             raise MedfmcError(f"{path} is not YAML: {error}") from None
         if not isinstance(error, FileNotFoundError | IsADirectoryError):  # no permission, or no name of a file at all
-            raise MedfmcError(f"the {what} {str(path)[:200]!r} cannot be read: {error}.") from None
+            raise MedfmcError(f"the {what} {str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
         raise MedfmcError(f"there is no {what} {path}; the ones that ship are {shipped_ones}.") from None
     except yaml.YAMLError as error:
         raise MedfmcError(f"{path} is not YAML: {error}") from None
