@@ -115,7 +115,8 @@ def load_adapted(
     """
     folder = locate(source, seed)
     _check_files(folder)
-    checkpoint = _backbone_of(folder, backbone)
+    is_whole = (folder / adapt.WHOLE).is_file()
+    checkpoint = None if is_whole else _backbone_of(folder, backbone)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute that will be renamed
         model = adapt.load(folder, model=checkpoint)
@@ -123,7 +124,7 @@ def load_adapted(
     if (folder / PROCESSOR).is_file():
         processing = processing_of(str(folder))
     else:
-        processing = processing_of(checkpoint, image_size=backbone_origin.image_size)
+        processing = processing_of(checkpoint or backbone_origin.model, image_size=backbone_origin.image_size)
     path = _record_path(folder)
     record = None if path is None else RunRecord.load(path)
     if record is not None and "grey_range" not in record.data:

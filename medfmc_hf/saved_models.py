@@ -8,13 +8,19 @@ from typing import Literal
 from .evaluation.experiments import Experiment, Run, short_name
 from .runs import RunRecord
 
-Weights = Literal["peft", "head", "plain"]
-_FILES: dict[str, Weights] = {"adapter_model.safetensors": "peft", "head.safetensors": "head", "trained.safetensors": "plain"}
+Weights = Literal["peft", "head", "whole", "plain"]
+_FILES: dict[str, Weights] = {
+    "adapter_model.safetensors": "peft",
+    "head.safetensors": "head",
+    "model.safetensors": "whole",
+    "trained.safetensors": "plain",
+}
 WEIGHTS = tuple(_FILES)
 _TUNERS_OF_OURS = ("VPT", "BOTTLENECK")
 _HELD = {
     "peft": "an adapter in PEFT's format and the head; the backbone is not among them",
     "head": "the head that was fitted; the backbone is not among them",
+    "whole": "those of the whole model",
     "plain": "all that was trained; the rest of the backbone is not among them",
 }
 
@@ -25,17 +31,21 @@ def adapter_of(run: Run) -> Path | None:
 
 
 def weights_of(run: Run) -> Weights | None:
-    """What that folder holds: an adapter in PEFT's format, a head on a frozen backbone, other trained weights, or none."""
+    """What that folder holds: an adapter in PEFT's format, a head on a frozen backbone, a whole model, other trained weights, or none."""
     adapter = adapter_of(run)
     return None if adapter is None else next((kind for name, kind in _FILES.items() if (adapter / name).is_file()), None)
 
 
-def library_of(run: Run) -> Literal["peft", "medfmc_hf"]:
-    """The library by which the weights load: PEFT by itself, or with or through this package.
+def library_of(run: Run) -> Literal["transformers", "peft", "medfmc_hf"]:
+    """The library by which the weights load: transformers or PEFT by itself, or with or through this package.
 
     PEFT puts an adapter on transformers' own classifier of a backbone, so that it does so by itself where the method is one of PEFT's,
     and the head reads what that classifier pools, of images of the backbone's own size.
     """
+    if run.record.data.get("grey_range"):
+        return "medfmc_hf"  # image processors of transformers read 8 bits
+    if weights_of(run) == "whole":
+        return "transformers"
     stock = run.record.backbone.get("pool", "stock") == "stock" and run.config.image_size is None
     return "peft" if weights_of(run) == "peft" and stock and not _needs_tuners(run) else "medfmc_hf"
 
@@ -75,7 +85,7 @@ def lines_that_load(experiment: Experiment, repo_id: str | None) -> str:
     adapter, several, base = repo_id or "path/to/this/folder", len(experiment.runs) > 1, backbone_id(run.record)
     place = _Place(adapter, f"seed{run.seed}" if several else None, base or f"path/to/{short_name(run.config.model)}")
     seed = f", seed={run.seed}" if several else ""
-    local = "" if base else f', backbone="{place.backbone}"'
+    local = "" if base or weights == "whole" else f', backbone="{place.backbone}"'
     if run.record.data.get("grey_range"):
         return f"""\
 ## Use
@@ -89,7 +99,7 @@ adapted.probabilities(["image.png"])
 Or without Python: `medfmc predict {adapter} image.png`. The images have more than 8 bits, which pipelines of transformers do not
 read as the training of this model did. The weights are {_HELD[weights]}.
 """
-    others = {"peft": _peft_lines, "head": _pipeline_lines, "plain": _pipeline_lines}[weights](run, place)
+    others = {"peft": _peft_lines, "whole": _stock_lines, "head": _pipeline_lines, "plain": _pipeline_lines}[weights](run, place)
     return f"""\
 ## Use
 
@@ -121,6 +131,19 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 names = {{{names}}}
 backbone = AutoModelForImageClassification.from_pretrained("{place.backbone}"{pinned}, id2label=names, ignore_mismatched_sizes=True)
 model = PeftModel.from_pretrained(backbone, "{place.adapter}"{subfolder}).eval()
+processor = AutoImageProcessor.from_pretrained("{place.adapter}"{subfolder})
+```
+"""
+
+
+def _stock_lines(run: Run, place: _Place) -> str:
+    subfolder = f', subfolder="{place.subfolder}"' if place.subfolder else ""
+    return f"""
+Or by transformers, without this package:
+
+```python
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained("{place.adapter}"{subfolder})
 processor = AutoImageProcessor.from_pretrained("{place.adapter}"{subfolder})
 ```
 """

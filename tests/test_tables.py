@@ -92,7 +92,7 @@ def zipped(name):
         (b"\xff\xfea", "is not UTF-8 text"),  # half a letter
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "is a Git LFS pointer"),
         (b'a,b\nx,"1\n', "is not a CSV table (line 2"),
-        (gzip.compress(b"a,b\n"), "packed by gzip; unpack it"),
+        (gzip.compress(b"a,b\n", mtime=0), "packed by gzip; unpack it"),
         (zipped("table.csv"), "a zip archive or a workbook other than XLSX"),
         (zipped("xl/workbook.bin"), "a zip archive or a workbook other than XLSX"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or locked Excel workbook; save it as XLSX"),

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..errors import MedfmcError
 from ..files import atomic_path, write_json
-from ..models.backbones import Origin, init_head, load_backbone
+from ..models.backbones import Origin, init_head, is_stock, load_backbone, load_whole, quiet_loading
 from ..models.checkpoint import CONFIG, Checkpoint, broken_weights
 from ..models.structure import structure_of
 from ..subsets import subset_of
@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-WEIGHTS, ORIGIN = "trained.safetensors", "backbone.json"
+WEIGHTS, WHOLE, ORIGIN = "trained.safetensors", "model.safetensors", "backbone.json"
+_NEARLY_ALL = 0.9  # of the numbers of a model; some never reach the logits and stay as they are
 MODEL_TYPE = "medfmc_hf.classifiers"  # in config.json; named for the module whose import makes transformers know it
 PRETRAINED = "pretrained"  # attribute of a model whose own weights train: what they were before, by name
 
@@ -156,7 +157,8 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
 
     A PEFT method leaves PEFT's own files (`adapter_config.json`, `adapter_model.safetensors`), a head on a frozen backbone
     `head.safetensors`, and anything else `trained.safetensors`. The latter two come with a `config.json` of a type that transformers
-    knows once `medfmc_hf.classifiers` is imported.
+    knows once `medfmc_hf.classifiers` is imported. Where nearly all weights were trained and transformers' own class makes the same
+    logits of them, all are saved as it saves them (`model.safetensors`), so that it loads them by itself.
 
     Returns:
         The files.
@@ -168,17 +170,26 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
         _sort_names(folder / "adapter_config.json")
     elif isinstance(model, FrozenBackboneForImageClassification):
         save_head(model.head, folder)
+    elif _is_whole(model):
+        with quiet_loading():
+            cast(Any, model).save_pretrained(str(folder))
     elif PRETRAINED in vars(model):
         values = dict(model.named_parameters()) | dict(model.named_buffers())
         trained = {name: values[name].detach().contiguous() for name in vars(model)[PRETRAINED]}
         with atomic_path(folder / WEIGHTS) as temporary:
             save_file(trained, temporary, metadata={"format": "pt"})
-    if not isinstance(model, PeftModel):
+    if not isinstance(model, PeftModel) and not (folder / WHOLE).is_file():
         config = cast(Any, model).config
         classes = {name: getattr(config, name) for name in ("id2label", "label2id", "problem_type")}
         write_json(folder / CONFIG, {"model_type": MODEL_TYPE, **classes})
     write_json(folder / ORIGIN, vars(model.origin))
     return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def _is_whole(model: nn.Module) -> bool:
+    """Whether what was trained is nearly all that there is, of a model that transformers loads by itself."""
+    trained = sum(value.numel() for value in vars(model).get(PRETRAINED, {}).values())
+    return trained >= _NEARLY_ALL * sum(p.numel() for p in model.parameters()) and is_stock(model)
 
 
 def _sort_names(path: Path) -> None:
@@ -214,6 +225,10 @@ def load(folder: str | Path, *, model: str | Checkpoint | None = None) -> nn.Mod
         MedfmcError: the folder holds no adaptation, or one of another backbone.
     """
     folder, origin = Path(folder), origin_of(folder)
+    if (folder / WHOLE).is_file():
+        if problem := broken_weights(folder / WHOLE):
+            raise MedfmcError(f"{folder / WHOLE} {problem}.")
+        return load_whole(folder, origin)
     is_peft, is_head = (folder / "adapter_config.json").is_file(), (folder / HEAD).is_file()
     if not is_peft and not is_head and not (folder / WEIGHTS).is_file():
         raise MedfmcError(

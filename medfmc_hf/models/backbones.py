@@ -5,12 +5,20 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 import transformers
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+    AutoConfig,
+    AutoModelForImageClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from ..errors import MedfmcError
 from ..subsets import Subset
@@ -43,6 +51,31 @@ class Origin:
     image_size: int
     subset: str
     pool: str = "stock"
+
+
+def is_stock(model: nn.Module) -> bool:
+    """Whether transformers alone, given the weights, makes the same logits: its own class, at the size of its own config."""
+    known = type(model) in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.values() and type(model).__module__.startswith("transformers.")
+    return known and origin(model).pool == "stock" and origin(model).image_size == image_size_of(cast(Any, model).config)
+
+
+def load_whole(folder: Path, source: Origin) -> PreTrainedModel:
+    """A classifier of transformers' own that was saved with all its weights, by `save_pretrained`.
+
+    Args:
+        folder: where it is.
+        source: which backbone it was made from.
+
+    Raises:
+        MedfmcError: it cannot be loaded.
+    """
+    try:
+        with quiet_loading():
+            model = AutoModelForImageClassification.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises nearly every kind
+        raise MedfmcError(_not_loaded(str(folder), error)) from error
+    model.origin = source
+    return model.eval()
 
 
 def origin(model: nn.Module) -> Origin:
@@ -81,7 +114,7 @@ def load_backbone(
     _name_classes(config, subset)
     config.architectures = config.architectures or []  # transformers chooses between DeiT's two classes by it and fails on None
     try:
-        with _quiet_loading():
+        with quiet_loading():
             network, report = vision_encoders.from_pretrained(
                 config,
                 str(checkpoint.folder),
@@ -278,7 +311,7 @@ def _check_size(network: nn.Module, size: int) -> None:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Silence the report of new weights while loading: a new head is intended, and `_check_weights` reads the report itself."""
     log = transformers.utils.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()

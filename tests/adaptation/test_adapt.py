@@ -122,7 +122,7 @@ def test_loading_what_is_not_there(folders, tmp_path):
     adapt.save(load(folders), tmp_path)
     with pytest.raises(MedfmcError, match="train-free"):
         adapt.load(tmp_path)
-    adapt.save(adapt.adapt(load(folders), "full"), tmp_path)
+    adapt.save(adapt.adapt(load(folders), "partial"), tmp_path)
     with pytest.raises(MedfmcError, match="does not fit"):
         adapt.load(tmp_path, model=str(folders / "swin"))
 
@@ -150,3 +150,17 @@ def test_a_head_is_initialised_for_a_model_that_another_run_left_on_a_gpu():
         adapt.reset_head(model, 3)
     expected = torch.empty(4, 16).normal_(0, 0.02, generator=torch.Generator().manual_seed(3))
     assert torch.equal(model.classifier.weight, expected) and not model.classifier.bias.any()
+
+
+def test_a_model_that_was_trained_whole_is_saved_as_transformers_saves_it(folders, tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    model = adapt.adapt(load(folders), "full")
+    adapt.save(model, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"backbone.json", "config.json", "model.safetensors"}
+    x = torch.randn(2, 3, model.origin.image_size, model.origin.image_size)
+    with torch.no_grad():
+        expected = model.eval()(pixel_values=x).logits
+        for loaded in (adapt.load(tmp_path), AutoModelForImageClassification.from_pretrained(tmp_path)):
+            assert torch.allclose(loaded.eval()(pixel_values=x).logits, expected, atol=1e-6)
+    assert str(folders) not in (tmp_path / "config.json").read_text(), "the place of the backbone on this machine is nobody's business"
