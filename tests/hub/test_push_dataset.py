@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -370,3 +371,36 @@ def test_files_of_others_are_never_removed(client, both):
     client.commit(repo, "mine", {**repo.files, "data/neojaundice/notes.parquet": b"mine"})
     push(one, prune=True)
     assert repo.files["data/neojaundice/notes.parquet"] == b"mine"
+
+
+TRAIN = """
+import json, sys
+from medfmc_hf import RunConfig, train
+_, record = train(RunConfig("chest", shots=1, method="linear", model=sys.argv[1]), data="clinic/medfmc", out=sys.argv[2])
+print(json.dumps([record.id, record.data, record.scores["test"]["score"]]))
+"""
+
+
+def test_what_the_build_knows_of_its_images_is_known_to_runs_from_the_hub(client, backbone, tmp_path):
+    """Twelve bits, shrunk: the run is that of the same build on disk, and its record says where the data came from."""
+    from PIL import Image
+
+    from medfmc_hf import RunConfig, train
+    from medfmc_hf.data.build import build as build_folder
+    from medfmc_hf.data.sample import make_sample
+
+    make_sample(tmp_path / "download")
+    for path in (tmp_path / "download" / "ChestDR").rglob("*.png"):
+        values = np.asarray(Image.open(path).convert("L")).astype(int) * 4095 // 255
+        Image.fromarray(values.astype(np.uint16)).save(path)
+    linked = build_folder([tmp_path / "download"], tmp_path / "linked", subsets=["chest"]).folder
+    local = build_folder([tmp_path / "download"], tmp_path / "local", subsets=["chest"], embed=True, max_side=48).folder
+    push(linked, max_side=48)
+    _, expected = train(RunConfig("chest", shots=1, method="linear", model=str(backbone)), data=local, out=tmp_path / "runs")
+    trained = python(TRAIN, environment(client, tmp_path / "elsewhere"), backbone, tmp_path / "runs2", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    run_id, data, score = json.loads(trained.stdout.splitlines()[-1])
+    assert run_id == expected.id and score == expected.scores["test"]["score"]
+    assert data["repo_id"] == "clinic/medfmc" and data["revision"] == client.repos["dataset", "clinic/medfmc"].commits[-1][0]
+    same = ("grey_range", "max_side", "notes", "invented", "images_sha256", "test_sha256")
+    assert {name: data[name] for name in same} == {name: expected.data[name] for name in same}

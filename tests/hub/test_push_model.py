@@ -361,3 +361,47 @@ def test_bare_peft_loads_one_seed_from_the_hub(client, tmp_path, runs, backbone)
     with torch.no_grad():
         expected = model(pixel_values=torch.zeros(1, 3, 64, 64)).logits[0]
     np.testing.assert_allclose(json.loads(loaded.stdout), expected, atol=1e-5)
+
+
+HEAD_OF_A_SEED = """
+import json, sys, torch
+import medfmc_hf.classifiers
+from transformers import AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained("clinic/heads", subfolder="seed1", backbone=sys.argv[1])
+with torch.no_grad():
+    print(json.dumps(model(pixel_values=torch.zeros(1, 3, 64, 64)).logits[0].tolist()))
+"""
+BARE_PIPELINE = """
+import json, sys
+from transformers import pipeline
+classifier = pipeline("image-classification", model=sys.argv[1], top_k=5)
+print(json.dumps({each["label"]: each["score"] for each in classifier(sys.argv[2])}))
+"""
+
+
+@pytest.mark.parametrize("method", ["linear", "knn"])
+def test_a_head_of_one_seed_loads_from_the_hub(method, client, tmp_path, backbone):
+    import torch
+
+    for seed in (0, 1):
+        adapted_run(tmp_path / "runs", backbone, method=method, seed=seed)
+    ModelPush([tmp_path / "runs"], "clinic/heads")()
+    assert "library_name: medfmc_hf" in client.content("model", "clinic/heads", "README.md").decode()
+    loaded = python(HEAD_OF_A_SEED, environment(client, tmp_path / "elsewhere"), backbone, cwd=tmp_path)
+    assert loaded.returncode == 0, loaded.stderr
+    with torch.no_grad():
+        expected = load_adapted(run_of(tmp_path / "runs", 1)).model(pixel_values=torch.zeros(1, 3, 64, 64)).logits[0]
+    np.testing.assert_allclose(json.loads(loaded.stdout), expected, atol=1e-5)
+    stock = python(BARE_PIPELINE, environment(client, tmp_path / "elsewhere"), "clinic/heads", "x.png", cwd=tmp_path, isolated=True)
+    assert stock.returncode != 0 and not stock.stdout
+
+
+def test_a_model_that_was_trained_whole_needs_transformers_alone(client, tmp_path, backbone, image):
+    folder = adapted_run(tmp_path / "runs", backbone, method="full", subset="retino")
+    ModelPush([folder], "clinic/full")()
+    assert "library_name: transformers" in client.content("model", "clinic/full", "README.md").decode()
+    loaded = python(BARE_PIPELINE, environment(client, tmp_path / "elsewhere"), "clinic/full", image, cwd=tmp_path, isolated=True)
+    assert loaded.returncode == 0, loaded.stderr
+    adapted = load_adapted(folder)
+    found = json.loads(loaded.stdout)
+    np.testing.assert_allclose([found[name] for name in adapted.subset.classes], adapted.probabilities([image])[0], atol=0.01)
