@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ..errors import MedfmcError
 from ..runs import SCHEMA, Predictions, RunConfig, RunRecord, load_predictions
+from ..runs.config import OF_THE_LOOP
 from ..runs.folders import find_runs
 from ..runs.identity import BORN
 from ..runs.provenance import marks
@@ -145,7 +146,7 @@ def _digest_of(test: Predictions) -> str:
 
 def options_of(config: RunConfig) -> dict[str, Any]:
     """All that a person chose about a run but its seeds and what has no say in its scores."""
-    return {name: value for name, value in config.to_dict().items() if name not in (*SEEDS_OF_A_RUN, *NAMES_AND_EXTRAS)}
+    return {name: value for name, value in config.acting().items() if name not in (*SEEDS_OF_A_RUN, *NAMES_AND_EXTRAS)}
 
 
 def without_data(traits: Mapping[str, Any]) -> dict[str, Any]:
@@ -311,7 +312,7 @@ def group(runs: Iterable[Run]) -> tuple[list[Adaptation], list[Experiment]]:
             method=own["method"],
             backbone=str(own["model"]),
             protocol=own["protocol"],
-            differs={name: own.get(name) for name in varying},
+            differs={name: own.get(name) for name in varying if name in own or name not in OF_THE_LOOP},
             config={name: value for name, value in own.items() if name != "backbone"},
         )
         for key, own in options.items()
@@ -443,8 +444,10 @@ def short_name(model: Any) -> str:
 
 
 def _varying(options: list[Mapping[str, Any]]) -> list[str]:
+    """The names whose values differ; where a method does not read an option, it says nothing of it."""
     names = list(dict.fromkeys(name for own in options for name in own))
-    return [name for name in names if len({json.dumps(own.get(name), sort_keys=True, default=str) for own in options}) > 1]
+    values = {name: [own.get(name) for own in options if name in own or name not in OF_THE_LOOP] for name in names}
+    return [name for name in names if len({json.dumps(value, sort_keys=True, default=str) for value in values[name]}) > 1]
 
 
 def _words(name: str, value: Any) -> str:

@@ -171,6 +171,6 @@ def common_options(board: Board) -> str:
     """The options that all rows share, in words; what the rows' names say (method, backbone) and unset ones are left out."""
     if not board.adaptations:
         return ""
-    first = board.adaptations[0]
-    told = {"method", "model", "revision", "method_options", *first.differs}
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in first.config.items() if name not in told and value is not None)
+    told = {"method", "model", "revision", "method_options"}.union(*(adaptation.differs for adaptation in board.adaptations))
+    options = {name: value for adaptation in board.adaptations for name, value in adaptation.config.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in options.items() if name not in told and value is not None)

@@ -171,15 +171,19 @@ class RunConfig:
         return {name: value for name, value in self.to_dict().items() if name not in others and value != plain[name]}
 
     def without_training(self) -> "RunConfig":
-        """The config of a run without a training loop: what the loop alone reads has its plain default."""
-        return dataclasses.replace(self, **{name: PLAIN[name] for name in _OF_THE_LOOP})
+        """The config with what only a training loop reads at its plain default, as a run without one has it."""
+        return dataclasses.replace(self, **{name: PLAIN[name] for name in OF_THE_LOOP})
+
+    def acting(self) -> dict[str, Any]:
+        """The options that the run reads, with their values: a train-free method reads none of the training loop's."""
+        idle = OF_THE_LOOP if self.method in TRAIN_FREE else ()
+        return {name: value for name, value in self.to_dict().items() if name not in idle}
 
 
 _FIELDS = {f.name: f for f in dataclasses.fields(RunConfig)}
 _ROWS_AND_MODEL = ("subset", "shots", "seed", "protocol", "model", "revision", "method")
-_OF_THE_LOOP = tuple(
-    name for name, field in _FIELDS.items() if field.metadata.get("group") == _TRAINING and name not in ("recipe", "dtype")
-)
+TRAIN_FREE = ("prototype", "linear", "knn")
+OF_THE_LOOP = tuple(name for name, field in _FIELDS.items() if field.metadata.get("group") == _TRAINING and name not in ("recipe", "dtype"))
 PLAIN = {name: field.default.default for name, field in _FIELDS.items() if isinstance(field.default, Unset)}
 
 

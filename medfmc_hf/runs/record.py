@@ -10,12 +10,11 @@ from typing import Any, Literal, get_args, get_type_hints
 from ..errors import MedfmcError
 from ..files import sha256_of, write_json
 from ..subsets import Subset, subset_of
-from .config import RunConfig
+from .config import TRAIN_FREE, RunConfig
 from .identity import SCHEMA
 
 READABLE = (1, SCHEMA)
 SHARED_STAGES = ("start", "data", "features", "frozen blocks")  # of a run's time: what other runs of a process share, or find on disk
-_TRAIN_FREE = ("prototype", "linear", "knn")
 
 
 @dataclass
@@ -78,7 +77,7 @@ class RunRecord:
     def trained_parameters(self) -> int | None:
         """How many numbers were trained or fitted; None where older records of train-free heads count the whole backbone."""
         trained, total = self.cost.get("trainable_parameters"), self.cost.get("total_parameters")
-        return None if self.config["method"] in _TRAIN_FREE and trained == total else trained
+        return None if self.config["method"] in TRAIN_FREE and trained == total else trained
 
     @property
     def subset(self) -> Subset:

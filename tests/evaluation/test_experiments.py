@@ -93,3 +93,13 @@ def test_a_new_option_at_its_default_splits_no_row(tmp_path, monkeypatch):
     assert adaptation_of(record) == before
     monkeypatch.setattr(RunConfig, "to_dict", lambda self: options(self) | {"of_the_next_version": "otherwise"})
     assert adaptation_of(record) != before
+
+
+def test_options_that_a_method_does_not_read_neither_split_nor_name_its_rows(tmp_path):
+    for seed in (0, 1):
+        invent_run(tmp_path, RunConfig("endo", seed=seed, method="lora"), rows=30)
+        invent_run(tmp_path, RunConfig("endo", seed=seed, method="knn", epochs=5 + seed), rows=30)
+    adaptations, experiments = group([read_run(folder, record) for folder, record in find_runs(tmp_path)])
+    assert [len(each.runs) for each in experiments] == [2, 2]
+    assert [row.label.split(" · ")[0] for row in adaptations] == ["knn", "lora"] and all("epochs" not in row.label for row in adaptations)
+    assert not any("epochs" in row.differs for row in adaptations)

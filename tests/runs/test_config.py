@@ -122,3 +122,13 @@ def test_values_beyond_all_bounds_are_refused_with_a_sentence(options):
     with pytest.raises(MedfmcError) as caught:
         RunConfig("endo", **options)
     assert len(str(caught.value)) < 600
+
+
+def test_train_free_methods_read_none_of_the_loops_options():
+    from medfmc_hf.adaptation.methods import METHODS
+    from medfmc_hf.runs.config import OF_THE_LOOP, TRAIN_FREE
+
+    assert set(TRAIN_FREE) == {name for name, method in METHODS.items() if method.kind == "frozen"}
+    acting = RunConfig("endo", method="knn", epochs=7).acting()
+    assert not set(OF_THE_LOOP) & set(acting) and {"dtype", "image_size", "method_options", "recipe"} <= set(acting)
+    assert set(RunConfig("endo").acting()) == set(RunConfig("endo").to_dict())
