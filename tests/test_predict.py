@@ -45,7 +45,7 @@ def test_every_kind_of_weights_predicts_alone_and_in_a_pipeline(tmp_path, backbo
 
 
 def test_it_predicts_what_training_predicted(tmp_path):
-    """The whole line: a real run, and its model loaded again gives the probabilities that the run recorded."""
+    """A real run, whose model loaded again gives the probabilities that the run recorded."""
     from medfmc_hf.data.build import build
     from medfmc_hf.data.sample import make_sample
     from medfmc_hf.runs import RunConfig

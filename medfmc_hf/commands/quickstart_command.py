@@ -1,4 +1,4 @@
-"""The whole line in a minute, without a download, a GPU or a network.
+"""Every step in a minute, without a download, a GPU or a network.
 
 It invents a small MedFMC (medfmc_sample/), builds ./medfmc from it, loads endo-5shot-seed0, adapts a small vision transformer with
 random weights by LoRA, scores it, and writes the run's record, predictions, adapter and model card below runs/.

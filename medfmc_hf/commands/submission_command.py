@@ -1,4 +1,4 @@
-"""Write a submission to the MedFM challenge from runs, or check anybody's.
+"""Write a submission to the MedFM challenge from runs, or check any.
 
   medfmc submission RUNS --phase validation --data medfmc --out result.zip [--seed 0]
   medfmc submission RUNS --phase final --data medfmc --out result.zip

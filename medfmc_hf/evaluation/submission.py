@@ -1,4 +1,4 @@
-"""Challenge submissions: reading anybody's, scoring them, and writing them from runs. `submission_check` says whether one is valid."""
+"""Challenge submissions: reading and scoring any of them, and writing them from runs. `submission_check` says whether one is valid."""
 
 import os
 import re

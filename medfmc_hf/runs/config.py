@@ -152,7 +152,7 @@ class RunConfig:
         """
         _refuse_unknown(values)
         values = {**PLAIN, "recipe": NONE, **values}
-        if values["dtype"] == "auto":  # of schema 1; what it came to stands in the record's cost
+        if values["dtype"] == "auto":  # of schema 1; the precision that it chose is in the record's cost
             values["dtype"] = "float32"
         return cls(**values | {"method_options": MethodOptions(values["method_options"])})
 

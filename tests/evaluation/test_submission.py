@@ -1,4 +1,4 @@
-"""Writing submissions from runs and reading anybody's; what makes one valid is in test_submission_check.py."""
+"""Writing submissions from runs and reading any; what makes one valid is in test_submission_check.py."""
 
 import zipfile
 
