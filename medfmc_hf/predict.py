@@ -145,7 +145,8 @@ def load_classifier(
     from transformers import pipeline
 
     adapted = load_adapted(source, seed=seed, backbone=backbone, device=device)
-    if adapted.processing.grey not in (None, FULL):
+    is_deep = adapted.record.data.get("grey_range") if adapted.record is not None else adapted.processing.grey not in (None, FULL)
+    if is_deep:
         raise MedfmcError(
             f"{adapted.name} was adapted to images of more than 8 bits, which transformers' pipelines cut to 8 bits in a way of their own; "
             "use load_adapted, or medfmc predict."

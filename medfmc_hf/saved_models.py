@@ -56,6 +56,11 @@ def _needs_tuners(run: Run) -> bool:
     return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("peft_type") in _TUNERS_OF_OURS
 
 
+def subfolder_of(run: Run) -> str:
+    """The folder of a run in a repository that holds several: `seed0`, or `seed0-training100` where it was trained with another seed."""
+    return f"seed{run.seed}" + (f"-training{run.training_seed}" if run.training_seed != run.seed else "")
+
+
 def backbone_id(record: RunRecord) -> str | None:
     """The backbone's id on the Hub; None for a local folder, which has no commit."""
     return record.backbone.get("name") if record.backbone.get("revision") else None
@@ -83,7 +88,7 @@ def lines_that_load(experiment: Experiment, repo_id: str | None) -> str:
     if weights is None:
         return "## Use\n\nThere are no weights here. The predictions of the test images are in the run's `predictions.parquet`.\n"
     adapter, several, base = repo_id or "path/to/this/folder", len(experiment.runs) > 1, backbone_id(run.record)
-    place = _Place(adapter, f"seed{run.seed}" if several else None, base or f"path/to/{short_name(run.config.model)}")
+    place = _Place(adapter, subfolder_of(run) if several else None, base or f"path/to/{short_name(run.config.model)}")
     seed = f", seed={run.seed}" if several else ""
     local = "" if base or weights == "whole" else f', backbone="{place.backbone}"'
     if run.record.data.get("grey_range"):

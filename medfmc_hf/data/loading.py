@@ -58,12 +58,13 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
         `notes` (sentences, such as images that it lacks), `invented` (whether the images are made up), `incomplete` (whether it was
         built without some of the published images), `max_side` (to how many pixels images were shrunk, or None), `images_sha256` (of
         all its images; None where the build is from before these were taken), `grey_range` (`GreyRange.to_dict` of its images of more
-        than 8 bits; None where there are none, or nothing is known), and of a repository on the Hub `repo_id` and `revision`, the commit.
+        than 8 bits; None where there are none or nothing is known; absent for builds from before it was recorded, which read 16 bits as
+        16 bits), and of a repository on the Hub `repo_id` and `revision`, the commit.
     """
     local = Path(data).exists()
     manifest, commit = (read_manifest(data), None) if local else _published_manifest(str(data))
     entry = manifest.get("subsets", {}).get(subset.key, {})
-    grey = entry.get("grey_range", FULL.to_dict() if entry else None)  # builds of before ranges were recorded read 16 bits as 16 bits
+    grey = {"grey_range": entry.get("grey_range")} if "grey_range" in entry or not entry else {}
     # Builds of version 0.1.0 do not say what they were made from, but where that lay.
     invented = entry.get("invented") or any((Path(source) / SAMPLE_MARK).is_file() for source in manifest.get("sources", ()))
     return {
@@ -72,7 +73,7 @@ def build_facts(data: str | os.PathLike, subset: Subset) -> dict:
         "incomplete": bool(entry.get("incomplete") or any(note.startswith("built without them") for note in entry.get("notes", ()))),
         "max_side": manifest.get("max_side"),
         "images_sha256": entry.get("images_sha256"),
-        "grey_range": grey,
+        **grey,
         **({} if local else {"repo_id": str(data), "revision": commit}),
     }
 

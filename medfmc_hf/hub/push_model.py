@@ -19,7 +19,7 @@ from ..models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from ..progress import notify
 from ..runs import RunRecord
 from ..runs.provenance import marks, unfit_marks
-from ..saved_models import WEIGHTS, adapter_of, backbone_id, weights_of
+from ..saved_models import WEIGHTS, adapter_of, backbone_id, subfolder_of, weights_of
 from ..subsets import SEEDS
 from ..words import METRICS, is_defined, percent
 from .repository import File, Repository, Upload, check_repo_id, commit, look, open_repository
@@ -116,8 +116,8 @@ class ModelPush:
         remaining = self._remaining(own, there, upload)
         merged = one_experiment([*remaining.values(), *own.runs])
         for run in merged.runs:
-            place = f"{place_of(run)}/" if len(merged.runs) > 1 else ""
-            files = _stored(run) if place_of(run) in remaining else files_of(run)
+            place = f"{subfolder_of(run)}/" if len(merged.runs) > 1 else ""
+            files = _stored(run) if subfolder_of(run) in remaining else files_of(run)
             upload.files |= {f"{place}{name}": file for name, file in files.items()}
         upload.files["README.md"] = model_card.model_card(merged, self.repo_id, self.scores_belong_to).encode()
         if (why := why_not_filed(merged, self.all_data)) is None:
@@ -126,12 +126,12 @@ class ModelPush:
             notify(f"no {RESULTS}: {why}")
         paths = [] if repository is None else repository.paths
         upload.removed = [path for path in paths if _OF_A_PUSH.fullmatch(path) and path not in upload.files]
-        gone = sorted(set(there) - {place_of(run) for run in merged.runs})
+        gone = sorted(set(there) - {subfolder_of(run) for run in merged.runs})
         if gone:
             notify(f"removed from {upload.url}: {', '.join(gone)}")
 
     def _remaining(self, own: Experiment, there: dict[str, Run], upload: Upload) -> dict[str, Run]:
-        """The runs of the repository that stay, by `place_of`.
+        """The runs of the repository that stay, by `subfolder_of`.
 
         Raises:
             MedfmcError: they are of another experiment, and `overwrite` is false.
@@ -143,13 +143,8 @@ class ModelPush:
             raise MedfmcError(f"{upload.url} holds another experiment ({name}). Choose another name, or give --overwrite to replace it.")
         if foreign or self.prune:
             return {}
-        replaced = {place_of(run) for run in own.runs}
+        replaced = {subfolder_of(run) for run in own.runs}
         return {place: run for place, run in there.items() if place not in replaced}
-
-
-def place_of(run: Run) -> str:
-    """The folder of a run in a repository of several: `seed0`, or `seed0-training100` if its training seed differs from its seed."""
-    return f"seed{run.seed}" + (f"-training{run.training_seed}" if run.training_seed != run.seed else "")
 
 
 def published_record(record: RunRecord, base: Checkpoint | None = None) -> RunRecord:
@@ -204,7 +199,7 @@ def json_bytes(value: object) -> bytes:
 
 
 def _runs_there(repository: Repository) -> dict[str, Run]:
-    """The runs that a repository holds, by `place_of`."""
+    """The runs that a repository holds, by `subfolder_of`."""
     from huggingface_hub import hf_hub_download
 
     found = {}
@@ -216,7 +211,7 @@ def _runs_there(repository: Repository) -> dict[str, Run]:
             # File by file: `snapshot_download` may skip files that it cannot reach, and files missing here would be removed there.
             folders = [Path(hf_hub_download(repository.upload.repo_id, name, revision=repository.sha)).parent for name in names]
         run = Run(RunRecord.load(folders[0]), folders[0])
-        found[place_of(run)] = run
+        found[subfolder_of(run)] = run
     return found
 
 

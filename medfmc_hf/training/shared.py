@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..adaptation import adapt
 from ..data import loading
 from ..errors import MedfmcError
 from ..images import pixels
-from ..images.grey_range import FULL, grey_range_of
+from ..images.grey_range import FULL, GreyRange, grey_range_of
 from ..images.processing import Processing
 from ..models import backbones
 from ..models.checkpoint import Checkpoint, find_checkpoint
@@ -81,7 +81,7 @@ class Shared:
             subset=subset_of(config.subset),
             data=data,
             checkpoint=checkpoint,
-            processing=replace(self.processing(config.model, config.revision, config.image_size), grey=grey_range_of(data["grey_range"])),
+            processing=replace(self.processing(config.model, config.revision, config.image_size), grey=_grey_of(data)),
             train=self.split(name, "train"),
             scored=self._scored_splits(config),
             device=make_accelerator().device,
@@ -139,7 +139,7 @@ class Shared:
             splits = self.splits(name)
             rows, has_digests = loading.fingerprint(splits, subset_of(name.subset)), "image_sha256" in next(iter(splits.values())).features
             side = None if has_digests else loading.max_side_of(self.data)
-            grey = grey_range_of(self._facts(subset_of(name.subset))["grey_range"])
+            grey = _grey_of(self._facts(subset_of(name.subset)))
             apart = [] if side is None else [f"max_side {side}"]
             apart += [] if grey in (None, FULL) else [f"grey {grey}"]
             return hashlib.sha256(" ".join([rows, *apart]).encode()).hexdigest() if apart else rows
@@ -253,3 +253,8 @@ class Shared:
     def release(self) -> None:
         """Forget the loaded backbone, and free its memory."""
         self._backbone = None
+
+
+def _grey_of(facts: Mapping[str, Any]) -> GreyRange | None:
+    """The range of grey values that a build records; builds that say nothing of it read 16 bits as 16 bits."""
+    return grey_range_of(facts["grey_range"]) if "grey_range" in facts else FULL

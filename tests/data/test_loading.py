@@ -148,6 +148,22 @@ def test_what_a_build_says_of_its_images_reaches_a_run(sample, sample_build, tmp
     assert build_facts(missing, SUBSETS["endo"])["incomplete"] and build_facts(shrunk, SUBSETS["endo"])["max_side"] == 32
 
 
+def test_a_build_from_before_ranges_were_recorded_reads_sixteen_bits_as_sixteen(sample_build, tiny_backbone, tmp_path):
+    from medfmc_hf.images.grey_range import FULL
+    from medfmc_hf.runs import RunConfig
+    from medfmc_hf.training.shared import Shared
+
+    shutil.copytree(sample_build, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / MANIFEST).read_text())
+    for entry in manifest["subsets"].values():
+        del entry["grey_range"]
+    (tmp_path / "old" / MANIFEST).write_text(json.dumps(manifest))
+    assert "grey_range" not in build_facts(tmp_path / "old", SUBSETS["retino"])
+    config = RunConfig("retino", shots=1, method="knn", model=str(tiny_backbone))
+    old, new = Shared(tmp_path / "old").resolve(config), Shared(sample_build).resolve(config)
+    assert old.processing.grey == FULL and new.processing.grey is None and old.id == new.id
+
+
 # --- what a label means ---
 
 
