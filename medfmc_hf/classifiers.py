@@ -11,6 +11,7 @@ run found it. Without this import transformers says that it does not recognise t
 
 from typing import Any
 
+import torch
 from transformers import AutoConfig, AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 
 from .adaptation.adapt import MODEL_TYPE
@@ -43,7 +44,7 @@ class AdaptedForImageClassification(PreTrainedModel):
         Raises:
             MedfmcError: an option is not known here, or as `medfmc_hf.predict.load_adapted` does.
         """
-        from .predict import load_adapted
+        from .predict import load_adapted, refuse_deep_images
 
         seed, dtype = _seed_of(options.pop("subfolder", None)), options.pop("dtype", options.pop("torch_dtype", None))
         backbone = options.pop("backbone", None)
@@ -51,8 +52,11 @@ class AdaptedForImageClassification(PreTrainedModel):
         unknown = sorted(set(wanted) - {*_OF_THE_HUB, "revision"})
         if unknown or wanted.get("revision", "main") != "main":
             raise MedfmcError(f"a model of medfmc_hf cannot be loaded with {', '.join(unknown) or 'a revision'}; leave it out.")
-        model = load_adapted(source, seed=seed, backbone=backbone, device="cpu").model
-        return model if dtype in (None, "auto") else model.to(dtype)
+        adapted = load_adapted(source, seed=seed, backbone=backbone, device="cpu")
+        refuse_deep_images(adapted)
+        if isinstance(dtype, str) and dtype != "auto":
+            dtype = getattr(torch, dtype, None)
+        return adapted.model if dtype in (None, "auto") else adapted.model.to(dtype)
 
 
 def _seed_of(subfolder: str | None) -> int | None:

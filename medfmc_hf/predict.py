@@ -59,6 +59,11 @@ class Adapted:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def _in_bfloat16(self) -> bool:
+        """Whether the run computed its scores so."""
+        return self.record is not None and self.record.cost.get("precision") == "bfloat16"
+
     def probabilities(self, images: Any) -> np.ndarray:
         """Class probabilities of images.
 
@@ -92,7 +97,8 @@ class Adapted:
             if not pixels:
                 continue
             batch = torch.cat([normalise(each[None], self.processing, device=self.device) for each in pixels.values()])
-            found = self.model(pixel_values=batch).logits.float().cpu().numpy()
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._in_bfloat16):
+                found = self.model(pixel_values=batch).logits.float().cpu().numpy()
             if not np.isfinite(found).all():
                 raise MedfmcError(f"the logits of {self.name} are not finite, so nothing is predicted: its weights are damaged.")
             logits[list(pixels)] = found
@@ -145,12 +151,7 @@ def load_classifier(
     from transformers import pipeline
 
     adapted = load_adapted(source, seed=seed, backbone=backbone, device=device)
-    is_deep = adapted.record.data.get("grey_range") if adapted.record is not None else adapted.processing.grey not in (None, FULL)
-    if is_deep:
-        raise MedfmcError(
-            f"{adapted.name} was adapted to images of more than 8 bits, which transformers' pipelines cut to 8 bits in a way of their own; "
-            "use load_adapted, or medfmc predict."
-        )
+    refuse_deep_images(adapted)
     model = adapted.model
     if isinstance(model, PeftModel):
         model = model.get_base_model()  # the adapter is inside its layers; the pipeline knows the class of the backbone
@@ -161,6 +162,16 @@ def load_classifier(
         device=adapted.device,
         top_k=len(adapted.subset.classes),
     )
+
+
+def refuse_deep_images(adapted: Adapted) -> None:
+    """Keep a model of images of more than 8 bits from transformers' pipelines, which cut these to 8 bits in a way of their own."""
+    is_deep = adapted.record.data.get("grey_range") if adapted.record is not None else adapted.processing.grey not in (None, FULL)
+    if is_deep:
+        raise MedfmcError(
+            f"{adapted.name} was adapted to images of more than 8 bits, which transformers' pipelines do not read as its training did; use "
+            "load_adapted, or medfmc predict."
+        )
 
 
 def locate(source: str | os.PathLike, seed: int | None = None) -> Path:
@@ -282,4 +293,4 @@ def write_csv(
     for number, (image, row) in enumerate(zip(images, probabilities, strict=True)):
         values = [""] * len(row) if number in failed else [f"{value:.6f}" for value in row]
         writer.writerow([os.fspath(image), *values, RESEARCH_ONLY, *([failed.get(number, "")] if failed else [])])
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue().encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

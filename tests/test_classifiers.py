@@ -27,8 +27,17 @@ def test_a_pipeline_names_the_classes(adapter):
 
 
 def test_another_precision(adapter):
-    model = AutoModelForImageClassification.from_pretrained(str(adapter), dtype=torch.bfloat16)
-    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    for dtype in (torch.bfloat16, "bfloat16"):
+        model = AutoModelForImageClassification.from_pretrained(str(adapter), dtype=dtype)
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+        assert model(pixel_values=torch.zeros(1, 3, 64, 64, dtype=torch.bfloat16)).logits.shape == (1, 5)
+
+
+def test_a_head_is_not_saved_in_a_form_that_would_load_with_random_weights(adapter, tmp_path):
+    model = AutoModelForImageClassification.from_pretrained(str(adapter))
+    with pytest.raises(MedfmcError, match="medfmc push model"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,10 @@ def test_images_of_twelve_bits_are_read_as_in_training(tmp_path, tiny_backbone):
         adapted.probabilities([tmp_path / "other.png"])
     with pytest.raises(MedfmcError, match="more than 8 bits"):
         load_classifier(folder)
+    import medfmc_hf.classifiers
+
+    with pytest.raises(MedfmcError, match="more than 8 bits"):
+        medfmc_hf.classifiers.AdaptedForImageClassification.from_pretrained(str(folder / "adapter"))
     assert "load_adapted" in (folder / "adapter" / "README.md").read_text()
 
 
@@ -161,3 +165,32 @@ def test_images_in_memory_are_those_on_disk(tmp_path, backbone, images):
     np.testing.assert_array_equal(adapted.probabilities(pictures), expected)
     np.testing.assert_array_equal(adapted.probabilities([np.asarray(each) for each in pictures]), expected)
     np.testing.assert_allclose(adapted.probabilities(str(images[0])), expected[:1], atol=1e-6)
+
+
+def test_a_run_in_bfloat16_predicts_what_it_recorded(tmp_path, sample, sample_build, tiny_backbone):
+    from medfmc_hf.runs import RunConfig
+    from medfmc_hf.training.one_run import train
+
+    config = RunConfig("endo", shots=1, method="knn", model=str(tiny_backbone), dtype="bfloat16")
+    folder, _ = train(config, data=sample_build, out=tmp_path / "runs")
+    rows, images = load_predictions(folder), {path.stem: path for path in (sample / "Endo").rglob("*.png")}
+    found = load_adapted(folder, device="cpu").probabilities([images[image_id] for image_id in rows.image_ids[:40]])
+    assert abs(found - rows.probabilities[:40]).max() < 0.01
+
+
+@pytest.mark.parametrize("name", ["n" * 300 + ".png", "a\0b.png", "loop.png", "one.png/inner.png"])
+def test_names_that_are_none_do_not_cost_the_others(name, tmp_path, backbone, images):
+    adapted = load_adapted(adapted_run(tmp_path, backbone))
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "one.png").write_bytes(images[0].read_bytes())
+    rows, failed = adapted.attempt([images[0], str(tmp_path / name)])
+    assert list(failed) == [1] and "is empty" not in failed[1] and np.isfinite(rows[0]).all()
+
+
+def test_what_is_open_and_cannot_be_read_does_not_cost_the_others(tmp_path, backbone, images):
+    adapted = load_adapted(adapted_run(tmp_path, backbone))
+    (tmp_path / "half.png").write_bytes(images[0].read_bytes()[:3000])
+    closed = Image.open(images[1])
+    closed.close()
+    rows, failed = adapted.attempt([Image.open(tmp_path / "half.png"), closed, images[0]])
+    assert sorted(failed) == [0, 1] and np.isfinite(rows[2]).all()

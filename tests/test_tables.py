@@ -98,6 +98,7 @@ def zipped(name):
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or locked Excel workbook; save it as XLSX"),
         (b"PAR1 and no more", "a damaged Parquet file"),
     ],
+    ids=range(14),
 )
 def test_what_is_no_table_is_named(tmp_path, content, message):
     path = written(tmp_path / "table", content)

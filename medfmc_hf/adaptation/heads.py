@@ -4,7 +4,7 @@ import copy
 import json
 import threading
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,7 +43,7 @@ class LinearHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, dim) to logits, (B, classes), float32."""
-        return normalize(features.float(), dim=1) @ self.weight.T + self.bias
+        return normalize(features.float(), dim=1) @ self.weight.float().T + self.bias.float()
 
 
 class NeighbourHead(nn.Module):
@@ -74,16 +74,17 @@ class NeighbourHead(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(B, dim) to logits, (B, classes), float32."""
-        cosines = normalize(features.float(), dim=1) @ self.vectors.T
+        members = self.members.float()
+        cosines = normalize(features.float(), dim=1) @ self.vectors.float().T
         k = min(self.k, len(self.vectors))
         nearest, rows = cosines.topk(k, dim=1)
         weights = torch.exp(self.temperature * (nearest - 1))
-        share = (weights[:, :, None] * self.members[rows]).sum(dim=1) / weights.sum(dim=1, keepdim=True)
-        share = (k * share + self.members.mean(dim=0)) / (k + 1)
+        share = (weights[:, :, None] * members[rows]).sum(dim=1) / weights.sum(dim=1, keepdim=True)
+        share = (k * share + members.mean(dim=0)) / (k + 1)
         logits = share.clip(1e-12).log()
         if self.multi_label:
             logits = logits - (1 - share).clip(1e-12).log()
-        return logits.masked_fill(~self.members.any(dim=0), -FAR)
+        return logits.masked_fill(~members.any(dim=0), -FAR)
 
 
 Head = LinearHead | NeighbourHead
@@ -166,7 +167,16 @@ class FrozenBackboneForImageClassification(PreTrainedModel):
         self.origin = cast(Any, backbone).origin
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> ImageClassifierOutput:
-        return ImageClassifierOutput(logits=self.head(features_of(self.backbone, pixel_values)))
+        features = features_of(self.backbone, pixel_values)
+        with torch.autocast(features.device.type, enabled=False):  # heads are fitted and applied in float32
+            return ImageClassifierOutput(logits=self.head(features.float()))
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: what transformers would write, its own class would load with new random weights."""
+        raise MedfmcError(
+            "a head on a frozen backbone cannot be saved by transformers. Its files are in the `adapter` folder of its run; copy that, or "
+            "publish it by medfmc push model."
+        )
 
     @property
     def unused_parts(self) -> tuple[str, ...]:

@@ -303,4 +303,5 @@ def _config_of_peft(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     unknown = [name for name, value in said.items() if name not in known and value]  # what newer versions write is off, or unheeded
     if unknown:
         raise MedfmcError(f"PEFT's {kind} has no option {', '.join(unknown)} in this version; it knows {', '.join(known)}.")
-    return {"peft_type": config["peft_type"], **_checked(f"of {kind}", {name: said[name] for name in said if name in known}, kind)}
+    values = _checked(f"of {kind}", {name: said[name] for name in said if name in known}, kind)
+    return {"peft_type": kind, **{name: value for name, value in values.items() if repr(value) != repr(known[name])}}

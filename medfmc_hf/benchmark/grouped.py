@@ -5,8 +5,8 @@ The runs share the frozen weights, so for these the batches of K runs are one ba
 batch size of 4 does not; on a CPU there is no gain, because one run keeps it busy.
 """
 
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import cast
 
 import torch
@@ -59,20 +59,22 @@ def train_group(runs: Sequence[ResolvedRun], shared: Shared, accelerator: Accele
         The trained state of each run; None if the network is random (dropout), which a group cannot reproduce, or if the method does more
         after a step than update its weights (AdaLoRA).
     """
-    begin = time.perf_counter()
-    members = []
-    with shared.acquire(runs[0]) as backbone:
+    watch, members = Stopwatch(), []
+    with ExitStack() as stack:
+        with watch("start"):
+            backbone = stack.enter_context(shared.acquire(runs[0]))
         for run in runs:
             adapt.reset_head(backbone, run.config.seed_of_training)
             with one_run.adapted(backbone, run) as model:
                 if _is_random(model) or adapt.acts_after_steps(model):
                     return None
                 members.append(_Member(run, model, shared))
-        for member in members:
-            member.views.precompute()
-        with one_run.adapted(backbone, runs[0]) as model:  # a template that runs with the values of each member
+        with watch("data"):
+            for member in members:
+                member.views.precompute()
+        with watch("train"), one_run.adapted(backbone, runs[0]) as model:  # a template that runs with the values of each member
             _fit(model, members, Loop(runs[0], accelerator, Stopwatch()))
-    cost, seconds = {"grouped": len(runs)}, (time.perf_counter() - begin) / len(runs)
+    cost, seconds = {"grouped": len(runs)}, {stage: seconds / len(runs) for stage, seconds in watch.seconds.items()}
     return [Trained({name: value.detach() for name, value in own.values.items()}, own.training.history, seconds, cost) for own in members]
 
 

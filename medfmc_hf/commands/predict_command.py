@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     """Predict and print. Returns 1 if a file could not be read, else 0."""
     from ..predict import RESEARCH_ONLY, load_adapted, write_csv
 
+    if args.csv and args.csv.is_dir():
+        raise MedfmcError(f"--csv {args.csv} is a folder; give the name of a file.")
     adapted = load_adapted(args.model, seed=args.seed, backbone=args.backbone, device=args.device)
     subset = adapted.subset
     probabilities, failed = adapted.attempt(args.images)

@@ -248,7 +248,7 @@ def _embedded(plans: list[Plan], spool: Path, max_side: int | None) -> EmbeddedI
     """The files to embed; the tables of the plans get their digests."""
     images = EmbeddedImages(spool, max_side)
     for plan in plans:
-        images.prepare(linked_files(plan.table))
+        images.prepare(linked_files(plan.table), plan.table["image_sha256"].to_pylist())
         plan.table = images.with_digests(plan.table)
     return images
 

@@ -12,10 +12,11 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import ExifTags, Image
 
 from ..errors import MedfmcError
 from ..files import sha256_of
+from ..images.grey_range import deep_values, is_deep
 from ..progress import bar
 from ..subsets import Subset
 from .label_tables import EXTRA_COLUMNS, SITES
@@ -78,9 +79,13 @@ class EmbeddedImages:
     def __init__(self, spool: Path, max_side: int | None) -> None:
         self.spool, self.max_side = spool, max_side
         self.files: dict[str, str] = {}
+        self._built_from: dict[str, str] = {}  # digests of the originals
 
-    def prepare(self, paths: Iterable[str]) -> None:
+    def prepare(self, paths: Iterable[str], digests: Iterable[str] | None = None) -> None:
         """Make the smaller copies. Pillow works outside Python's lock, so threads help."""
+        paths = list(paths)
+        if digests is not None:
+            self._built_from |= dict(zip(paths, digests))
         paths = [path for path in paths if path not in self.files]
         if self.max_side is None:
             self.files |= {path: path for path in paths}
@@ -92,13 +97,13 @@ class EmbeddedImages:
 
     def _shrink(self, path: str, max_side: int) -> str:
         try:
-            with Image.open(path) as image:
+            with Image.open(io.BytesIO(self._original(path))) as image:
                 scale = max_side / max(image.size)
                 if scale >= 1:
                     return path
                 width, height = (max(1, round(side * scale)) for side in image.size)
                 content, extension = _encode(image, (width, height))
-        except MemoryError:
+        except (MemoryError, MedfmcError, FileNotFoundError):
             raise
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others for damaged files
             raise MedfmcError(f"{path} cannot be decoded ({error}); replace it, or remove it and give --allow-missing.") from error
@@ -109,7 +114,21 @@ class EmbeddedImages:
     def embedded(self, path: str) -> dict:
         """The image column's value with the bytes inside. Its path is a bare file name, which tells nobody where it lay."""
         file = self.files[path]
-        return {"bytes": Path(file).read_bytes(), "path": Path(path).stem + Path(file).suffix}
+        content = self._original(path) if file == path else Path(file).read_bytes()
+        return {"bytes": content, "path": Path(path).stem + Path(file).suffix}
+
+    def _original(self, path: str) -> bytes:
+        """The bytes of a linked file.
+
+        Raises:
+            MedfmcError: it is not the one that the data set was built from.
+        """
+        content = Path(path).read_bytes()
+        if path in self._built_from and hashlib.sha256(content).hexdigest() != self._built_from[path]:
+            raise MedfmcError(
+                f"{path} is not the image that the data set was built from (another SHA-256); build the data set again (medfmc build)."
+            )
+        return content
 
     def with_digests(self, table: pa.Table) -> pa.Table:
         """Linked rows with the digests of the files that will be embedded."""
@@ -125,15 +144,27 @@ class EmbeddedImages:
 def _encode(image: Image.Image, size: tuple[int, int]) -> tuple[bytes, str]:
     """Shrink with Pillow's bicubic filter. 8-bit images become JPEG (quality 95, full colour), deeper ones stay PNG."""
     buffer = io.BytesIO()
-    if image.mode.startswith("I"):
-        values = np.asarray(image.convert("F").resize(size, Image.Resampling.BICUBIC))
-        low, high = image.getextrema()  # bicubic overshoots, and the range of a build holds every value of the originals
-        Image.fromarray(np.clip(values.round(), low, high).astype(np.uint16)).save(buffer, "PNG")
+    if is_deep(image):
+        original = deep_values(image)
+        values = np.asarray(Image.fromarray(original.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+        # Bicubic overshoots, and the range of a build holds every value of the originals.
+        values = np.clip(values.round(), original.min(), original.max()).astype(np.uint16)
+        Image.fromarray(values).save(buffer, "PNG", **_orientation(image))
         return buffer.getvalue(), ".png"
     small = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB").resize(size, Image.Resampling.BICUBIC)
     metadata = {name: image.info[name] for name in ("exif", "icc_profile") if image.info.get(name)}
-    small.save(buffer, "JPEG", quality=95, subsampling=0, **metadata)
+    small.save(buffer, "JPEG", quality=95, subsampling=0, **(_orientation(image) | metadata))
     return buffer.getvalue(), ".jpg"
+
+
+def _orientation(image: Image.Image) -> dict[str, bytes]:
+    """How an image is to be turned upright, as an option of saving it; a TIFF says so among its other tags."""
+    turn = image.getexif().get(ExifTags.Base.Orientation)
+    if turn is None:
+        return {}
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turn
+    return {"exif": exif.tobytes()}
 
 
 def write_rows(table: pa.Table, folder: Path, name: str, images: EmbeddedImages | None) -> list[str]:

@@ -314,9 +314,9 @@ def _take_grey_range(release: Release, window: GreyRange | None) -> None:
     if window is None and 2 * len(flat) > len(release.image_paths):
         highest = max(depth.most for depth in depths.values())
         release.problems.append(
-            f"{words}, and {text}: a few images with far higher values than the others may stretch the range (the highest is {highest}). "
-            f"Say which values are black and white: --grey-range LOW HIGH, such as --grey-range 0 4095, or --grey-range {chosen.low} "
-            f"{chosen.high} if this is as it should be."
+            f"{words}, and {text}: the highest value is {highest}, which may be that of a few images with far higher values than the "
+            f"others. Say which values are black and white by --grey-range LOW HIGH, such as --grey-range 0 4095 for 12 bits, or "
+            f"--grey-range {chosen.low} {chosen.high} if this is as it should be."
         )
     else:
         release.notes.append(text)

@@ -1,5 +1,6 @@
 """Scored images, wherever they come from: the predictions of a run, a table with labels, or a submission with labels from elsewhere."""
 
+import math
 import os
 import re
 from collections import Counter
@@ -300,6 +301,8 @@ def _doubt(classes: Sequence[str], cells: Sequence[str], labels: Sequence[Label]
 
 
 def _label_of(cell: str, kind: str, classes: tuple[str, ...], path: Path, line: int) -> Label:
+    if kind == "labels" and re.fullmatch(r"\s*\d+\s*,\s*\d+(\s*,\s*\d+)*\s*", cell) and cell.strip() not in classes:
+        raise MedfmcError(f"{path}, line {line}: labels is {cell!r}; write several classes with ; or a space between them.")
     words = [cell.strip()] if cell.strip() in classes else cell.replace(";", " ").split()
     found = [_class_index(word, classes) for word in words]
     if -1 in found:
@@ -317,6 +320,9 @@ def _class_index(word: str, classes: tuple[str, ...]) -> int:
         value = tables.number(word)
     except ValueError:
         return -1
+    whole = f"{value:.0f}" if value is not None and math.isfinite(value) and value == round(value) else ""
+    if whole in classes:  # a name goes before a place
+        return classes.index(whole)
     return int(value) if value in range(len(classes)) else -1
 
 

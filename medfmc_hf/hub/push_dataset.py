@@ -238,8 +238,9 @@ class DatasetPush:
 
         table = pq.read_table(self.folder / file, partitioning=None)
         try:
-            images.prepare(linked_files(table))
-            if "image_sha256" in table.column_names:  # builds before version 0.3.0 lack it
+            has_digests = "image_sha256" in table.column_names  # builds before version 0.3.0 lack them
+            images.prepare(linked_files(table), table["image_sha256"].to_pylist() if has_digests else None)
+            if has_digests:
                 table = images.with_digests(table)
             # A build names its files by a content hash, which changes here; on the Hub, commits tell versions apart.
             return shards_of(table, re.sub(r"(-[0-9a-f]{12})?\.parquet$", "", file), images)

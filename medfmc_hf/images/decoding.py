@@ -5,13 +5,15 @@ import io
 import os
 import threading
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from ..errors import MedfmcError
-from .grey_range import FULL, GreyRange, has_deep_colours, is_deep
-from .unreadable import reason
+from .grey_range import FULL, GreyRange, deep_values, has_deep_colours, is_deep
+from .unreadable import UNREADABLE, reason
 
 # Part of every identity. Increase it when `decode` gives other pixels for the same file, so that no cache is stale.
 DECODING = b"1"
@@ -36,7 +38,7 @@ class Counter:
 decodes = Counter()
 
 
-def identity(source: Mapping, grey: GreyRange | None = None) -> bytes:
+def identity(source: Mapping, grey: GreyRange | None = None, sha256: str | None = None) -> bytes:
     """What makes two decoded images the same, without decoding: 16 bytes.
 
     A linked image is identified by its absolute path, size in bytes and modification time (ns), so that a file that is replaced or edited
@@ -45,12 +47,15 @@ def identity(source: Mapping, grey: GreyRange | None = None) -> bytes:
     Args:
         source: `{"bytes": ..., "path": ...}` as an undecoded `datasets` image column has it.
         grey: the range of the data set, see `decode`.
+        sha256: digest of the file from when the data set was built, which then identifies the image, wherever and in whatever form it is.
 
     Raises:
         MedfmcError: the file is missing.
     """
     data = source["bytes"]
     decoding = DECODING if grey in (None, FULL) else DECODING + repr(grey).encode()
+    if sha256 is not None:
+        return hashlib.sha256(decoding + b"sha256" + sha256.encode()).digest()[:16]
     if data is not None:
         digest = hashlib.sha256(decoding + b"bytes")
         digest.update(data)
@@ -87,11 +92,11 @@ def decode(source: Mapping, grey: GreyRange | None = None) -> np.ndarray:
     data = source["bytes"]
     name = source.get("path") or "an embedded image"
     try:
-        with Image.open(io.BytesIO(data) if data is not None else _path(source)) as image:
+        with Image.open(io.BytesIO(data) if data is not None else _regular(_path(source))) as image:
             pixels = eight_bits(image, name, grey)
     except MedfmcError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise MedfmcError(f"the image {reason(name, data, error)}.") from None
     decodes.add()
     return pixels
@@ -110,7 +115,7 @@ def eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.ndar
     """
     if has_deep_colours(image):
         raise MedfmcError(f"{name} has colours of 16 bits, of which only the upper 8 would be read; convert it to 8 bits.")
-    image.load()
+    _load(image)
     if image.getexif().get(ExifTags.Base.Orientation) is not None:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "RGB"):
@@ -121,12 +126,29 @@ def eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.ndar
                 f"{name} has grey values of more than 8 bits, and its data set does not say which of them is white, for its own images "
                 "have 8 bits or it could not be read; convert it to 8 bits."
             )
-        return grey.eight_bits(np.asarray(image), name)
+        try:
+            values = deep_values(image)
+        except MedfmcError as error:
+            raise MedfmcError(f"{name} {error}.") from None
+        return grey.eight_bits(values, name)
     if image.mode in ("1", "LA", "La"):
         return np.asarray(image.convert("L"))
     if image.mode in ("P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"):
         return np.asarray((image.convert("RGBA") if image.mode in ("PA", "RGBa") else image).convert("RGB"))
     raise MedfmcError(f"{name} has pixels of mode {image.mode!r}, which have no 8-bit form; convert it to PNG.")
+
+
+def _load(image: Image.Image) -> None:
+    """Read the pixels. Of a TIFF that is mapped into memory Pillow drops the orientation without heeding it, and it maps by file name."""
+    if image.format != "TIFF":
+        image.load()
+        return
+    tiff: Any = image
+    name, tiff.filename = tiff.filename, ""
+    try:
+        tiff.load()
+    finally:
+        tiff.filename = name
 
 
 def channels(source: Mapping) -> int:
@@ -136,6 +158,13 @@ def channels(source: Mapping) -> int:
             return 1 if image.mode in ("1", "L", "LA") or is_deep(image) else 3
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, MedfmcError):
         return 3
+
+
+def _regular(path: str) -> str:
+    """The path, unless opening it would wait for somebody to write, as a named pipe does."""
+    if (place := Path(path)).exists() and not place.is_file() and not place.is_dir():
+        raise OSError("it is no regular file")
+    return path
 
 
 def _path(source: Mapping) -> str:

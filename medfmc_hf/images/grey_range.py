@@ -12,6 +12,7 @@ from ..errors import MedfmcError
 
 BITS = (10, 12, 14, 16)  # what scanners and cameras store
 FEW_LEVELS = 64  # of 256
+_PHOTOMETRIC = 262  # the tag of a TIFF that says whether 0 is white
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,20 @@ def is_deep(image: Image.Image) -> bool:
     return image.mode == "I" or image.mode.startswith("I;16")
 
 
+def deep_values(image: Image.Image) -> np.ndarray:
+    """The grey values of a deep image: int64, (H, W).
+
+    Raises:
+        MedfmcError: they are no 16-bit ones, or are stored with white as zero.
+    """
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # Pillow turns 8-bit ones round, and leaves these
+        raise MedfmcError("is a TIFF of more than 8 bits in which 0 is white; convert it so that 0 is black")
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise MedfmcError(f"has grey values from {values.min()} to {values.max()}; expected 16 bits")
+    return values
+
+
 def has_deep_colours(image: Image.Image) -> bool:
     """Whether an image has colours, or grey and alpha, of 16 bits, of which Pillow reads the upper 8 alone; before it is loaded."""
     return not is_deep(image) and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
@@ -94,14 +109,13 @@ def depth_of(image: Image.Image, content: bytes, window: GreyRange | None) -> De
         window: the range that a person chose; None for those that may be found.
 
     Raises:
-        MedfmcError: its values are no 16-bit ones.
+        MedfmcError: as `deep_values` does.
     """
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
-        raise MedfmcError(f"has grey values from {values.min()} to {values.max()}; expected 16 bits")
-    ranges = [window] if window else [of_bits(bits) for bits in BITS if values.max() < 1 << bits]
+    values, said = deep_values(image), _significant_bits(content)
+    bits = sorted({*BITS, *([] if said is None else [said])})
+    ranges = [window] if window else [of_bits(each) for each in bits if values.max() < 1 << each]
     levels = {each: len(np.unique(each.eight_bits(values, ""))) for each in ranges}
-    return Depth(int(values.max()), _significant_bits(content), levels)
+    return Depth(int(values.max()), said, levels)
 
 
 def of_bits(bits: int) -> GreyRange:

@@ -11,6 +11,8 @@ from PIL import Image
 from ..errors import MedfmcError
 from .decoding import decode, eight_bits
 from .grey_range import GreyRange
+from .rows import ImageRows, image_sources
+from .unreadable import UNREADABLE
 
 _EXPECTED = (
     "expected a path, a Pillow image, an array (H, W) or (H, W, 3), encoded bytes, a list of these, or a split of `datasets` with a column "
@@ -39,7 +41,12 @@ class HeldImage:
         if isinstance(self.content, Mapping):
             return decode(self.content, grey)
         if isinstance(self.content, Image.Image):
-            return eight_bits(self.content, self.name, grey)
+            try:
+                return eight_bits(self.content, self.name, grey)
+            except UNREADABLE as error:  # it may be open, and not yet read
+                raise MedfmcError(f"{self.name} cannot be read ({str(error).strip() or type(error).__name__}).") from None
+        if isinstance(self.content, _Row):
+            return self.content.rows.decode(self.content.number, grey)
         return _of_array(self.content, self.name, grey)
 
 
@@ -53,8 +60,8 @@ def held_images(images: Any) -> list[HeldImage]:
     Raises:
         MedfmcError: it is something else.
     """
-    if (column := _column_of(images)) is not None:
-        return [HeldImage(source.get("path") or f"row {row}", source) for row, source in enumerate(column)]
+    if (rows := _rows_of(images)) is not None:
+        return rows
     one = _one(images, "the image")
     if one is not None:
         return [one]
@@ -87,28 +94,42 @@ def _one(image: Any, name: str) -> HeldImage | None:
     return None
 
 
-def _column_of(images: Any) -> list[dict[str, Any]] | None:
-    """The undecoded image column of a `datasets` split; None for anything else."""
-    kind = type(images)
-    if kind.__module__.split(".")[0] != "datasets":
+@dataclass(frozen=True)
+class _Row:
+    """A row of a split that holds the digests of its images, which are compared."""
+
+    rows: ImageRows
+    number: int
+
+
+def _rows_of(images: Any) -> list[HeldImage] | None:
+    """The rows of a `datasets` split; None for anything else."""
+    if type(images).__module__.split(".")[0] != "datasets":
         return None
     if isinstance(images, Mapping):
         raise MedfmcError(f"these are several splits ({', '.join(images)}); give one, such as splits[{next(iter(images))!r}].")
-    if "image" not in (getattr(images, "column_names", None) or ()):
-        if isinstance(images, Iterable) and not hasattr(images, "column_names"):
-            return None  # a column of a split: an iterable of images
+    if not hasattr(images, "column_names"):
+        return None  # a column of a split: an iterable of images
+    if "image" not in (images.column_names or ()):
         raise MedfmcError(f"the split has no column image; it has {', '.join(images.column_names or ())}.")
-    if not hasattr(images, "with_format") or not hasattr(images, "select_columns") or not hasattr(images, "__len__"):
-        return None
-    from .rows import image_sources
-
-    return image_sources(images)
+    if not hasattr(images, "__len__"):
+        return None  # streamed: an iterable of rows
+    sources = image_sources(images)
+    wrong = next((each for each in sources if not isinstance(each, Mapping) or not {"bytes", "path"} <= set(each)), None)
+    if wrong is not None or None in sources:
+        raise MedfmcError("the column image of the split holds something else than images; cast it: split.cast_column('image', Image()).")
+    if "image_sha256" not in images.features:
+        return [HeldImage(source["path"] or f"row {row}", source) for row, source in enumerate(sources)]
+    rows = ImageRows(images)
+    return [HeldImage(source["path"] or f"row {row}", _Row(rows, row)) for row, source in enumerate(sources)]
 
 
 def _of_array(array: Any, name: str, grey: GreyRange | None) -> np.ndarray:
     values = np.asarray(array.cpu() if hasattr(array, "cpu") else array)
     if values.ndim == 3 and values.shape[-1] in (1, 4) and values.dtype == np.uint8:
         values = values[..., 0] if values.shape[-1] == 1 else values[..., :3]
+    if values.size == 0:
+        raise MedfmcError(f"{name} is an array of {' x '.join(map(str, values.shape))}, without a pixel.")
     shape, kind = " x ".join(map(str, values.shape)), values.dtype
     if values.ndim == 3 and values.shape[-1] != 3:
         raise MedfmcError(f"{name} is an array of {shape}; expected (H, W) or (H, W, 3), with the colours last.")

@@ -61,6 +61,8 @@ def _depth(content: bytes, window: GreyRange | None) -> Depth | None:
     with Image.open(io.BytesIO(content)) as image:
         if has_deep_colours(image):
             raise MedfmcError("has colours of 16 bits, of which only the upper 8 would be read: convert it to 8 bits")
+        if image.mode == "F":
+            raise MedfmcError("has floating-point pixels, which have no 8-bit form: convert it to PNG")
         return depth_of(image, content, window) if is_deep(image) else None
 
 

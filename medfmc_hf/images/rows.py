@@ -54,6 +54,9 @@ class ImageRows:
                 start = len(self.identities)
                 sources = image_sources(rows.select(range(start, min(start + length, len(rows)))))
                 parts = [sources[part : part + _SLICE] for part in range(0, len(sources), _SLICE)]
+                if self._sha256 is not None:
+                    self.identities += [identity(source, grey, self._sha256[row]) for row, source in enumerate(sources, start)]
+                    parts = []
                 for part in pool.map(lambda part: [identity(source, grey) for source in part], parts):
                     self.identities += part
                 self._sources += [source if source["bytes"] is None else None for source in sources]
@@ -66,23 +69,29 @@ class ImageRows:
         """`{"bytes": ..., "path": ...}` of a row."""
         return self._sources[row] or image_sources(self._rows.select([row]))[0]
 
-    def decode(self, row: int) -> np.ndarray:
+    def decode(self, row: int, grey: GreyRange | None = None) -> np.ndarray:
         """The pixels of a row's image, as `medfmc_hf.images.decoding.decode` gives them.
 
+        Args:
+            row: number of the row.
+            grey: in place of the range that these rows have.
+
         Raises:
-            MedfmcError: as `decode` does; or a linked file is not the one that the data set was built from.
+            MedfmcError: as `decode` does; or the image is not the one that the data set was built from.
         """
         source = self.source(row)
-        if source["bytes"] is None and self._sha256 is not None:
-            source = self._read_as_built(source["path"], self._sha256[row])
-        return decode(source, self.grey)
+        return decode(source if self._sha256 is None else self._as_built(source, self._sha256[row]), grey or self.grey)
 
-    def _read_as_built(self, path: str, sha256: str) -> dict:
-        """A linked file as its bytes, which are read for decoding anyway."""
-        try:
-            content = Path(path).read_bytes()
-        except OSError:
-            return {"bytes": None, "path": path}  # decoding says why
+    def _as_built(self, source: dict, sha256: str) -> dict:
+        """A source with its bytes, which decoding reads anyway, and which are those of this digest."""
+        path, content = source["path"], source["bytes"]
+        if content is None:
+            if not Path(path).is_file():
+                return source  # decoding says why
+            try:
+                content = Path(path).read_bytes()
+            except OSError:
+                return source
         if hashlib.sha256(content).hexdigest() != sha256:
             raise MedfmcError(
                 f"the image {path} is not the one that the data set was built from: its SHA-256 is another. Build the data set again "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+UNREADABLE = (OSError, SyntaxError, ValueError, AssertionError, Image.DecompressionBombError)  # what Pillow raises over files
 _HEAD = 256  # bytes that tell kinds of files apart
 _HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -18,13 +19,14 @@ def reason(name: str, content: bytes | None, error: Exception) -> str:
         content: its bytes where these are at hand; None to look into the file.
         error: what came of opening or decoding it.
     """
-    if content is None and (why := _place(Path(name), error)):
-        return f"{name} {why}"
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
     try:
-        head = _head_of(Path(name)) if content is None else content[:_HEAD]
-    except OSError:
-        head = b""
-    return f"{name} {_kind(head) or _failure(error)}"
+        if content is None and (why := _place(Path(name), error)):
+            return f"{shown} {why}"
+        head = content[:_HEAD] if content is not None else _head_of(Path(name))
+    except (OSError, ValueError) as problem:  # no name of a file, a loop of links, no permission
+        return f"{shown} cannot be read ({getattr(problem, 'strerror', None) or problem})"
+    return f"{shown} {_kind(head) or _failure(error)}"
 
 
 def _place(path: Path, error: Exception) -> str | None:
@@ -43,6 +45,8 @@ def _place(path: Path, error: Exception) -> str | None:
 
 
 def _head_of(path: Path) -> bytes:
+    if not path.is_file():
+        raise OSError("it is no regular file")
     with path.open("rb") as file:
         return file.read(_HEAD)
 

@@ -65,12 +65,13 @@ def unfit_marks(record: RunRecord) -> list[str]:
     return [words for key, words in _UNFIT.items() if record.data.get(key)]
 
 
-def backbone(model: "nn.Module", checkpoint: "Checkpoint") -> dict[str, Any]:
+def backbone(model: "nn.Module", checkpoint: "Checkpoint", fingerprint: str | None = None) -> dict[str, Any]:
     """The `backbone` part of a record.
 
     Args:
         model: what `medfmc_hf.models.backbones.load_backbone` returned, or its adaptation.
         checkpoint: the files it was loaded from.
+        fingerprint: what counts of it in the identity of the run; None for that of the files.
     """
     from ..models.backbones import origin
 
@@ -78,7 +79,7 @@ def backbone(model: "nn.Module", checkpoint: "Checkpoint") -> dict[str, Any]:
     return {
         "name": source.model,
         "revision": source.revision,
-        "fingerprint": checkpoint.fingerprint,
+        "fingerprint": fingerprint or checkpoint.fingerprint,
         "sha256": checkpoint.content,
         "architecture": cast("PretrainedConfig", model.config).model_type,
         "image_size": source.image_size,

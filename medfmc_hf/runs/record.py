@@ -29,8 +29,8 @@ class RunRecord:
             images of the subset in the build), `protocol` in words, `rows` and `patients` per split, and of the build `notes`, `invented`,
             `incomplete`, `max_side`, `grey_range` and, of one on the Hub, `repo_id` and `revision` (`medfmc_hf.data.loading.build_facts`).
         backbone: `name` (id on the Hub, or absolute path of a folder), `revision` (commit on the Hub, else None), `fingerprint` (what
-            counts in the identity: the commit, or the hash of a folder), `sha256` (of config and weights), `architecture`, `image_size`,
-            `pool` (see `medfmc_hf.models.backbones.Origin`).
+            counts in the identity: the commit, or a hash of a folder's weights, config and image processor), `sha256` (of config and
+            weights), `architecture`, `image_size`, `pool` (see `medfmc_hf.models.backbones.Origin`).
         adaptation: key of the adaptation that it is of, see `medfmc_hf.evaluation.experiments`; empty in older and in failed records.
         changed: options that are not as the recipe has them, with their values.
         scores: per split (`test`, and `validation` where it was scored), the dict that `medfm_score` returns; all fractions.

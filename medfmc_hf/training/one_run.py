@@ -64,13 +64,13 @@ class Trained:
     Attributes:
         values: the trained values by parameter name.
         history: as `Loop.fit` returns it.
-        seconds: what its training took; of runs that were trained together, its share.
+        seconds: what it took so far, by stage; of runs that were trained together, its share.
         cost: what else to say of the cost.
     """
 
     values: dict[str, torch.Tensor]
     history: list[dict[str, Any]]
-    seconds: float
+    seconds: dict[str, float]
     cost: dict[str, Any]
 
 
@@ -148,7 +148,7 @@ def carry_out(
             status="finished",
             config=run.config.to_dict(),
             data=dict(run.data),
-            backbone=provenance.backbone(model, run.checkpoint),
+            backbone=provenance.backbone(model, run.checkpoint, run.fingerprint),
             changed=run.changed,
             scores={name: score(part.targets, result.logits[name], run.subset) for name, part in run.scored.items() if part.is_labelled},
             history=result.history,
@@ -225,7 +225,8 @@ def _idle_step(loop: Loop, network: nn.Module, views: Views) -> None:
 
 def _of_group(loop: Loop, model: nn.Module, shared: Shared, trained: Trained) -> RunResult:
     """Put the values of a run that was trained elsewhere into its model, and predict every scored split."""
-    loop.watch.add("train", trained.seconds)
+    for stage, seconds in trained.seconds.items():
+        loop.watch.add(stage, seconds)
     with loop.watch("data"):
         images = evaluation_pixels(loop.run, shared)
     with torch.no_grad():

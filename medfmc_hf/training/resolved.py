@@ -50,6 +50,7 @@ class ResolvedRun:
             has no say.
         changed: the options that are not as its recipe has them, with their values.
         id: see `medfmc_hf.runs.identity`.
+        fingerprint: of the backbone: its commit on the Hub, or a hash of a local one's files and of how it wants its images.
         subset: whose images these are.
         data: the `data` part of its record.
         checkpoint: the files of the backbone.
@@ -62,6 +63,7 @@ class ResolvedRun:
     config: RunConfig
     changed: dict[str, Any]
     id: str
+    fingerprint: str
     subset: Subset
     data: dict[str, Any]
     checkpoint: Checkpoint

@@ -74,14 +74,17 @@ class Shared:
         config, as_recipe = self._in_one_form(config), self._in_one_form(config.as_recipe())
         name = config.dataset_config
         data, checkpoint = self.data_record(name), self.checkpoint(config.model, config.revision)
+        processing = replace(self.processing(config.model, config.revision, config.image_size), grey=_grey_of(data))
+        fingerprint = checkpoint.commit or hashlib.sha256(f"{checkpoint.fingerprint} {processing.key()}".encode()).hexdigest()
         return ResolvedRun(
             config=config,
             changed=config.changes(as_recipe),
-            id=identity(config, data["fingerprint"], checkpoint.fingerprint),
+            id=identity(config, data["fingerprint"], fingerprint),
+            fingerprint=fingerprint,
             subset=subset_of(config.subset),
             data=data,
             checkpoint=checkpoint,
-            processing=replace(self.processing(config.model, config.revision, config.image_size), grey=_grey_of(data)),
+            processing=processing,
             train=self.split(name, "train"),
             scored=self._scored_splits(config),
             device=make_accelerator().device,

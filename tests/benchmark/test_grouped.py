@@ -106,6 +106,7 @@ def test_a_grouped_sweep_leaves_the_runs_of_a_plain_one(shared, tiny_backbone, t
         other, other_record = runs[1][run_id]
         np.testing.assert_allclose(load_predictions(folder).logits, load_predictions(other).logits, atol=1e-4)
         assert other_record.cost["grouped"] == 3 and "grouped" not in record.cost
+        assert {"start", "data", "train", "test"} <= set(other_record.cost["seconds"]), "loading and decoding are no training"
         assert {path.name for path in other.iterdir()} == {"run.json", "predictions.parquet", "adapter"}
 
 

@@ -276,7 +276,7 @@ def test_one_high_value_that_flattens_all_images_stops_the_build(twelve_bits, tm
     values = np.asarray(Image.open(twelve_bits[0])).copy()
     values[0, 0] = 65535
     Image.fromarray(values).save(twelve_bits[0])
-    with pytest.raises(MedfmcError, match=r"fewer than 64 of the 256 grey levels.*the highest is 65535.*--grey-range"):
+    with pytest.raises(MedfmcError, match=r"fewer than 64 of the 256 grey levels.*the highest value is 65535.*--grey-range"):
         build([tmp_path / "deep"], tmp_path / "medfmc", subsets=["chest"])
     assert build([tmp_path / "deep"], tmp_path / "medfmc", subsets=["chest"], grey_range=(0, 4095)).manifest["subsets"]["chest"]
 

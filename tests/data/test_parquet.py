@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -16,7 +17,10 @@ from medfmc_hf.data import parquet
 from medfmc_hf.data.audit import check_build
 from medfmc_hf.data.build import build
 from medfmc_hf.data.loading import fingerprint, load_splits
+from medfmc_hf.data.parquet import EmbeddedImages
 from medfmc_hf.errors import MedfmcError
+from medfmc_hf.images.decoding import decode
+from medfmc_hf.images.grey_range import of_bits
 from medfmc_hf.subsets import SUBSETS
 
 
@@ -133,3 +137,29 @@ def test_the_digest_of_a_shrunk_image_is_that_of_the_copy(tmp_path):
     build([tmp_path / "download"], tmp_path / "medfmc", embed=True, max_side=10)
     rows = load_splits(tmp_path / "medfmc", "retino")["test"].cast_column("image", datasets.Image(decode=False))
     assert all(row["image_sha256"] == hashlib.sha256(row["image"]["bytes"]).hexdigest() for row in rows)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_deep_images_that_are_shrunk_stay_the_right_way_up(form, tmp_path):
+    values = np.zeros((40, 60), np.uint16)
+    values[:5] = 4000
+    exif = Image.Exif()
+    exif[274] = 6
+    path = tmp_path / f"one.{form.lower()}"
+    Image.fromarray(values).save(path, form, exif=exif)
+    images = EmbeddedImages(tmp_path / "spool", 20)
+    images.prepare([str(path)])
+    found = decode(images.embedded(str(path)), of_bits(12))
+    whole = decode({"bytes": None, "path": str(path)}, of_bits(12))
+    assert whole.shape == (60, 40) and found.shape == (20, 13)
+    assert found[:, -1].mean() > 200 > 50 > found[:, 0].mean(), "the bright edge is on the right"
+
+
+def test_a_file_that_is_not_the_one_that_was_built_from_is_not_embedded(tmp_path):
+    path = tmp_path / "one.png"
+    Image.fromarray(np.zeros((40, 60), np.uint8)).save(path)
+    for max_side in (None, 20):
+        images = EmbeddedImages(tmp_path / f"spool {max_side}", max_side)
+        with pytest.raises(MedfmcError, match="not the image that the data set was built from"):
+            images.prepare([str(path)], ["0" * 64])
+            images.embedded(str(path))

@@ -303,3 +303,11 @@ def test_named_classes_must_be_there_and_give_the_order(tmp_path):
     with pytest.raises(MedfmcError, match="no column of scores for maybe; expected no, maybe, and it has no, yes"):
         scored.of_csv(path, classes=["no", "maybe"])
     assert scored.of_csv(path, classes=["yes", "no"]).classes == ("yes", "no")
+
+
+def test_a_name_goes_before_a_place_however_it_is_written(tmp_path):
+    plain = scored.of_csv(write(tmp_path / "a.csv", "label,1,2,3\n1,.6,.3,.1\n2,.1,.8,.1\n3,.1,.2,.7\n"))
+    floats = scored.of_csv(write(tmp_path / "b.csv", "label,1,2,3\n1.0,.6,.3,.1\n2.0,.1,.8,.1\n3.0,.1,.2,.7\n"))
+    assert plain.targets.tolist() == floats.targets.tolist() == [0, 1, 2]
+    with pytest.raises(MedfmcError, match="with ; or a space between them"):
+        scored.of_csv(write(tmp_path / "c.csv", 'labels,0,1\n"1,0",.6,.7\n"0",.6,.7\n'))

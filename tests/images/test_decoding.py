@@ -143,3 +143,16 @@ def test_an_embedded_image_is_its_bytes():
     changed = bytearray(grey["bytes"])
     changed[len(changed) // 2] ^= 1
     assert identity({**grey, "bytes": bytes(changed)}) != identity(grey)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_turned_alike_from_a_path_and_from_bytes(dtype, orientation, tmp_path):
+    values = RNG.integers(0, 255, (6, 9)).astype(dtype)
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "one.tiff"
+    Image.fromarray(values).save(path, exif=exif)
+    embedded = decode({"bytes": path.read_bytes(), "path": None}, FULL)
+    assert embedded.shape == ((6, 9) if orientation < 5 else (9, 6))
+    np.testing.assert_array_equal(decode(linked(path), FULL), embedded)

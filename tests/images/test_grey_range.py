@@ -88,3 +88,16 @@ def test_ranges_travel_as_json():
     assert grey_range_of(None) is None and grey_range_of(GreyRange(3, 9, window=True).to_dict()) == GreyRange(3, 9, window=True)
     with pytest.raises(MedfmcError, match="from a value to a higher one"):
         GreyRange(9, 9)
+
+
+@pytest.mark.parametrize("bits", [9, 11, 13, 15])
+def test_bits_that_no_scanner_has_are_believed(bits):
+    depths = [depth([[0, 5]], bits), depth([[0, (1 << bits) - 1]], bits)]
+    assert common_range(depths) == of_bits(bits) and all(common_range(depths) in each.levels for each in depths)
+
+
+def test_deep_tiffs_with_white_as_zero_are_refused():
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 4095]], np.uint16)).save(file, "TIFF", tiffinfo={262: 0})
+    with pytest.raises(MedfmcError, match="0 is white"):
+        decode({"bytes": file.getvalue(), "path": "x.tif"}, of_bits(12))

@@ -91,6 +91,7 @@ def make_loop(config: RunConfig, targets=(), validation_targets=()) -> Loop:
         config=config,
         changed={},
         id="",
+        fingerprint="",
         subset=SUBSETS[config.subset],
         data={},
         checkpoint=None,

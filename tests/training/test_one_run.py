@@ -243,7 +243,7 @@ def test_a_file_that_was_replaced_after_the_build_is_not_trained_on(tiny_backbon
     one, other = sorted((tmp_path / "download" / "Retino").rglob("*.png"))[:2]
     one.write_bytes(other.read_bytes())
     with pytest.raises(MedfmcError, match=r"not the one that the data set was built from.*medfmc build"):
-        train(replace(config, seed=1), data=tmp_path / "medfmc", out=tmp_path / "runs")
+        train(config, shared=one_run.Shared(tmp_path / "medfmc", cache=tmp_path / "cache"), out=tmp_path / "other runs")
     build([tmp_path / "download"], tmp_path / "medfmc", subsets=["retino"])
     _, after = train(config, data=tmp_path / "medfmc", out=tmp_path / "runs")
     assert after.id != before.id and after.data["images_sha256"] != before.data["images_sha256"]

@@ -21,6 +21,7 @@ def resolved(rows: int = 10, **options) -> ResolvedRun:
         config=config,
         changed={},
         id="",
+        fingerprint="",
         subset=SUBSETS["retino"],
         data={},
         checkpoint=Checkpoint("a/b", None, "0" * 40),

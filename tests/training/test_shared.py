@@ -96,3 +96,42 @@ def test_one_run_has_one_id_however_it_is_asked_for(one, other, sample_build, ti
 def test_what_has_a_say_in_features_makes_another_run(change, sample_build, tiny_backbone):
     shared, config = Shared(sample_build), RunConfig("retino", shots=1, model=str(tiny_backbone), method="knn")
     assert shared.resolve(config).id != shared.resolve(replace(config, **change)).id
+
+
+def test_backbones_that_differ_in_their_image_processor_alone_make_other_runs(sample_build, tiny_backbone, tmp_path):
+    import json
+    import shutil
+
+    other = shutil.copytree(tiny_backbone, tmp_path / "other")
+    path = other / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_mean": [0.1, 0.2, 0.3]}))
+    shared, config = Shared(sample_build), RunConfig("retino", shots=1, method="knn", model=str(tiny_backbone))
+    one, another = shared.resolve(config), shared.resolve(replace(config, model=str(other)))
+    assert one.id != another.id and one.fingerprint != another.fingerprint
+    assert shared.resolve(replace(config, model=str(shutil.copytree(tiny_backbone, tmp_path / "same")))).id == one.id
+
+
+def test_an_image_is_what_its_digest_says_and_not_when_it_was_written(tmp_path, tiny_backbone):
+    """Files of one size and time, as an archive may leave them, are other images after a rebuild."""
+    import os
+
+    import numpy as np
+    from PIL import Image
+
+    from medfmc_hf.data.build import build
+    from medfmc_hf.data.sample import make_sample
+
+    make_sample(tmp_path / "download")
+    paths = sorted((tmp_path / "download" / "Retino").rglob("*.png"))
+
+    def write(turn):
+        for path in paths:
+            Image.fromarray(turn(np.asarray(Image.open(path)))).save(path, compress_level=0)
+            os.utime(path, (1, 1))
+        build([tmp_path / "download"], tmp_path / "medfmc", subsets=["retino"])
+        shared = Shared(tmp_path / "medfmc", cache=tmp_path / "cache")
+        run = shared.resolve(RunConfig("retino", shots=1, method="knn", model=str(tiny_backbone)))
+        return run.id, shared.evaluation_pixels(run.scored["test"], run.processing)[:5]
+
+    first, second = write(lambda values: values), write(lambda values: 255 - values)
+    assert first[0] != second[0] and (first[1].float() + second[1].float() - 255).abs().max() <= 1
