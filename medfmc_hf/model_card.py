@@ -128,7 +128,7 @@ def _what(experiment: Experiment) -> str:
     config, subset, record = experiment.config, experiment.subset, experiment.record
     base = backbone_id(experiment.record)
     backbone = f"[{base}](https://huggingface.co/{base})" if base else f"`{short_name(config.model)}`, a local folder"
-    revision = record.backbone.get("revision") or record.backbone.get("fingerprint")
+    revision = next(filter(None, map(record.backbone.get, ("revision", "sha256", "fingerprint"))), "not recorded")
     options = ", ".join(f"{name} = {value}" for name, value in config.method_options.items())
     side = record.backbone.get("image_size")
     several = f" {experiment.seeds_words}, a subfolder each." if len(experiment.runs) > 1 else ""
@@ -296,12 +296,16 @@ def _cost(experiment: Experiment) -> str:
     each = ", each run" if len(costs) > 1 else ""
     rows = [
         ["trained parameters", share],
-        ["saved weights", f"{max(cost['adapter_bytes'] for cost in costs) / 1e6:.2f} MB"],
+        ["saved weights", _size(max(cost["adapter_bytes"] for cost in costs))],
         ["peak memory", f"{max(peaks) / 1e9:.2f} GB" if peaks else "not measured"],
         [f"time{each}", f"{_range([round(second) for second in seconds])} s, without what other runs share {_range(own)} s"],
         ["device", first["device"] + (f", {first['processes']} processes" if first.get("processes", 1) > 1 else "")],
     ]
     return "## Cost\n\n" + markdown_table(["", ""], rows)
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e6:.2f} MB" if number >= 1e5 else f"{number / 1e3:.1f} kB"
 
 
 def _again(experiment: Experiment) -> str:

@@ -91,6 +91,7 @@ def lines_that_load(experiment: Experiment, repo_id: str | None) -> str:
     place = _Place(adapter, subfolder_of(run) if several else None, base or f"path/to/{short_name(run.config.model)}")
     seed = f", seed={run.seed}" if several else ""
     local = "" if base or weights == "whole" else f', backbone="{place.backbone}"'
+    flag = f" --backbone {place.backbone}" if local else ""
     if run.record.data.get("grey_range"):
         return f"""\
 ## Use
@@ -101,7 +102,7 @@ adapted = load_adapted("{adapter}"{seed}{local})
 adapted.probabilities(["image.png"])
 ```
 
-Or without Python: `medfmc predict {adapter} image.png`. The images have more than 8 bits, which pipelines of transformers do not
+Or without Python: `medfmc predict {adapter} image.png{flag}`. The images have more than 8 bits, which pipelines of transformers do not
 read as the training of this model did. The weights are {_HELD[weights]}.
 """
     others = {"peft": _peft_lines, "whole": _stock_lines, "head": _pipeline_lines, "plain": _pipeline_lines}[weights](run, place)
@@ -114,7 +115,7 @@ classifier = load_classifier("{adapter}"{seed}{local})  # the `image-classificat
 classifier("image.png")
 ```
 {others}
-Or without Python: `medfmc predict {adapter} image.png`. The weights are {_HELD[weights]}.
+Or without Python: `medfmc predict {adapter} image.png{flag}`. The weights are {_HELD[weights]}.
 """
 
 
