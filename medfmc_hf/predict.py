@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from .adaptation import adapt
@@ -144,19 +145,26 @@ def load_classifier(
 ) -> "ImageClassificationPipeline":
     """Load an adapted model as the `image-classification` pipeline of transformers. The arguments are those of `load_adapted`.
 
-    Call it with file names or Pillow images. Its images go through transformers' image processor, whose pixels may differ from those
-    of training by one grey level in 255; `load_adapted` uses the very pixels of training.
+    Call it with file names or Pillow images, which are decoded as in training. They go through transformers' image processor, whose pixels
+    may differ from those of training by one grey level in 255; `load_adapted` uses the very pixels of training.
     """
     from peft import PeftModel
-    from transformers import pipeline
+    from transformers import ImageClassificationPipeline, pipeline
 
     adapted = load_adapted(source, seed=seed, backbone=backbone, device=device)
-    refuse_deep_images(adapted)
     model = adapted.model
     if isinstance(model, PeftModel):
         model = model.get_base_model()  # the adapter is inside its layers; the pipeline knows the class of the backbone
+
+    class DecodedAsInTraining(ImageClassificationPipeline):
+        def preprocess(self, image: Any, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+            if not isinstance(image, str) or os.path.isfile(image):  # noqa: PTH113 - an address, or an image as text, is transformers' to open
+                image = Image.fromarray(held_images(image)[0].pixels(adapted.processing.grey))
+            return super().preprocess(image, *args, **options)
+
     return pipeline(
         "image-classification",
+        pipeline_class=DecodedAsInTraining,
         model=cast("PreTrainedModel", model),
         image_processor=image_processor(adapted.processing),
         device=adapted.device,

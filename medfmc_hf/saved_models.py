@@ -92,20 +92,9 @@ def lines_that_load(experiment: Experiment, repo_id: str | None) -> str:
     seed = f", seed={run.seed}" if several else ""
     local = "" if base or weights == "whole" else f', backbone="{place.backbone}"'
     flag = f" --backbone {place.backbone}" if local else ""
-    if run.record.data.get("grey_range"):
-        return f"""\
-## Use
-
-```python
-from medfmc_hf.predict import load_adapted
-adapted = load_adapted("{adapter}"{seed}{local})
-adapted.probabilities(["image.png"])
-```
-
-Or without Python: `medfmc predict {adapter} image.png{flag}`. The images have more than 8 bits, which pipelines of transformers do not
-read as the training of this model did. The weights are {_HELD[weights]}.
-"""
     others = {"peft": _peft_lines, "whole": _stock_lines, "head": _pipeline_lines, "plain": _pipeline_lines}[weights](run, place)
+    if run.record.data.get("grey_range"):
+        others = "\nThe images have more than 8 bits, which transformers and PEFT by themselves do not read as the training did.\n"
     return f"""\
 ## Use
 

@@ -135,13 +135,16 @@ def test_images_of_twelve_bits_are_read_as_in_training(tmp_path, tiny_backbone):
     Image.fromarray(values).save(tmp_path / "other.png")
     with pytest.raises(MedfmcError, match="4096, and those of its data set go from 0 to 4095"):
         adapted.probabilities([tmp_path / "other.png"])
-    with pytest.raises(MedfmcError, match="more than 8 bits"):
-        load_classifier(folder)
+    for answer, expected in zip(load_classifier(folder)([str(images[image_id]) for image_id in rows.image_ids[:5]]), found):
+        by_label = {each["label"]: each["score"] for each in answer}
+        np.testing.assert_allclose([by_label[label] for label in adapted.subset.classes], expected, atol=0.01)
+    with pytest.raises(MedfmcError, match="4096, and those of its data set go from 0 to 4095"):
+        load_classifier(folder)(str(tmp_path / "other.png"))
     import medfmc_hf.classifiers
 
     with pytest.raises(MedfmcError, match="more than 8 bits"):
         medfmc_hf.classifiers.AdaptedForImageClassification.from_pretrained(str(folder / "adapter"))
-    assert "load_adapted" in (folder / "adapter" / "README.md").read_text()
+    assert "more than 8 bits" in (folder / "adapter" / "README.md").read_text()
 
 
 def test_a_file_that_cannot_be_read_does_not_cost_the_others(tmp_path, backbone, images):

@@ -345,7 +345,7 @@ def test_the_lines_of_the_cards_load_what_was_pushed(client, tmp_path, runs, ima
     for (method, seed), line in zip(published.items(), loaded.stdout.splitlines(), strict=True):
         kind, by_pipeline, by_us = json.loads(line)
         expected = load_adapted(run_of(runs / method, seed)).probabilities([image])[0]
-        assert kind == "ImageClassificationPipeline"
+        assert kind == "DecodedAsInTraining"
         np.testing.assert_allclose(by_us, expected, atol=1e-6)
         np.testing.assert_allclose(by_pipeline, expected, atol=0.01)  # transformers' pixels differ by up to a grey level
         assert np.ptp(expected) > 0.01
