@@ -237,5 +237,7 @@ def test_no_table_is_read_elsewhere():
     """Whoever reads a table reads it here."""
     package = Path(tables.__file__).parent
     readers = ("csv.reader", "csv.DictReader", "read_csv", "read_excel", "load_workbook", "genfromtxt", "loadtxt")
-    found = {path.name for path in package.rglob("*.py") if any(reader in path.read_text(encoding="utf-8") for reader in readers)}
+    shipped = package / "metrics"  # in a wheel: the page of the metric's Space, which runs without this package
+    sources = [path for path in package.rglob("*.py") if shipped not in path.parents]
+    found = {path.name for path in sources if any(reader in path.read_text(encoding="utf-8") for reader in readers)}
     assert found == {"tables.py"}

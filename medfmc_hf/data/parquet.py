@@ -98,6 +98,8 @@ class EmbeddedImages:
     def _shrink(self, path: str, max_side: int) -> str:
         try:
             with Image.open(io.BytesIO(self._original(path))) as image:
+                if image.format == "TIFF":
+                    image.load()  # turns it upright, which older Pillow does not tell before
                 scale = max_side / max(image.size)
                 if scale >= 1:
                     return path
