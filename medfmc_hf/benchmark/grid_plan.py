@@ -106,7 +106,7 @@ def _job(config: RunConfig, shared: Shared, out: Path, seen: dict[str, set[bytes
         run_id = identity(config, "unknown", config.model)
         return Job(config, run_id, run_folder(out, config, run_id), run_id, problem=str(error))
     config, folder = run.config, run_folder(out, run.config, run.id)
-    sharers = f"{run.checkpoint.fingerprint} {config.image_size} {config.dtype} {config.subset}"
+    sharers = f"{run.fingerprint} {config.image_size} {config.dtype} {config.subset}"
     test = sum(map(len, run.scored.values()))
     if not run.by_gradient:
         batch = f"features {sharers}"

@@ -101,7 +101,7 @@ def run_of(job: Job) -> Run:
     """The run that a job is, whether it has run or not, with all that its name is made of."""
     known = RunRecord(job.id, "finished", job.config.to_dict())
     if job.run is not None:
-        known.data, known.backbone = job.run.data, {"fingerprint": job.run.checkpoint.fingerprint}
+        known.data, known.backbone = job.run.data, {"fingerprint": job.run.fingerprint}
     return Run(known if job.run is not None else job.record or known)
 
 

@@ -82,7 +82,7 @@ def to_markdown(board: Board) -> str:
     label = {adaptation.key: _md(adaptation.label) for adaptation in board.adaptations}
     lines = ["# MedFMC results", "", f"{board.counts['finished']} finished and {board.counts['failed']} failed runs. {READING}", ""]
     if common := common_options(board):
-        lines += [f"The same in all rows: {_md(common)}.", ""]
+        lines += [f"The same in every row that reads it: {_md(common)}.", ""]
     for key in board.subsets:
         subset, header = SUBSETS[key], [*map(shots_words, board.shots_of(key)), "trained", "seconds"]
         lines += [f"## {subset.name}: {subset.title}", ""]
@@ -168,7 +168,10 @@ def _gap_lines(board: Board, label: dict[str, str]) -> list[str]:
 
 
 def common_options(board: Board) -> str:
-    """The options that all rows share, in words; what the rows' names say (method, backbone) and unset ones are left out."""
+    """The options that are the same in every row that reads them, in words.
+
+    Left out are unset ones, and method and backbone, which name the rows.
+    """
     if not board.adaptations:
         return ""
     told = {"method", "model", "revision", "method_options"}.union(*(adaptation.differs for adaptation in board.adaptations))

@@ -5,9 +5,10 @@ import io
 import re
 
 import pytest
-from invented_runs import NASTY
+from invented_runs import NASTY, invent_run
 
-from medfmc_hf.reporting.board_tables import to_csv, to_markdown
+from medfmc_hf.reporting.board import make_board
+from medfmc_hf.reporting.board_tables import common_options, to_csv, to_markdown
 
 
 def test_csv_says_every_number_once(nasty_board):
@@ -34,3 +35,12 @@ def test_markdown_has_a_table_per_subset_and_says_what_is_missing(nasty_board):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
         assert len(widths) <= 1, block  # a cell that breaks out would give its line another number of columns
+
+
+def test_options_of_the_loop_are_said_to_be_shared_by_the_rows_that_read_them(tmp_path):
+    for method in ("lora", "knn"):
+        invent_run(tmp_path, subset="endo", method=method, rows=40)
+    board = make_board([tmp_path])
+    common = common_options(board)
+    assert "epochs" in common and "epochs" not in next(row.config for row in board.adaptations if row.method == "knn")
+    assert f"The same in every row that reads it: {common}." in to_markdown(board)
