@@ -27,12 +27,8 @@ _LEAKS = {
     "transfer": "The challenge's `train_20` and `val_20`. No test image and no test {group} is in either; for endo the two share most "
     "of their studies with each other.",
 }
-_RELATIONS = {
-    "peft": "adapter",
-    "head": "adapter",
-    "whole": "finetune",
-    "plain": "finetune",
-}  # of the weights to the backbone, in the Hub's words
+# Of the weights to the backbone, in the Hub's words.
+_RELATIONS = {"peft": "adapter", "head": "adapter", "whole": "finetune", "plain": "finetune"}
 _COLON = " Regions of the same scanned slide are on both sides, so the numbers are not independent of the slide."
 
 _USE = """\

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 
 from .adaptation import adapt
+from .adapter_files import ORIGIN, WHOLE
 from .errors import MedfmcError
 from .files import write_text
 from .images.grey_range import FULL
@@ -118,12 +119,14 @@ def load_adapted(
         device: such as `cpu` or `cuda`; None for a GPU where there is one.
 
     Raises:
-        MedfmcError: it is not there, is of a train-free method, or its backbone is missing or another one.
+        MedfmcError: it is not there, holds no weights, or its backbone is missing or another one.
     """
     folder = locate(source, seed)
-    _check_files(folder)
-    is_whole = (folder / adapt.WHOLE).is_file()
-    checkpoint = None if is_whole else _backbone_of(folder, backbone)
+    path = _record_path(folder)
+    record = None if path is None else RunRecord.load(path)
+    _check_files(folder, record, path and path.parent)
+    is_whole = (folder / WHOLE).is_file()
+    checkpoint = None if is_whole else _backbone_of(folder, record, backbone, published=path == folder / "run.json")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers for an attribute that will be renamed
         model = adapt.load(folder, model=checkpoint)
@@ -132,8 +135,6 @@ def load_adapted(
         processing = processing_of(str(folder))
     else:
         processing = processing_of(checkpoint or backbone_origin.model, image_size=backbone_origin.image_size)
-    path = _record_path(folder)
-    record = None if path is None else RunRecord.load(path)
     if record is not None and "grey_range" not in record.data:
         processing = replace(processing, grey=FULL)  # it read 16 bits as 16 bits
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -191,7 +192,7 @@ def locate(source: str | os.PathLike, seed: int | None = None) -> Path:
     folder = Path(source)
     if folder.is_dir():
         for place in (folder, folder / "adapter"):
-            if (place / adapt.ORIGIN).is_file():
+            if (place / ORIGIN).is_file():
                 return _of_seed(place, str(source), seed)
         return _among_seeds(folder, str(source), seed)
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
@@ -199,7 +200,7 @@ def locate(source: str | os.PathLike, seed: int | None = None) -> Path:
     from .hub.fetch import fetch_adapter
 
     fetched = fetch_adapter(str(source), seed)
-    if (fetched / adapt.ORIGIN).is_file():
+    if (fetched / ORIGIN).is_file():
         return _of_seed(fetched, str(source), seed)
     return _among_seeds(fetched, str(source), seed)
 
@@ -217,46 +218,48 @@ def _record_path(folder: Path) -> Path | None:
     return next((path for path in (folder / "run.json", folder.parent / "run.json") if path.is_file()), None)
 
 
-def _check_files(folder: Path) -> None:
-    """Make sure that the adapter is what its run wrote, and that the run counts."""
-    path = _record_path(folder)
-    if path is None:
+def _check_files(folder: Path, record: RunRecord | None, home: Path | None) -> None:
+    """Make sure that the adapter is what its run wrote, and that the run counts.
+
+    Args:
+        folder: of the adapter.
+        record: of its run.
+        home: where that record lies.
+    """
+    if record is None or home is None:
         notify(f"not checked whether {folder} is as its run wrote it: there is no record beside it.")
         return
-    record = RunRecord.load(path)
     if record.status != "finished":
-        raise MedfmcError(f"{path.parent} is not used: its run {record.status} ({record.error}).")
-    if fault := fault_of(record, path.parent):
-        raise MedfmcError(f"{path.parent} is not used: {fault}")
+        raise MedfmcError(f"{home} is not used: its run {record.status} ({record.error}).")
+    if fault := fault_of(record, home):
+        raise MedfmcError(f"{home} is not used: {fault}")
     named = [name for name in record.files if name != "predictions.parquet"]
     for name in named:
-        record.check_file(path.parent, name)
+        record.check_file(home, name)
     if not named:
         notify(f"not checked whether {folder} is as its run wrote it: its record is from before records held hashes.")
 
 
 def _among_seeds(folder: Path, name: str, seed: int | None) -> Path:
     """One of the seeds that lie side by side in `folder`."""
-    seeds = sorted(path.parent.name.removeprefix("seed") for path in folder.glob(f"seed*/{adapt.ORIGIN}"))
+    seeds = sorted(path.parent.name.removeprefix("seed") for path in folder.glob(f"seed*/{ORIGIN}"))
     if not seeds:
-        raise MedfmcError(
-            f"{name} holds no adapted model: no {adapt.ORIGIN} is in it. Give the folder of one run, or a repository of ours."
-        )
+        raise MedfmcError(f"{name} holds no adapted model: no {ORIGIN} is in it. Give the folder of one run, or a repository of ours.")
     if seed is not None and str(seed) not in seeds:
         raise MedfmcError(f"{name} has no seed {seed}; it has {', '.join(seeds)}.")
     return folder / f"seed{seeds[0] if seed is None else seed}"
 
 
-def _backbone_of(folder: Path, given: str | os.PathLike | None) -> Checkpoint:
+def _backbone_of(folder: Path, record: RunRecord | None, given: str | os.PathLike | None, *, published: bool) -> Checkpoint:
     """The files of the backbone that an adapter belongs to, sure to be those that were adapted.
 
     Args:
         folder: of the adapter.
+        record: of its run.
         given: where the user says that the backbone is.
+        published: whether the adapter is one that was pushed.
     """
-    origin, record = adapt.origin_of(folder), _record_path(folder)
-    published = record is not None and record.parent == folder
-    known = RunRecord.load(record).backbone if record is not None else {}
+    origin, known = adapt.origin_of(folder), {} if record is None else record.backbone
     fingerprint = known.get("fingerprint") or ""
     sha256 = known.get("sha256") or (fingerprint if len(fingerprint) == 64 else None)
     commit = origin.revision or (fingerprint if len(fingerprint) == 40 else None)

@@ -5,18 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .adapter_files import HEAD, OUR_PEFT_TYPES, PEFT_CONFIG, PEFT_WEIGHTS, TRAINED, WHOLE
 from .evaluation.experiments import Experiment, Run, short_name
 from .runs import RunRecord
 
 Weights = Literal["peft", "head", "whole", "plain"]
-_FILES: dict[str, Weights] = {
-    "adapter_model.safetensors": "peft",
-    "head.safetensors": "head",
-    "model.safetensors": "whole",
-    "trained.safetensors": "plain",
-}
-WEIGHTS = tuple(_FILES)
-_TUNERS_OF_OURS = ("VPT", "BOTTLENECK")
+_FILES: dict[str, Weights] = {PEFT_WEIGHTS: "peft", HEAD: "head", WHOLE: "whole", TRAINED: "plain"}
 _HELD = {
     "peft": "an adapter in PEFT's format and the head; the backbone is not among them",
     "head": "the head that was fitted; the backbone is not among them",
@@ -46,14 +40,18 @@ def library_of(run: Run) -> Literal["transformers", "peft", "medfmc_hf"]:
         return "medfmc_hf"  # image processors of transformers read 8 bits
     if weights_of(run) == "whole":
         return "transformers"
-    stock = run.record.backbone.get("pool", "stock") == "stock" and run.config.image_size is None
-    return "peft" if weights_of(run) == "peft" and stock and not _needs_tuners(run) else "medfmc_hf"
+    return "peft" if weights_of(run) == "peft" and _is_on_stock_classifier(run) and not _needs_tuners(run) else "medfmc_hf"
+
+
+def _is_on_stock_classifier(run: Run) -> bool:
+    """Whether the head reads what transformers' own classifier of the backbone pools, of images of the backbone's own size."""
+    return run.record.backbone.get("pool", "stock") == "stock" and run.config.image_size is None
 
 
 def _needs_tuners(run: Run) -> bool:
     """Whether PEFT knows the adapter's type only once `medfmc_hf.tuners` is imported."""
-    path = (adapter_of(run) or Path()) / "adapter_config.json"
-    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("peft_type") in _TUNERS_OF_OURS
+    path = (adapter_of(run) or Path()) / PEFT_CONFIG
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("peft_type") in OUR_PEFT_TYPES
 
 
 def subfolder_of(run: Run) -> str:
@@ -109,8 +107,7 @@ Or without Python: `medfmc predict {adapter} image.png{flag}`. The weights are {
 
 
 def _peft_lines(run: Run, place: _Place) -> str:
-    stock = run.record.backbone.get("pool", "stock") == "stock" and run.config.image_size is None
-    if not stock:
+    if not _is_on_stock_classifier(run):
         return "\nThe head reads another vector, or images of another size, than transformers' own classifier: PEFT alone cannot load it.\n"
     tuners, revision = _needs_tuners(run), run.record.backbone.get("revision")
     imports = "import medfmc_hf.tuners  # PEFT knows this method once it is imported\n" if tuners else ""

@@ -13,13 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..adapter_files import HEAD, ORIGIN, PEFT_CONFIG, PEFT_WEIGHTS, TRAINED, WHOLE
 from ..errors import MedfmcError
 from ..files import atomic_path, write_json
 from ..models.backbones import Origin, init_head, is_stock, load_backbone, load_whole, quiet_loading
 from ..models.checkpoint import CONFIG, Checkpoint, broken_weights
 from ..models.structure import structure_of
 from ..subsets import subset_of
-from .heads import HEAD, FrozenBackboneForImageClassification, load_head, save_head
+from .heads import FrozenBackboneForImageClassification, load_head, save_head
 from .inject import probe, remove_layers
 from .methods import METHODS, Method, all_options, in_one_form, method_of, resolve
 
@@ -43,7 +44,6 @@ __all__ = [
 ]
 
 BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-WEIGHTS, WHOLE, ORIGIN = "trained.safetensors", "model.safetensors", "backbone.json"
 _NEARLY_ALL = 0.9  # of the numbers of a model; some never reach the logits and stay as they are
 MODEL_TYPE = "medfmc_hf.classifiers"  # in config.json; named for the module whose import makes transformers know it
 PRETRAINED = "pretrained"  # attribute of a model whose own weights train: what they were before, by name
@@ -167,23 +167,28 @@ def save(model: nn.Module, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model, PeftModel):
         model.save_pretrained(str(folder), save_embedding_layers=False)
-        _sort_names(folder / "adapter_config.json")
-    elif isinstance(model, FrozenBackboneForImageClassification):
-        save_head(model.head, folder)
+        _sort_names(folder / PEFT_CONFIG)
     elif _is_whole(model):
         with quiet_loading():
             cast(Any, model).save_pretrained(str(folder))
+    else:
+        _save_beside_backbone(model, folder)
+    write_json(folder / ORIGIN, vars(model.origin))
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def _save_beside_backbone(model: nn.Module, folder: Path) -> None:
+    """Write what was fitted or trained, and a config of a type that `medfmc_hf.classifiers` puts back on the backbone."""
+    if isinstance(model, FrozenBackboneForImageClassification):
+        save_head(model.head, folder)
     elif PRETRAINED in vars(model):
         values = dict(model.named_parameters()) | dict(model.named_buffers())
         trained = {name: values[name].detach().contiguous() for name in vars(model)[PRETRAINED]}
-        with atomic_path(folder / WEIGHTS) as temporary:
+        with atomic_path(folder / TRAINED) as temporary:
             save_file(trained, temporary, metadata={"format": "pt"})
-    if not isinstance(model, PeftModel) and not (folder / WHOLE).is_file():
-        config = cast(Any, model).config
-        classes = {name: getattr(config, name) for name in ("id2label", "label2id", "problem_type")}
-        write_json(folder / CONFIG, {"model_type": MODEL_TYPE, **classes})
-    write_json(folder / ORIGIN, vars(model.origin))
-    return sorted(path for path in folder.iterdir() if path.is_file())
+    config = cast(Any, model).config
+    classes = {name: getattr(config, name) for name in ("id2label", "label2id", "problem_type")}
+    write_json(folder / CONFIG, {"model_type": MODEL_TYPE, **classes})
 
 
 def _is_whole(model: nn.Module) -> bool:
@@ -225,28 +230,27 @@ def load(folder: str | Path, *, model: str | Checkpoint | None = None) -> nn.Mod
         MedfmcError: the folder holds no adaptation, or one of another backbone.
     """
     folder, origin = Path(folder), origin_of(folder)
-    if (folder / WHOLE).is_file():
-        if problem := broken_weights(folder / WHOLE):
-            raise MedfmcError(f"{folder / WHOLE} {problem}.")
-        return load_whole(folder, origin)
-    is_peft, is_head = (folder / "adapter_config.json").is_file(), (folder / HEAD).is_file()
-    if not is_peft and not is_head and not (folder / WEIGHTS).is_file():
+    is_peft = (folder / PEFT_CONFIG).is_file()
+    found = next((folder / name for name in (WHOLE, HEAD, TRAINED) if (folder / name).is_file()), None)
+    weights = folder / PEFT_WEIGHTS if is_peft else found
+    if weights is None:
         raise MedfmcError(
             f"{folder} holds no weights. Older versions of medfmc_hf did not save the heads of train-free methods: run it again, or use "
             "its predictions.parquet."
         )
+    if weights.is_file() and weights.name != HEAD and (problem := broken_weights(weights)):
+        raise MedfmcError(f"{weights} {problem}.")
+    if weights.name == WHOLE:
+        return load_whole(folder, origin)
     backbone: Any = load_backbone(
         model or origin.model, subset_of(origin.subset), revision=origin.revision, image_size=origin.image_size, pool=origin.pool
     )
-    if is_head:
+    if weights.name == HEAD:
         return FrozenBackboneForImageClassification(backbone, load_head(folder)).eval()
-    weights = folder / ("adapter_model.safetensors" if is_peft else WEIGHTS)
-    if weights.is_file() and (problem := broken_weights(weights)):
-        raise MedfmcError(f"{weights} {problem}.")
     try:
         if is_peft:
             return PeftModel.from_pretrained(backbone, folder).eval()
-        report = backbone.load_state_dict(load_file(folder / WEIGHTS), strict=False)
+        report = backbone.load_state_dict(load_file(weights), strict=False)
     except (RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise MedfmcError(f"{folder} does not fit {backbone.origin.model}: {error}") from error
     if report.unexpected_keys:

@@ -14,11 +14,11 @@ from torch.nn.functional import normalize
 from transformers import AutoModelForImageClassification, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from ..adapter_files import HEAD
 from ..errors import MedfmcError
 from ..files import atomic_path
 from ..models.structure import head_names
 
-HEAD = "head.safetensors"
 FAR = 30.0  # the logit of a class that support rows show never or always; its probability is 1e-13 or 1 minus that
 
 
@@ -169,7 +169,7 @@ class FrozenBackboneForImageClassification(PreTrainedModel):
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> ImageClassifierOutput:
         features = features_of(self.backbone, pixel_values)
         with torch.autocast(features.device.type, enabled=False):  # heads are fitted and applied in float32
-            return ImageClassifierOutput(logits=self.head(features.float()))
+            return ImageClassifierOutput(logits=self.head(features))
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused: what transformers would write, its own class would load with new random weights."""

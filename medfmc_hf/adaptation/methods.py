@@ -13,6 +13,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils.peft_types import PeftType
 from torch import nn
 
+from ..adapter_files import OUR_PEFT_TYPES, PEFT_CONFIG
 from ..errors import MedfmcError
 from ..hints import checked
 from ..models.structure import Structure, inside_attention, inside_mlp, mlp_output, norm_layers, query_value
@@ -74,7 +75,6 @@ _TARGETS: dict[str, Callable[[nn.Module, Structure], list[str]]] = {
     "norms": lambda model, structure: norm_layers(model),
 }
 _DEFAULT_TARGETS = {"IA3": "keys-values-mlp", "LN_TUNING": "norms"}
-_TUNERS_OF_OURS = ("VPT", "BOTTLENECK")  # they know where to go
 
 
 def _peft(kind: str, **own: Any) -> Method:
@@ -93,7 +93,7 @@ def _peft_options(kind: str) -> dict[str, Any]:
         for f in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)])
         if f.init and f.name not in _BOOKKEEPING
     }
-    targets = {} if kind in _TUNERS_OF_OURS else {"targets": _DEFAULT_TARGETS.get(kind, "query-value")}
+    targets = {} if kind in OUR_PEFT_TYPES else {"targets": _DEFAULT_TARGETS.get(kind, "query-value")}
     return {**targets, **fields, "blocks": None}
 
 
@@ -115,7 +115,7 @@ def _modules_to_adapt(
     kind: str, model: nn.Module, structure: Structure, options: Mapping[str, Any], last: tuple[str, ...]
 ) -> list[str] | None:
     """Names of the modules that a PEFT method adapts, of the `last` blocks if any are named; None where its tuner finds them."""
-    if kind in _TUNERS_OF_OURS and not last:
+    if kind in OUR_PEFT_TYPES and not last:
         return None
     if kind == "VPT":
         return list(last)
@@ -180,7 +180,7 @@ def _has_short_form(kind: str, config_cls: type[PeftConfig]) -> bool:
     Poly wants the number of a task with each image, and Shadow a decoder. LoRA and the tuners of ours have names of their own.
     """
     fields = {f.name for f in dataclasses.fields(config_cls)}
-    return {"target_modules", "modules_to_save"} <= fields and kind not in ("POLY", "SHADOW", "LORA", *_TUNERS_OF_OURS)
+    return {"target_modules", "modules_to_save"} <= fields and kind not in ("POLY", "SHADOW", "LORA", *OUR_PEFT_TYPES)
 
 
 _OWN = {
@@ -283,7 +283,7 @@ def _config_of_peft(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     """What an adapter_config.json, its folder or its content says of a method, and of which."""
     if isinstance(config, (str, Path)):
         path = Path(config)
-        path = path / "adapter_config.json" if path.is_dir() else path
+        path = path / PEFT_CONFIG if path.is_dir() else path
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .. import model_card
+from ..adapter_files import ORIGIN, PEFT_CONFIG, WEIGHTS
 from ..errors import MedfmcError
 from ..evaluation.experiments import Experiment, Run, experiment_of, group, one_experiment, seedless
 from ..files import names_for_paths, sha256_of
@@ -19,7 +20,7 @@ from ..models.checkpoint import Checkpoint, find_checkpoint, hub_checkpoint
 from ..progress import notify
 from ..runs import RunRecord
 from ..runs.provenance import marks, unfit_marks
-from ..saved_models import WEIGHTS, adapter_of, backbone_id, subfolder_of, weights_of
+from ..saved_models import adapter_of, backbone_id, subfolder_of, weights_of
 from ..subsets import SEEDS
 from ..words import METRICS, is_defined, percent
 from .repository import File, Repository, Upload, check_repo_id, commit, look, open_repository
@@ -27,7 +28,7 @@ from .repository import File, Repository, Upload, check_repo_id, commit, look, o
 RESULTS = ".eval_results/medfmc.yaml"
 MARKS = ("run.json", "seed*/run.json", RESULTS)
 _PLACE = r"seed\d+(?:-training\d+)?"
-_OF_A_RUN = ("run.json", "backbone.json", "config.json", "adapter_config.json", "preprocessor_config.json", *WEIGHTS)
+_OF_A_RUN = ("run.json", ORIGIN, "config.json", PEFT_CONFIG, "preprocessor_config.json", *WEIGHTS)
 _OF_A_PUSH = re.compile(rf"({_PLACE}/)?({'|'.join(map(re.escape, _OF_A_RUN))})|{re.escape(RESULTS)}")
 
 
@@ -175,8 +176,8 @@ def files_of(run: Run) -> dict[str, File]:
     """The files of a run by their names in the repository; those that name the backbone agree with the record."""
     backbone = run.record.backbone
     renamed = {
-        "adapter_config.json": {"base_model_name_or_path": backbone["name"], "revision": backbone.get("revision")},
-        "backbone.json": {"model": backbone["name"], "revision": backbone.get("revision")},
+        PEFT_CONFIG: {"base_model_name_or_path": backbone["name"], "revision": backbone.get("revision")},
+        ORIGIN: {"model": backbone["name"], "revision": backbone.get("revision")},
     }
     files: dict[str, File] = {}
     for name, path in _stored(run).items():

@@ -4,7 +4,8 @@ import hashlib
 import io
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from ..errors import MedfmcError
-from .grey_range import FULL, GreyRange, deep_values, has_deep_colours, is_deep
+from .grey_range import FULL, GreyRange, deep_values, is_deep, refuse_deep_colours
 from .unreadable import UNREADABLE, reason
 
 # Part of every identity. Increase it when `decode` gives other pixels for the same file, so that no cache is stale.
@@ -113,8 +114,8 @@ def eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.ndar
     Raises:
         MedfmcError: its pixels have no obvious 8-bit form, or are outside `grey`.
     """
-    if has_deep_colours(image):
-        raise MedfmcError(f"{name} has colours of 16 bits, of which only the upper 8 would be read; convert it to 8 bits.")
+    with _of_image(name):
+        refuse_deep_colours(image)
     _load(image)
     if image.getexif().get(ExifTags.Base.Orientation) is not None:
         image = ImageOps.exif_transpose(image)
@@ -126,16 +127,23 @@ def eight_bits(image: Image.Image, name: str, grey: GreyRange | None) -> np.ndar
                 f"{name} has grey values of more than 8 bits, and its data set does not say which of them is white, for its own images "
                 "have 8 bits or it could not be read; convert it to 8 bits."
             )
-        try:
+        with _of_image(name):
             values = deep_values(image)
-        except MedfmcError as error:
-            raise MedfmcError(f"{name} {error}.") from None
         return grey.eight_bits(values, name)
     if image.mode in ("1", "LA", "La"):
         return np.asarray(image.convert("L"))
     if image.mode in ("P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"):
         return np.asarray((image.convert("RGBA") if image.mode in ("PA", "RGBa") else image).convert("RGB"))
     raise MedfmcError(f"{name} has pixels of mode {image.mode!r}, which have no 8-bit form; convert it to PNG.")
+
+
+@contextmanager
+def _of_image(name: str) -> Iterator[None]:
+    """Put an image's name before what is wrong with it."""
+    try:
+        yield
+    except MedfmcError as error:
+        raise MedfmcError(f"{name} {error}.") from None
 
 
 def _load(image: Image.Image) -> None:

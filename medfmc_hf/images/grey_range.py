@@ -95,9 +95,10 @@ def deep_values(image: Image.Image) -> np.ndarray:
     return values
 
 
-def has_deep_colours(image: Image.Image) -> bool:
-    """Whether an image has colours, or grey and alpha, of 16 bits, of which Pillow reads the upper 8 alone; before it is loaded."""
-    return not is_deep(image) and any(";16" in str(tile) for tile in getattr(image, "tile", ()))
+def refuse_deep_colours(image: Image.Image) -> None:
+    """Raise for an image with colours, or grey and alpha, of 16 bits; it must not be loaded yet."""
+    if not is_deep(image) and any(";16" in str(tile) for tile in getattr(image, "tile", ())):
+        raise MedfmcError("has colours of 16 bits, of which only the upper 8 would be read; convert it to 8 bits")
 
 
 def depth_of(image: Image.Image, content: bytes, window: GreyRange | None) -> Depth:

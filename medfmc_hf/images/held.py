@@ -11,7 +11,7 @@ from PIL import Image
 from ..errors import MedfmcError
 from .decoding import decode, eight_bits
 from .grey_range import GreyRange
-from .rows import ImageRows, image_sources
+from .rows import as_built, image_digests, image_sources
 from .unreadable import UNREADABLE
 
 _EXPECTED = (
@@ -27,10 +27,12 @@ class HeldImage:
     Attributes:
         name: its path, or what tells it from the others.
         content: a `{"bytes": ..., "path": ...}` of an undecoded column, a Pillow image or an array.
+        sha256: digest of its file from when its data set was built, which is compared; None where there is none.
     """
 
     name: str
     content: Any
+    sha256: str | None = None
 
     def pixels(self, grey: GreyRange | None = None) -> np.ndarray:
         """uint8, (H, W) or (H, W, 3), as `medfmc_hf.images.decoding.decode` gives them.
@@ -39,14 +41,12 @@ class HeldImage:
             MedfmcError: it cannot be read, or its values have no 8-bit form.
         """
         if isinstance(self.content, Mapping):
-            return decode(self.content, grey)
+            return decode(self.content if self.sha256 is None else as_built(dict(self.content), self.sha256), grey)
         if isinstance(self.content, Image.Image):
             try:
                 return eight_bits(self.content, self.name, grey)
             except UNREADABLE as error:  # it may be open, and not yet read
                 raise MedfmcError(f"{self.name} cannot be read ({str(error).strip() or type(error).__name__}).") from None
-        if isinstance(self.content, _Row):
-            return self.content.rows.decode(self.content.number, grey)
         return _of_array(self.content, self.name, grey)
 
 
@@ -94,14 +94,6 @@ def _one(image: Any, name: str) -> HeldImage | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Row:
-    """A row of a split that holds the digests of its images, which are compared."""
-
-    rows: ImageRows
-    number: int
-
-
 def _rows_of(images: Any) -> list[HeldImage] | None:
     """The rows of a `datasets` split; None for anything else."""
     if type(images).__module__.split(".")[0] != "datasets":
@@ -118,10 +110,10 @@ def _rows_of(images: Any) -> list[HeldImage] | None:
     wrong = next((each for each in sources if not isinstance(each, Mapping) or not {"bytes", "path"} <= set(each)), None)
     if wrong is not None or None in sources:
         raise MedfmcError("the column image of the split holds something else than images; cast it: split.cast_column('image', Image()).")
-    if "image_sha256" not in images.features:
-        return [HeldImage(source["path"] or f"row {row}", source) for row, source in enumerate(sources)]
-    rows = ImageRows(images)
-    return [HeldImage(source["path"] or f"row {row}", _Row(rows, row)) for row, source in enumerate(sources)]
+    digests = image_digests(images)
+    return [
+        HeldImage(source["path"] or f"row {row}", source, None if digests is None else digests[row]) for row, source in enumerate(sources)
+    ]
 
 
 def _of_array(array: Any, name: str, grey: GreyRange | None) -> np.ndarray:

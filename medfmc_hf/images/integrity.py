@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ..errors import MedfmcError
 from ..progress import bar
-from .grey_range import Depth, GreyRange, depth_of, has_deep_colours, is_deep
+from .grey_range import Depth, GreyRange, depth_of, is_deep, refuse_deep_colours
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
@@ -59,8 +59,7 @@ def inspect(path: str, window: GreyRange | None = None) -> Inspected:
 
 def _depth(content: bytes, window: GreyRange | None) -> Depth | None:
     with Image.open(io.BytesIO(content)) as image:
-        if has_deep_colours(image):
-            raise MedfmcError("has colours of 16 bits, of which only the upper 8 would be read: convert it to 8 bits")
+        refuse_deep_colours(image)
         if image.mode == "F":
             raise MedfmcError("has floating-point pixels, which have no 8-bit form: convert it to PNG")
         return depth_of(image, content, window) if is_deep(image) else None

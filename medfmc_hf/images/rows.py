@@ -30,6 +30,35 @@ def image_sources(dataset: "datasets.Dataset") -> list[dict]:
     return dataset.select_columns(["image"]).with_format("arrow")[:]["image"].to_pylist()
 
 
+def image_digests(dataset: "datasets.Dataset") -> list[str] | None:
+    """SHA-256 (hex) of each image's file from when the data set was built, in row order; None where the data set holds none."""
+    if "image_sha256" not in dataset.features:
+        return None
+    return dataset.select_columns(["image_sha256"]).with_format("arrow")[:]["image_sha256"].to_pylist()
+
+
+def as_built(source: dict, sha256: str) -> dict:
+    """A source with its bytes, which decoding reads anyway, and which are those of this digest.
+
+    Raises:
+        MedfmcError: they are others.
+    """
+    path, content = source["path"], source["bytes"]
+    if content is None:
+        if not Path(path).is_file():
+            return source  # decoding says why
+        try:
+            content = Path(path).read_bytes()
+        except OSError:
+            return source
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise MedfmcError(
+            f"the image {path} is not the one that the data set was built from: its SHA-256 is another. Build the data set again "
+            "(medfmc build), so that runs on it are told from earlier ones."
+        )
+    return {"bytes": content, "path": path}
+
+
 class ImageRows:
     """The images of rows of a MedFMC config.
 
@@ -46,8 +75,7 @@ class ImageRows:
         self.grey = grey
         self._rows = rows
         self._sources: list[dict | None] = []  # None: embedded, read again when needed
-        known = rows.select_columns(["image_sha256"]) if "image_sha256" in rows.features else None
-        self._sha256 = None if known is None else known.with_format("arrow")[:]["image_sha256"].to_pylist()
+        self._sha256 = image_digests(rows)
         with ThreadPoolExecutor(threads()) as pool:  # network file systems are slow, and hashing releases the GIL
             length = _SLICE
             while len(self.identities) < len(rows):
@@ -69,35 +97,14 @@ class ImageRows:
         """`{"bytes": ..., "path": ...}` of a row."""
         return self._sources[row] or image_sources(self._rows.select([row]))[0]
 
-    def decode(self, row: int, grey: GreyRange | None = None) -> np.ndarray:
+    def decode(self, row: int) -> np.ndarray:
         """The pixels of a row's image, as `medfmc_hf.images.decoding.decode` gives them.
-
-        Args:
-            row: number of the row.
-            grey: in place of the range that these rows have.
 
         Raises:
             MedfmcError: as `decode` does; or the image is not the one that the data set was built from.
         """
         source = self.source(row)
-        return decode(source if self._sha256 is None else self._as_built(source, self._sha256[row]), grey or self.grey)
-
-    def _as_built(self, source: dict, sha256: str) -> dict:
-        """A source with its bytes, which decoding reads anyway, and which are those of this digest."""
-        path, content = source["path"], source["bytes"]
-        if content is None:
-            if not Path(path).is_file():
-                return source  # decoding says why
-            try:
-                content = Path(path).read_bytes()
-            except OSError:
-                return source
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise MedfmcError(
-                f"the image {path} is not the one that the data set was built from: its SHA-256 is another. Build the data set again "
-                "(medfmc build), so that runs on it are told from earlier ones."
-            )
-        return {"bytes": content, "path": path}
+        return decode(source if self._sha256 is None else as_built(source, self._sha256[row]), self.grey)
 
     def distinct(self) -> dict[bytes, int]:
         """The distinct images, each with its first row, in row order."""

@@ -291,23 +291,27 @@ def check_images_fit(model: nn.Module, height: int, width: int) -> None:
     size = origin(model).image_size
     if (height, width) == (size, size):
         return
+    if (why := _refusal(model, height, width)) is not None:
+        raise MedfmcError(
+            f"the image processor of {origin(model).model} makes images of {height} x {width} pixels, and the model takes {size} x {size} "
+            f"({_first_line(why).rstrip('.')}): give --image-size {size}."
+        ) from why
+
+
+def _check_size(network: nn.Module, size: int) -> None:
+    if (why := _refusal(network, size, size)) is not None:
+        raise MedfmcError(f"{origin(network).model} does not support images of {size} x {size} pixels: {why}") from why
+
+
+def _refusal(model: nn.Module, height: int, width: int) -> Exception | None:
+    """What a model says to a blank image of that size; None if it takes it."""
     blank = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
     try:
         with torch.no_grad():
             model.eval()(pixel_values=blank)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise MedfmcError(
-            f"the image processor of {origin(model).model} makes images of {height} x {width} pixels, and the model takes {size} x {size} "
-            f"({_first_line(error).rstrip('.')}): give --image-size {size}."
-        ) from error
-
-
-def _check_size(network: nn.Module, size: int) -> None:
-    try:
-        with torch.no_grad():
-            network.eval()(pixel_values=torch.zeros(1, 3, size, size))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise MedfmcError(f"{origin(network).model} does not support images of {size} x {size} pixels: {error}") from error
+        return error
+    return None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..adapter_files import TRAINED
 from ..errors import MedfmcError
 from ..files import private_sibling, private_siblings, sync_folder
 from ..progress import notify
@@ -206,7 +207,7 @@ def fault_of(record: RunRecord, folder: Path | None = None) -> str | None:
 
 def _has_batch_norm(record: RunRecord, folder: Path | None) -> bool:
     """By the names of what was saved, where it is at hand; else by the architecture."""
-    path = folder / "adapter" / "trained.safetensors" if folder else None
+    path = folder / "adapter" / TRAINED if folder else None
     if path is not None and path.is_file():
         try:
             with path.open("rb") as file:

@@ -26,14 +26,12 @@ def read_options(path: str | Path, what: str, shipped_ones: str) -> dict[str, An
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError):
-            raise MedfmcError(f"{path} is not YAML: {error}") from None
-        if not isinstance(error, FileNotFoundError | IsADirectoryError):  # no permission, or no name of a file at all
-            raise MedfmcError(f"the {what} {str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    except (FileNotFoundError, IsADirectoryError):
         raise MedfmcError(f"there is no {what} {path}; the ones that ship are {shipped_ones}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MedfmcError(f"{path} is not YAML: {error}") from None
+    except (OSError, ValueError) as error:  # no permission, or no name of a file at all
+        raise MedfmcError(f"the {what} {str(path)[:200]!r} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if not isinstance(values, dict):
         raise MedfmcError(f"{path} holds {type(values).__name__}; a {what} is a list of `key: value` lines.")
     return values

@@ -103,12 +103,16 @@ class Shared:
 
     def _is_own_size(self, model: str, revision: str | None, image_size: int) -> bool:
         """Whether a backbone sees images as it does without being told a size."""
-        try:
-            own = self.processing(model, revision, None)
-        except MedfmcError:  # its images have to be told a size
-            return False
-        config = backbones.read_config(self.checkpoint(model, revision))
-        return own == self.processing(model, revision, image_size) and backbones.image_size_of(config) == image_size
+
+        def make() -> bool:
+            try:
+                own = self.processing(model, revision, None)
+            except MedfmcError:  # its images have to be told a size
+                return False
+            config = backbones.read_config(self.checkpoint(model, revision))
+            return own == self.processing(model, revision, image_size) and backbones.image_size_of(config) == image_size
+
+        return self.cached(("own size", model, revision, image_size), make)
 
     def _scored_splits(self, config: RunConfig) -> dict[str, Split]:
         name = config.dataset_config
